@@ -1,0 +1,34 @@
+// Program logs (not a run's log file). spdlog stays in log.cpp: its headers cost seconds of compile time per file.
+#pragma once
+
+#include <fmt/core.h>
+
+#include <string>
+#include <string_view>
+
+namespace assay::log {
+
+enum class Level { debug, info, warn, error };
+
+// Before this call, and with an empty path, lines go to stderr; otherwise to `path` (appended).
+void start(std::string_view program, const std::string& path = {});
+void write(Level level, std::string_view text);
+
+template <class... Args>
+void debug(fmt::format_string<Args...> format, Args&&... args) {
+  write(Level::debug, fmt::format(format, std::forward<Args>(args)...));
+}
+template <class... Args>
+void info(fmt::format_string<Args...> format, Args&&... args) {
+  write(Level::info, fmt::format(format, std::forward<Args>(args)...));
+}
+template <class... Args>
+void warn(fmt::format_string<Args...> format, Args&&... args) {
+  write(Level::warn, fmt::format(format, std::forward<Args>(args)...));
+}
+template <class... Args>
+void error(fmt::format_string<Args...> format, Args&&... args) {
+  write(Level::error, fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace assay::log

@@ -1,0 +1,53 @@
+// Child processes and the identity of processes that may outlive us.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+
+namespace assay {
+
+struct SpawnOptions {
+  std::string program;                         // absolute path
+  std::vector<std::string> arguments;          // without argv[0]
+  std::map<std::string, std::string> environment;  // added to ours
+  std::string output_path;                     // stdout and stderr are appended here; empty = inherit
+  bool new_session = false;                    // setsid(): outlives our terminal and our process group
+};
+
+// Start a child in a process group of its own (pgid == pid). Errors name the program and the reason.
+Result<pid_t> spawn(const SpawnOptions& options);
+
+struct ExitStatus {
+  int exit_code = -1;  // valid if signal == 0
+  int signal = 0;      // the signal that ended it, else 0
+};
+// Non-blocking waitpid: nothing while the child runs; unreaped children of ours only.
+std::optional<ExitStatus> try_wait(pid_t pid);
+
+// Send to the whole group. True if the group still existed.
+bool signal_group(pid_t pgid, int signal);
+
+// A pid alone may be reused: (pid, start time, boot id) names a process for ever. Source: proc(5), stat field 22.
+struct ProcessIdentity {
+  pid_t pid = 0;
+  int64_t start_ticks = 0;
+  std::string boot_id;
+  bool operator==(const ProcessIdentity&) const = default;
+};
+Result<ProcessIdentity> identify_process(pid_t pid);
+// True only if that very process runs now (a zombie does not count).
+bool is_alive(const ProcessIdentity& identity);
+
+std::string boot_id();
+std::string host_name();
+// The folder of the running program, where its sibling programs are.
+std::string program_folder();
+
+}  // namespace assay

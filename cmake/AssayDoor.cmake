@@ -1,0 +1,27 @@
+# assay_library(NAME DOOR <folder>... SOURCES <glob>... DEPENDS <target>...)
+#
+# Each DOOR is a source folder whose headers the target owns. The target publishes one include directory that
+# contains nothing but symbolic links to those folders, so `#include "db/run_store.h"` compiles only in targets that
+# (transitively) link assay_db: the architecture's doors are enforced by the compiler.
+function(assay_library name)
+  cmake_parse_arguments(ARG "" "" "DOOR;SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
+  set(doors ${CMAKE_BINARY_DIR}/doors/${name})
+  foreach(door ${ARG_DOOR})
+    get_filename_component(parent ${doors}/${door} DIRECTORY)
+    file(MAKE_DIRECTORY ${parent})
+    file(CREATE_LINK ${CMAKE_SOURCE_DIR}/${door} ${doors}/${door} SYMBOLIC)
+  endforeach()
+  file(GLOB sources CONFIGURE_DEPENDS ${ARG_SOURCES})
+  if(sources)
+    add_library(${name} STATIC ${sources})
+    set(scope PUBLIC)
+  else()
+    add_library(${name} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  target_include_directories(${name} ${scope} ${doors})
+  target_link_libraries(${name} ${scope} ${ARG_DEPENDS})
+  if(ARG_PRIVATE_DEPENDS)
+    target_link_libraries(${name} PRIVATE ${ARG_PRIVATE_DEPENDS})
+  endif()
+endfunction()

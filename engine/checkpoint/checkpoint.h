@@ -1,0 +1,38 @@
+// Checkpoints of a run: <folder>/step_000123/{weights,optimizer,state}.safetensors and <folder>/step_000123/manifest.json,
+// which is published last (fsync of every file, then rename) and holds sizes and CRC-32s. A folder without a whole,
+// matching manifest is not a checkpoint: a kill at any byte of a save leaves the previous one usable.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/checkpoint/safetensors.h"
+
+namespace assay {
+
+struct CheckpointContent {
+  int64_t step = 0;                         // the next step to run
+  std::string config_hash;                  // resume under another config is refused
+  std::vector<NamedTensor> weights;         // FP32 master
+  std::vector<NamedTensor> optimizer;
+  std::vector<NamedTensor> state;           // router bias, FP8 scales
+  std::map<std::string, std::string> scalars;  // loader cursor, RNG state, anything small; exact text
+};
+
+// Saves and then removes all but the newest `keep` checkpoints. Returns the folder of the new one.
+std::string save_checkpoint(const std::string& folder, const CheckpointContent&, int keep = 2);
+
+struct LoadedCheckpoint {
+  std::string folder;
+  int64_t step = 0;
+  std::string config_hash;
+  SafetensorsFile weights, optimizer, state;
+  std::map<std::string, std::string> scalars;
+};
+// The newest checkpoint whose manifest and files check out; damaged ones are skipped with a line in `notes`.
+std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& folder, std::vector<std::string>* notes);
+
+}  // namespace assay

@@ -1,0 +1,35 @@
+// Deterministic, resumable, rank-sharded batches of tokens and next-token targets.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/data/shard.h"
+
+namespace assay {
+
+// Where the loader stands: everything a checkpoint needs. Positions count tokens over the concatenated shards.
+struct LoaderCursor {
+  int64_t position = 0;  // of rank 0's next window in the current epoch
+  int64_t epoch = 0;
+};
+
+// Windows of T+1 tokens in corpus order: micro-batch m of rank r takes the next device_batch windows after those of
+// rank r-1; shards are memory-mapped; the corpus starts again when fewer tokens remain than one global micro-batch needs.
+class Loader {
+ public:
+  static Result<std::unique_ptr<Loader>> open(const std::vector<ShardInfo>& shards, int64_t sequence_len, int64_t device_batch,
+                                              int rank, int world_size);
+  virtual ~Loader() = default;
+  // Fills tokens and targets, both int32 [device_batch * sequence_len]; advances the cursor.
+  virtual void next(int32_t* tokens, int32_t* targets) = 0;
+  virtual LoaderCursor cursor() const = 0;
+  virtual void seek(const LoaderCursor&) = 0;
+  // The largest token in the shards' first 1 MiB each: a vocabulary smaller than this is a data_error before step 0.
+  virtual int32_t largest_token_seen() const = 0;
+};
+
+}  // namespace assay

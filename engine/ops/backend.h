@@ -1,0 +1,67 @@
+// The op interface the model is written over: one virtual method per op, implemented by the CPU twin and by CUDA.
+#pragma once
+
+#include <memory>
+
+#include "engine/ops/activation.h"
+#include "engine/ops/attention.h"
+#include "engine/ops/gemm.h"
+#include "engine/ops/grouped_gemm.h"
+#include "engine/ops/loss.h"
+#include "engine/ops/norm.h"
+#include "engine/ops/optimizer.h"
+#include "engine/ops/permute.h"
+#include "engine/ops/quantize.h"
+#include "engine/ops/reduce.h"
+#include "engine/ops/rope.h"
+#include "engine/ops/router.h"
+
+namespace assay {
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  virtual void embed_norm(const EmbedNormArgs&) = 0;
+  virtual void embed_norm_grad(const EmbedNormGradArgs&) = 0;
+  virtual void embed_grad(const EmbedGradArgs&) = 0;
+  virtual void mix_norm(const MixNormArgs&) = 0;
+  virtual void mix_norm_grad(const MixNormGradArgs&) = 0;
+  virtual void gemm(const GemmArgs&) = 0;
+  virtual void gemm_fp8(const GemmFp8Args&) = 0;
+  virtual void quantize(const QuantizeArgs&) = 0;
+  virtual void scale_update(const ScaleUpdateArgs&) = 0;
+  virtual void qk_norm_rope(const QkNormRopeArgs&) = 0;
+  virtual void qk_norm_rope_grad(const QkNormRopeGradArgs&) = 0;
+  virtual void attention(const AttentionArgs&) = 0;
+  virtual void attention_grad(const AttentionGradArgs&) = 0;
+  virtual void norm_route(const NormRouteArgs&) = 0;
+  virtual void router_grad(const RouterGradArgs&) = 0;
+  virtual void route_plan(const RoutePlanArgs&) = 0;
+  virtual void router_bias_update(const RouterBiasArgs&) = 0;
+  virtual void permute(const PermuteArgs&) = 0;
+  virtual void combine(const CombineArgs&) = 0;
+  virtual void gather_scalar(const GatherScalarArgs&) = 0;
+  virtual void grouped_gemm(const GroupedGemmArgs&) = 0;
+  virtual void grouped_wgrad(const GroupedWgradArgs&) = 0;
+  virtual void relu2(const Relu2Args&) = 0;
+  virtual void relu2_grad(const Relu2GradArgs&) = 0;
+  virtual void softcap_xent(const SoftcapXentArgs&) = 0;
+  virtual void sum_squares(const SumSquaresArgs&) = 0;
+  virtual void sum(const SumArgs&) = 0;
+  virtual void add(const AddArgs&) = 0;
+  virtual void cast(const CastArgs&) = 0;
+  virtual void fill_zero(const FillZeroArgs&) = 0;
+  virtual void adamw(const AdamWArgs&) = 0;
+  virtual void muon(const MuonArgs&) = 0;
+
+  // Device memory of `bytes`, 256-byte aligned, not initialised. Throws EngineError(out_of_memory) naming `what`.
+  virtual void* allocate(size_t bytes, const char* what) = 0;
+  virtual void release(void* memory) = 0;
+  virtual void copy_to_device(void* dst, const void* src, size_t bytes) = 0;
+  virtual void copy_to_host(void* dst, const void* src, size_t bytes) = 0;  // waits for the device
+};
+
+std::unique_ptr<Ops> make_cpu_ops();
+
+}  // namespace assay

@@ -1,0 +1,62 @@
+// RMSNorm without learnable weight, fused with what stands around it. n = x * rstd, rstd = 1/sqrt(mean(x^2) + eps),
+// eps = 1e-6 (rms_eps); statistics and sums in FP32 (f64 for f64), every stored activation rounded once to its dtype.
+#pragma once
+
+#include "engine/ops/quantize.h"
+#include "engine/ops/tensor.h"
+
+namespace assay {
+
+inline constexpr float rms_eps = 1e-6f;
+
+// x[i] = norm(wte[tokens[i]]): rows are read from the FP32 master table rounded to x.dtype first.
+struct EmbedNormArgs {
+  Tensor tokens;  // i32 [N]
+  Tensor table;   // f32 | f64 [V, d]
+  Tensor x;       // [N, d] out
+  Tensor rstd;    // f32 | f64 [N] out
+};
+// table_grad[tokens[i]] += d(embedding row); rows of one token are summed in ascending i (deterministic).
+struct EmbedNormGradArgs {
+  Tensor tokens, x, rstd;
+  Tensor dx;          // [N, d]
+  Tensor table_grad;  // f32 | f64 [V, d], accumulated
+};
+// Plain lookup of the value embeddings' gradient: table_grad[tokens[i]] += dy[i].
+struct EmbedGradArgs {
+  Tensor tokens, dy, table_grad;
+};
+
+// x = resid_lambda * x_in + x0_lambda * x0 (rounded to x.dtype), n = norm(x). With lambdas null: x = x_in.
+// x may alias x_in.
+struct MixNormArgs {
+  Tensor x_in, x0;
+  const float* resid_lambda = nullptr;  // device scalars (f32; f64 tensors use f64 scalars through *_f64)
+  const float* x0_lambda = nullptr;
+  const double* resid_lambda_f64 = nullptr;
+  const double* x0_lambda_f64 = nullptr;
+  Tensor x, n, rstd;
+  Quantized n8;  // optional FP8 copy of n
+};
+// Gradient. dx holds dL/dx of the mixed x on entry (from the residual path) and dL/dx_in on return:
+//   g = dx + norm'(dn);  dx = resid_lambda * g;  dx0 += x0_lambda * g;
+//   resid_lambda_grad += sum(g * x_in), x0_lambda_grad += sum(g * x0).
+// x_in is not kept: x = n / rstd, x_in = (x - x0_lambda * x0) / resid_lambda.  dn may be empty (no norm branch).
+struct MixNormGradArgs {
+  Tensor dn, n, rstd, x0;
+  const float* resid_lambda = nullptr;
+  const float* x0_lambda = nullptr;
+  const double* resid_lambda_f64 = nullptr;
+  const double* x0_lambda_f64 = nullptr;
+  Tensor dx, dx0;
+  Tensor resid_lambda_grad, x0_lambda_grad;  // f32 | f64 [1], accumulated
+};
+
+namespace cpu {
+void embed_norm(const EmbedNormArgs&);
+void embed_norm_grad(const EmbedNormGradArgs&);
+void embed_grad(const EmbedGradArgs&);
+void mix_norm(const MixNormArgs&);
+void mix_norm_grad(const MixNormGradArgs&);
+}  // namespace cpu
+}  // namespace assay

@@ -1,0 +1,40 @@
+// BF16 (or FP32) -> FP8 with scales. On the GPU this rides in the producers; the twin is this op on the producer's
+// rounded output, so both see the same values.
+#pragma once
+
+#include "engine/ops/tensor.h"
+
+namespace assay {
+
+// out.codes/out.scales (row orientation, [R, K]) and, when set, transposed ([K, R]) from the same input x.
+// Scales: amax over the mode's group / max(format), in FP32; a group of zeros gets scale 1. codes = cast(x / scale),
+// computed as cast(x * (1/scale)) with the reciprocal rounded to FP32 once.
+// tensorwise with `delayed`: see DelayedScale.
+// A stack [G, R, K] is quantised matrix by matrix.
+struct DelayedScale {
+  // [1] f32 each, device memory. scale == 0: not calibrated yet, the scale comes from this call's own amax.
+  // Otherwise scale is used as it is (saturating) and amax is raised to this call's amax.
+  float* scale = nullptr;
+  float* amax = nullptr;
+};
+struct QuantizeArgs {
+  Tensor x;               // bf16 | f32
+  Quantized out;
+  Quantized transposed;   // optional
+  DelayedScale delayed;   // optional, tensorwise only
+  float static_scale = 0; // > 0: use it, no amax (a producer that bounds its output: |RMSNorm(x)_j| <= sqrt(d))
+};
+// Once per step: scale = amax * margin / format_max for every entry with amax > 0; amax = 0. n entries.
+struct ScaleUpdateArgs {
+  float* scale;
+  float* amax;
+  const float* format_max;  // [n]
+  int64_t n;
+  float margin;             // > 1: headroom for growth between steps
+};
+
+namespace cpu {
+void quantize(const QuantizeArgs&);
+void scale_update(const ScaleUpdateArgs&);
+}  // namespace cpu
+}  // namespace assay

@@ -1,0 +1,37 @@
+// Small reductions and element-wise helpers with a fixed order of summation.
+#pragma once
+
+#include "engine/ops/tensor.h"
+
+namespace assay {
+
+// out[0] (f64) += sum of squares of x. The non-finite check reads the same value.
+struct SumSquaresArgs {
+  Tensor x;
+  double* out = nullptr;
+};
+// out[0] (f64) += sum of x.
+struct SumArgs {
+  Tensor x;
+  double* out = nullptr;
+};
+// y += x, rounded to y.dtype.
+struct AddArgs {
+  Tensor x, y;
+};
+// dst = x rounded to dst.dtype (master weights -> compute weights).
+struct CastArgs {
+  Tensor x, dst;
+};
+struct FillZeroArgs {
+  Tensor x;
+};
+
+namespace cpu {
+void sum_squares(const SumSquaresArgs&);
+void sum(const SumArgs&);
+void add(const AddArgs&);
+void cast(const CastArgs&);
+void fill_zero(const FillZeroArgs&);
+}  // namespace cpu
+}  // namespace assay
