@@ -1,0 +1,49 @@
+#include "base/home.h"
+
+#include <fmt/core.h>
+#include <sys/un.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+namespace assay {
+namespace {
+
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+std::string absolute(const std::string& path) {
+  std::filesystem::path p = std::filesystem::absolute(path).lexically_normal();
+  if (!p.has_filename() && p.has_relative_path()) p = p.parent_path();  // "a/b/" and "a/b" are one folder
+  return p.string();
+}
+
+}  // namespace
+
+Result<std::string> home_folder(const std::string& chosen) {
+  if (!chosen.empty()) return absolute(chosen);
+  if (std::string home = variable("ASSAY_HOME"); !home.empty()) return absolute(home);
+  if (std::string state = variable("XDG_STATE_HOME"); !state.empty() && state.front() == '/')
+    return absolute(state + "/assay");
+  if (std::string user = variable("HOME"); !user.empty()) return absolute(user + "/.local/state/assay");
+  return Error{ErrorCode::invalid_argument,
+               "no state folder: neither ASSAY_HOME, XDG_STATE_HOME nor HOME is set; give one with --home FOLDER"};
+}
+
+Result<std::string> socket_path(const std::string& home) {
+  std::string path = home + "/assayd.sock";
+  constexpr size_t longest = sizeof(sockaddr_un::sun_path) - 1;
+  if (path.size() > longest)
+    return Error{ErrorCode::invalid_argument,
+                 fmt::format("{}: a socket path has at most {} bytes, this one has {}; choose a shorter ASSAY_HOME",
+                             path, longest, path.size())};
+  return path;
+}
+
+std::string daemon_log_path(const std::string& home) {
+  return home + "/assayd.log";
+}
+
+}  // namespace assay

@@ -1,0 +1,19 @@
+// The one folder that holds all state of a daemon, and where in it programs meet.
+#pragma once
+
+#include <string>
+
+#include "base/status.h"
+
+namespace assay {
+
+// `chosen` if not empty (--home), else $ASSAY_HOME, else $XDG_STATE_HOME/assay, else ~/.local/state/assay. Absolute,
+// not created. The XDG rule asks that a relative $XDG_STATE_HOME be ignored.
+Result<std::string> home_folder(const std::string& chosen = {});
+
+// The Unix socket of the daemon. An error if the path does not fit into a socket address (107 bytes on Linux).
+Result<std::string> socket_path(const std::string& home);
+// The daemon's own log.
+std::string daemon_log_path(const std::string& home);
+
+}  // namespace assay
