@@ -33,10 +33,13 @@ struct Progress {
   int64_t resumed_from_step = -1;
 };
 Status write_progress(const AttemptFolder&, const Progress&);
+// Nothing when the file is missing or damaged: progress is a hint, and the trainer writes it again.
 std::optional<Progress> read_progress(const AttemptFolder&);
 
 Status write_result(const AttemptFolder&, const AttemptOutcome&);
-std::optional<AttemptOutcome> read_result(const AttemptFolder&);
+// Nothing when there is no file (the trainer has not ended, or was killed); data_loss when there is one that cannot be
+// read: how the trainer ended must never be guessed.
+Result<std::optional<AttemptOutcome>> read_result(const AttemptFolder&);
 
 // What the worker must remember about a lease to take it up again after its own death.
 struct LeaseRecord {
@@ -51,6 +54,8 @@ struct LeaseRecord {
   std::optional<AttemptOutcome> outcome;  // set when it ended and the daemon has not acknowledged it
 };
 Status write_lease(const AttemptFolder&, const LeaseRecord&);
-std::optional<LeaseRecord> read_lease(const AttemptFolder&);
+// Nothing when there is no file (nothing was started here); data_loss when it cannot be read: a trainer may be running
+// that only this file names, so the folder's devices are not free.
+Result<std::optional<LeaseRecord>> read_lease(const AttemptFolder&);
 
 }  // namespace assay
