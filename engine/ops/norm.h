@@ -27,28 +27,26 @@ struct EmbedGradArgs {
   Tensor tokens, dy, table_grad;
 };
 
-// x = resid_lambda * x_in + x0_lambda * x0 (rounded to x.dtype), n = norm(x). With lambdas null: x = x_in.
-// x may alias x_in.
+// x = resid_lambda * x_in + x0_lambda * x0 (rounded to x.dtype), n = norm(x). With the lambdas empty: x = x_in, and x
+// may be empty (not written). x may alias x_in.
 struct MixNormArgs {
-  Tensor x_in, x0;
-  const float* resid_lambda = nullptr;  // device scalars (f32; f64 tensors use f64 scalars through *_f64)
-  const float* x0_lambda = nullptr;
-  const double* resid_lambda_f64 = nullptr;
-  const double* x0_lambda_f64 = nullptr;
-  Tensor x, n, rstd;
-  Quantized n8;  // optional FP8 copy of n
+  Tensor x_in, x0;                 // [N, d]
+  Tensor resid_lambda, x0_lambda;  // f32 | f64 [1] each, or both empty
+  Tensor x, n, rstd;               // [N, d], [N, d], f32 | f64 [N]
+  // Optional FP8 copy of the rounded n. tensorwise: the static scale sqrt(d) / format max, which bounds every |n_j|;
+  // the other modes take their scales from n.
+  Quantized n8;
 };
 // Gradient. dx holds dL/dx of the mixed x on entry (from the residual path) and dL/dx_in on return:
 //   g = dx + norm'(dn);  dx = resid_lambda * g;  dx0 += x0_lambda * g;
 //   resid_lambda_grad += sum(g * x_in), x0_lambda_grad += sum(g * x0).
-// x_in is not kept: x = n / rstd, x_in = (x - x0_lambda * x0) / resid_lambda.  dn may be empty (no norm branch).
+// x_in is not kept: x = n / rstd, x_in = (x - x0_lambda * x0) / resid_lambda; so resid_lambda must not be 0.
+// dn may be empty (no norm branch). With the lambdas empty: dx = g, and x0, dx0 and the lambda gradients are empty too.
 struct MixNormGradArgs {
   Tensor dn, n, rstd, x0;
-  const float* resid_lambda = nullptr;
-  const float* x0_lambda = nullptr;
-  const double* resid_lambda_f64 = nullptr;
-  const double* x0_lambda_f64 = nullptr;
-  Tensor dx, dx0;
+  Tensor resid_lambda, x0_lambda;            // f32 | f64 [1] each, or both empty
+  Tensor dx;                                 // [N, d] in and out
+  Tensor dx0;                                // [N, d], accumulated; in dx.dtype or f32
   Tensor resid_lambda_grad, x0_lambda_grad;  // f32 | f64 [1], accumulated
 };
 

@@ -17,7 +17,8 @@ struct AdamWArgs {
 // One stack of K matrices [K, R, C], each orthogonalised on its own, in the order: Nesterov momentum, row
 // equilibration, Polar Express (5 iterations, BF16 products unless `full_precision`), Frobenius renormalisation to
 // sqrt(min(R, C)), factored second moment (over the longer side), cautious weight decay, update.
-// The learning rate given is multiplied by sqrt(max(1, R/C)).
+// The learning rate given is multiplied by sqrt(max(1, R/C)). BF16 rounds once at each store: X = bf16(g), equilibrated X,
+// normalised X, then per iteration A = X^T X (X X^T when R <= C), B = bA + cAA, X = aX + XB.
 struct MuonArgs {
   Tensor param, grad;      // f32 | f64 [K, R, C]; grad is overwritten
   Tensor momentum;         // f32 | f64 [K, R, C]

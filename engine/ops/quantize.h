@@ -7,22 +7,24 @@
 namespace assay {
 
 // out.codes/out.scales (row orientation, [R, K]) and, when set, transposed ([K, R]) from the same input x.
-// Scales: amax over the mode's group / max(format), in FP32; a group of zeros gets scale 1. codes = cast(x / scale),
+// Scales: amax over the mode's group / max(format), in FP32; a group of zeros (or so close to zero that 1/scale is not
+// finite) gets scale 1. codes = cast(x / scale),
 // computed as cast(x * (1/scale)) with the reciprocal rounded to FP32 once.
 // tensorwise with `delayed`: see DelayedScale.
 // A stack [G, R, K] is quantised matrix by matrix.
 struct DelayedScale {
   // [1] f32 each, device memory. scale == 0: not calibrated yet, the scale comes from this call's own amax.
-  // Otherwise scale is used as it is (saturating) and amax is raised to this call's amax.
+  // Otherwise scale is used as it is (saturating). Either way amax is raised to this call's amax and scale is left to
+  // scale_update. Only for a single matrix (or a stack of one).
   float* scale = nullptr;
   float* amax = nullptr;
 };
 struct QuantizeArgs {
   Tensor x;               // bf16 | f32
-  Quantized out;
-  Quantized transposed;   // optional
+  Quantized out;          // one of the two may be empty
+  Quantized transposed;   // its mode and format may differ from out's
   DelayedScale delayed;   // optional, tensorwise only
-  float static_scale = 0; // > 0: use it, no amax (a producer that bounds its output: |RMSNorm(x)_j| <= sqrt(d))
+  float static_scale = 0; // > 0: use it for every group, no amax (a producer that bounds its output: |RMSNorm(x)_j| <= sqrt(d))
 };
 // Once per step: scale = amax * margin / format_max for every entry with amax > 0; amax = 0. n entries.
 struct ScaleUpdateArgs {

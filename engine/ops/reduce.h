@@ -15,11 +15,11 @@ struct SumArgs {
   Tensor x;
   double* out = nullptr;
 };
-// y += x, rounded to y.dtype.
+// y += x, rounded to y.dtype. The dtypes may differ (f64 only with f64).
 struct AddArgs {
   Tensor x, y;
 };
-// dst = x rounded to dst.dtype (master weights -> compute weights).
+// dst = x rounded to dst.dtype (master weights -> compute weights); any of f64, f32, bf16 but f64 -> bf16.
 struct CastArgs {
   Tensor x, dst;
 };

@@ -12,7 +12,7 @@ struct NormRouteArgs {
   Tensor router_w; // f32 | f64 [E, d] master
   Tensor bias;     // f32 [E], selection only
   Tensor n, rstd;  // out
-  Quantized n8;    // optional FP8 copy of n out
+  Quantized n8;    // optional FP8 copy of n out, scaled as MixNormArgs::n8
   Tensor picks;    // i32 [N, k] out
   Tensor probs;    // f32 | f64 [N, k] out: p of the picks
   Tensor weights;  // f32 | f64 [N, k] out
