@@ -21,14 +21,19 @@ struct SpawnOptions {
   bool new_session = false;                    // setsid(): outlives our terminal and our process group
 };
 
-// Start a child in a process group of its own (pgid == pid). Errors name the program and the reason.
+// Start a child in a process group of its own (pgid == pid). It has the null device as stdin, default signal handling,
+// an empty signal mask, and none of our descriptors but stdin, stdout and stderr (everything from 3 on is closed by exec).
+// Returns once the program runs. Errors name the program and the reason.
 Result<pid_t> spawn(const SpawnOptions& options);
 
+// Exactly one of three: it called exit (exit_code 0..255, signal 0); a signal ended it (exit_code -1, signal > 0);
+// unknown (-1, 0): not a child of ours, or its end was already taken.
 struct ExitStatus {
-  int exit_code = -1;  // valid if signal == 0
-  int signal = 0;      // the signal that ended it, else 0
+  int exit_code = -1;
+  int signal = 0;
+  bool operator==(const ExitStatus&) const = default;
 };
-// Non-blocking waitpid: nothing while the child runs; unreaped children of ours only.
+// Non-blocking waitpid: nothing while the child runs (stopped counts as running); its end is returned once.
 std::optional<ExitStatus> try_wait(pid_t pid);
 
 // Send to the whole group. True if the group still existed.
