@@ -39,6 +39,9 @@ inline constexpr int64_t step_deadline_ms = 600'000;
 inline constexpr int64_t checkpoint_deadline_ms = 600'000;
 // Stopping a trainer: SIGTERM, then SIGKILL to the whole process group after this long.
 inline constexpr int64_t stop_grace_ms = 10'000;
+// A worker that refused a lease is offered the run again after this long: its trouble may pass, and 0.2 offers a second
+// cost nothing.
+inline constexpr int64_t refused_backoff_ms = 5'000;
 // A worker that ends at once is restarted with growing pauses, so a broken binary does not spin a core.
 inline constexpr int64_t worker_restart_min_ms = 250;
 inline constexpr int64_t worker_restart_max_ms = 30'000;
@@ -49,6 +52,8 @@ inline constexpr int64_t reconnect_max_ms = 2'000;
 // One record is at most 256 bytes, so a run of steps_per_run steps fits: 1e6 x 256 B = 244 MiB < 256 MiB.
 inline constexpr size_t journal_record_bytes = 256;
 inline constexpr size_t journal_bytes = 256u << 20;
+// A result or lease record is its error text and log tail twice over at most, JSON-escaped: 6 x (8 + 4) kB x 2 < 1 MiB.
+inline constexpr size_t attempt_file_bytes = 1u << 20;
 // Step records per message from worker to daemon: 1,000 x ~100 B = 100 kB, far below the message limit, and one
 // SQLite transaction a message keeps intake above 50,000 steps/s.
 inline constexpr int steps_per_message = 1'000;
@@ -56,6 +61,10 @@ inline constexpr size_t log_bytes = 64u << 20;     // an attempt's log is cut he
 inline constexpr size_t log_tail_bytes = 4'096;    // the last lines kept in the database with a failure
 inline constexpr size_t log_chunk_bytes = 256u << 10;
 inline constexpr size_t error_chars = 8'192;
+
+// --- data and checkpoints --------------------------------------------------------------------------------------------
+// The safetensors format's own bound on its JSON header: a larger length is a damaged or hostile file.
+inline constexpr size_t safetensors_header_bytes = 100'000'000;
 
 // --- services --------------------------------------------------------------------------------------------------------
 // The largest messages are a spec (1 MiB), a report and a page of steps; 16 MiB leaves room and bounds memory.
