@@ -149,6 +149,7 @@ struct ClaimCandidate {
   RunState state = RunState::queued;  // queued or retry_wait: the `from` of the change that claims it
   int priority = 0;
   int devices = 1;
+  Backend backend = Backend::automatic;  // RunRow::backend, set by insert_experiment from the run's config
 };
 
 struct AttemptContext {
