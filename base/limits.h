@@ -17,6 +17,12 @@ inline constexpr size_t path_chars = 4096;  // PATH_MAX
 inline constexpr int repeats = 100;
 inline constexpr int matrix_axes = 16;
 inline constexpr int max_attempts = 100;
+// Each exclude is compared with every cell: 1,000 x 10,000 comparisons take well under a second.
+inline constexpr size_t excludes = 1'000;
+inline constexpr int64_t priority = 1'000;  // -1000..1000: more ranks than anybody tells apart
+inline constexpr int64_t backoff_s = 7 * 24 * 3600;
+// The deepest key of a spec has 3 parts. The TOML library recurses once per part, so a hostile key would use up the stack.
+inline constexpr int toml_key_parts = 32;
 // A spec with more mistakes than this is not being fixed error by error.
 inline constexpr size_t spec_errors_shown = 20;
 
@@ -24,7 +30,10 @@ inline constexpr size_t spec_errors_shown = 20;
 inline constexpr int64_t steps_per_run = 1'000'000;  // the metric store charts a million-step run; see journal_bytes
 inline constexpr int devices_per_run = 64;           // one host; beyond it is not this product's scale-out
 inline constexpr int depth = 256;
+inline constexpr int d_model = 1 << 16;
 inline constexpr int experts = 256;
+inline constexpr int64_t seed = 1ll << 53;  // JSON readers keep integers exactly up to here
+inline constexpr int64_t timeout_s = 365ll * 24 * 3600;
 inline constexpr int vocab_size = 65'536;  // tokens are stored as uint16
 inline constexpr int sequence_len = 1 << 20;
 inline constexpr int64_t batch_tokens = 1ll << 31;
@@ -47,6 +56,11 @@ inline constexpr int64_t worker_restart_min_ms = 250;
 inline constexpr int64_t worker_restart_max_ms = 30'000;
 inline constexpr int64_t reconnect_min_ms = 100;
 inline constexpr int64_t reconnect_max_ms = 2'000;
+// While a run is live the worker looks at its journal, log and deadlines this often: metrics are at most 0.1 s late, and
+// ten looks a second cost well under 0.5 % of a core. Without a live run nothing is polled.
+inline constexpr int64_t live_poll_ms = 100;
+// A worker that is stopped waits this long for the daemon to acknowledge how its runs ended; what was not is on disk.
+inline constexpr int64_t farewell_ms = 2'000;
 
 // --- journal, metrics, logs ----------------------------------------------------------------------------------------
 // One record is at most 256 bytes, so a run of steps_per_run steps fits: 1e6 x 256 B = 244 MiB < 256 MiB.
@@ -57,7 +71,11 @@ inline constexpr size_t attempt_file_bytes = 1u << 20;
 // Step records per message from worker to daemon: 1,000 x ~100 B = 100 kB, far below the message limit, and one
 // SQLite transaction a message keeps intake above 50,000 steps/s.
 inline constexpr int steps_per_message = 1'000;
+// Sent and not yet acknowledged, per attempt: enough to keep the daemon busy, little enough that a slow one does not make
+// the worker hold more than 8 x 100 kB a run in memory. The journal holds the rest.
+inline constexpr int64_t unacked_steps = 8 * steps_per_message;
 inline constexpr size_t log_bytes = 64u << 20;     // an attempt's log is cut here with a note; training goes on
+inline constexpr size_t log_slack_bytes = 1u << 20;  // a log is cut when it is this much too long, so not at every line
 inline constexpr size_t log_tail_bytes = 4'096;    // the last lines kept in the database with a failure
 inline constexpr size_t log_chunk_bytes = 256u << 10;
 inline constexpr size_t error_chars = 8'192;
@@ -65,6 +83,8 @@ inline constexpr size_t error_chars = 8'192;
 // --- data and checkpoints --------------------------------------------------------------------------------------------
 // The safetensors format's own bound on its JSON header: a larger length is a damaged or hostile file.
 inline constexpr size_t safetensors_header_bytes = 100'000'000;
+// A manifest is three file entries and a few scalars, about 1 kB; an RNG state as text may take tens of kB.
+inline constexpr size_t checkpoint_manifest_bytes = 1u << 20;
 
 // --- services --------------------------------------------------------------------------------------------------------
 // The largest messages are a spec (1 MiB), a report and a page of steps; 16 MiB leaves room and bounds memory.
@@ -75,6 +95,15 @@ inline constexpr int64_t request_id_keep_ms = 24ll * 3600 * 1000;
 
 // --- database --------------------------------------------------------------------------------------------------------
 inline constexpr int sqlite_busy_ms = 5'000;  // only assayd opens the files; a backup tool may hold a lock for a moment
+// Page cache of each of the two databases: the live rows of 10,000 queued runs (~3 MB) fit, and the idle daemon stays small.
+inline constexpr int64_t sqlite_cache_bytes = 8 << 20;
+// The write-ahead log is copied back every 4,000 pages (16 MB): one pair of fsyncs per ~100,000 steps of metrics.
+inline constexpr int sqlite_wal_pages = 4'000;
+inline constexpr int64_t sqlite_wal_kept_bytes = 64ll << 20;  // a log grown by one huge transaction is cut back to this
+
+// --- output layer ----------------------------------------------------------------------------------------------------
+// Logits exist for this many tokens at a time: 4,096 x 32,768 x 2 B = 256 MiB, and GEMMs of 4,096 rows run at full rate.
+inline constexpr int64_t logits_chunk_rows = 4'096;
 
 // --- static execution ------------------------------------------------------------------------------------------------
 inline constexpr int recompile_limit = 64;
