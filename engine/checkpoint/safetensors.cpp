@@ -14,6 +14,7 @@
 #include <optional>
 #include <set>
 
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/unique_handle.h"
 #include "engine/ops/error.h"
@@ -86,16 +87,34 @@ std::string make_header(const std::vector<const NamedTensor*>& order,
   return text;
 }
 
-void write_all(int fd, const void* data, size_t size, const std::string& path) {
-  const char* at = static_cast<const char*>(data);
-  while (size > 0) {
-    const ssize_t n = ::write(fd, at, size);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) io_failure("write", path);
-    at += n;
-    size -= static_cast<size_t>(n);
+// A file being written, and what has gone into it.
+class Output {
+ public:
+  explicit Output(const std::string& path)
+      : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)) {
+    if (!fd_) io_failure("create", path_);
   }
-}
+  void write(const void* data, size_t size) {
+    std::string_view left(static_cast<const char*>(data), size);
+    written_.crc32 = crc32(left, written_.crc32);
+    written_.bytes += size;
+    while (!left.empty()) {
+      const ssize_t n = ::write(fd_.get(), left.data(), left.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) io_failure("write", path_);
+      left.remove_prefix(static_cast<size_t>(n));
+    }
+  }
+  WrittenFile finish() {
+    if (::fsync(fd_.get()) != 0) io_failure("fsync", path_);
+    return written_;
+  }
+
+ private:
+  std::string path_;
+  UniqueFd fd_;
+  WrittenFile written_;
+};
 
 void check_names(const std::string& path, const std::vector<NamedTensor>& tensors) {
   std::set<std::string_view> names;
@@ -212,18 +231,22 @@ void collect_tensors(const std::string& path, const json& header, size_t data_be
 
 }  // namespace
 
-void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
+WrittenFile write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
+                              const std::map<std::string, std::string>& metadata) {
   check_names(path, tensors);
   const auto order = file_order(tensors);
-  const std::string header = make_header(order, metadata);
-  UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (!fd) io_failure("create", path);
+  std::string header;
+  try {
+    header = make_header(order, metadata);
+  } catch (const json::exception& e) {  // text that is not UTF-8
+    throw EngineError(FailureReason::internal, fmt::format("cannot write {}: {}", path, e.what()));
+  }
+  Output output(path);
   const uint64_t length = header.size();
-  write_all(fd.get(), &length, length_bytes, path);
-  write_all(fd.get(), header.data(), header.size(), path);
-  for (const NamedTensor* t : order) write_all(fd.get(), t->tensor.data, t->tensor.bytes(), path);
-  if (::fsync(fd.get()) != 0) io_failure("fsync", path);
+  output.write(&length, length_bytes);
+  output.write(header.data(), header.size());
+  for (const NamedTensor* t : order) output.write(t->tensor.data, t->tensor.bytes());
+  return output.finish();
 }
 
 const Tensor* SafetensorsFile::find(const std::string& name) const {

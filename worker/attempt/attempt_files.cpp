@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -17,17 +18,20 @@ std::string dump(const json& value) {
   return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
+// Texts are cut to their limits here, so that limits::attempt_file_bytes holds for every file: an error's head and a
+// log's tail are what tells most.
 json to_json(const AttemptOutcome& o) {
+  const size_t tail = std::min(o.log_tail.size(), limits::log_tail_bytes);
   return {{"result", to_string(o.result)},
           {"reason", to_string(o.reason)},
-          {"error", o.error},
+          {"error", o.error.substr(0, limits::error_chars)},
           {"operation", o.operation},
           {"tensor", o.tensor},
           {"step", o.step},
           {"exit_code", o.exit_code},
           {"signal", o.signal},
           {"peak_mem_mib", o.peak_mem_mib},
-          {"log_tail", o.log_tail}};
+          {"log_tail", o.log_tail.substr(o.log_tail.size() - tail)}};
 }
 
 template <class E>
