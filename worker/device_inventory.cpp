@@ -1,0 +1,56 @@
+#include "worker/device_inventory.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+#include <sstream>
+
+namespace assay {
+namespace {
+
+// The text after `key` and the colon on the first line that starts with it.
+std::optional<std::string> field(const std::string& path, const std::string& key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind(key, 0) != 0) continue;
+    const size_t colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    const size_t begin = line.find_first_not_of(" \t", colon + 1);
+    if (begin != std::string::npos) return line.substr(begin);
+  }
+  return std::nullopt;
+}
+
+int usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+int64_t memory_bytes(const InventorySources& sources) {
+  int64_t bytes = 0;
+  if (const auto total = field(sources.meminfo, "MemTotal")) {  // "16384 kB"
+    std::istringstream(*total) >> bytes;
+    bytes *= 1024;
+  }
+  int64_t limit = 0;  // the file holds "max" where there is no limit, and then nothing is read
+  if (std::ifstream(sources.cgroup_memory_max) >> limit && limit > 0) bytes = std::min(bytes, limit);
+  return bytes;
+}
+
+}  // namespace
+
+std::vector<DeviceInfo> list_devices(const std::string& host, const InventorySources& sources) {
+  const int cores = usable_cores();
+  const std::string model = field(sources.cpuinfo, "model name").value_or("CPU");
+  return {{.id = "cpu:" + host,
+           .kind = "cpu",
+           .name = fmt::format("{}, {} core{}", model, cores, cores == 1 ? "" : "s"),
+           .memory_bytes = memory_bytes(sources)}};
+}
+
+}  // namespace assay

@@ -1,0 +1,103 @@
+// What worker and daemon say to each other, as plain structs: proto/worker.proto without protobuf. Only worker/session
+// converts, so the logic of the worker is tested without a network.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "spec/run_outcome.h"
+#include "spec/step_metrics.h"
+#include "worker/device_inventory.h"
+
+namespace assay {
+
+// Names a lease; the epoch fences off messages of an older lease on the same attempt.
+struct LeaseKey {
+  int64_t attempt_id = 0;
+  int64_t epoch = 0;
+  bool operator==(const LeaseKey&) const = default;
+};
+
+// --- worker to daemon ----------------------------------------------------------------------------------------------
+// A lease and the last journal record of it that the daemon is known to have stored.
+struct StoredSeq {
+  LeaseKey lease;
+  int64_t seq = 0;
+};
+struct Hello {
+  std::string worker_id;
+  std::string host;
+  std::string boot_id;
+  int64_t pid = 0;
+  int64_t start_ticks = 0;
+  std::vector<DeviceInfo> devices;
+  std::vector<StoredSeq> leases;
+};
+struct LeaseStatus {
+  LeaseKey lease;
+  Phase phase = Phase::load;
+  int64_t last_step = -1;
+};
+struct MetricBatch {
+  LeaseKey lease;
+  int64_t first_seq = 1;  // journal sequence number of steps[0]
+  std::vector<StepMetrics> steps;
+};
+enum class EventKind { started, resumed, stopping, ended, refused };
+std::string_view to_string(EventKind);
+struct AttemptEvent {
+  LeaseKey lease;
+  EventKind kind = EventKind::started;
+  std::optional<AttemptOutcome> outcome;  // with ended
+  std::string log_path;                   // with started
+  int64_t resumed_from_step = -1;         // with started and resumed; -1 = from the start, or not known yet
+  std::string message;
+};
+
+// --- daemon to worker ----------------------------------------------------------------------------------------------
+struct WelcomeMessage {
+  int64_t heartbeat_ms = 0;
+  std::vector<StoredSeq> stored;
+};
+struct LeaseMessage {
+  LeaseKey lease;
+  int64_t attempt = 1;
+  std::string run;
+  std::string config_toml;
+  std::string folder;      // absolute, of this attempt
+  std::string run_folder;  // absolute, shared by the run's attempts
+  int64_t timeout_s = 0;   // 0 = none
+};
+struct MetricAckMessage {
+  StoredSeq stored;
+};
+struct StopMessage {
+  LeaseKey lease;
+  std::string reason;  // "cancelled" | "stalled" | "timeout"
+};
+struct EventAckMessage {
+  LeaseKey lease;
+  std::string kind;
+};
+struct DrainMessage {};
+struct AbandonMessage {
+  LeaseKey lease;
+};
+using DaemonMessage = std::variant<WelcomeMessage, LeaseMessage, MetricAckMessage, StopMessage, EventAckMessage,
+                                   DrainMessage, AbandonMessage>;
+
+// Where messages to the daemon go. Sending never blocks and never fails: what was lost with a connection is sent again
+// after the next Welcome.
+class Uplink {
+ public:
+  virtual ~Uplink() = default;
+  virtual void send(const std::vector<LeaseStatus>& heartbeat) = 0;
+  virtual void send(const MetricBatch&) = 0;
+  virtual void send(const AttemptEvent&) = 0;
+};
+
+}  // namespace assay
