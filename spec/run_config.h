@@ -107,6 +107,7 @@ int64_t grad_accum(const RunConfig&);   // micro-batches per step and device
 struct ConfigProblem {
   std::string path;      // "model.head_dim"
   std::string message;   // what is wrong and what was expected
+  std::vector<std::string> related;  // the other paths of a rule over several fields
 };
 // Everything wrong with a complete config, cross-field rules included. Empty = valid.
 std::vector<ConfigProblem> validate(const RunConfig&);

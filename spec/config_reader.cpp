@@ -1,0 +1,165 @@
+#include "spec/config_reader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "spec/utf8.h"
+
+namespace assay {
+namespace {
+
+bool is_group(std::string_view path) {
+  return std::ranges::find(config_groups(), path) != config_groups().end();
+}
+
+std::string_view last_part(std::string_view path) {
+  return path.substr(path.rfind('.') + 1);
+}
+
+// What was probably meant by an unknown path: the same key in another table, or a similar path or key.
+std::optional<std::string_view> nearest_path(std::string_view path, std::span<const std::string_view> others) {
+  std::vector<std::string_view> paths(others.begin(), others.end());
+  for (const std::string_view group : config_groups()) paths.push_back(group);
+  for (const ConfigField& field : config_fields()) paths.push_back(field.path);
+  for (const std::string_view candidate : paths)
+    if (last_part(candidate) == last_part(path)) return candidate;
+  if (const auto similar = nearest(path, paths)) return similar;
+  std::vector<std::string_view> last_parts;
+  for (const std::string_view candidate : paths) last_parts.push_back(last_part(candidate));
+  const auto similar = nearest(last_part(path), last_parts);
+  if (!similar) return std::nullopt;
+  return paths[static_cast<size_t>(std::ranges::find(last_parts, *similar) - last_parts.begin())];
+}
+
+// The keys that a table of this path may have.
+std::vector<std::string_view> keys_in(std::string_view group, std::span<const std::string_view> others) {
+  std::vector<std::string_view> keys;
+  if (group.empty()) keys.assign(others.begin(), others.end());
+  for (const ConfigField& field : config_fields())
+    if (field.group() == group) keys.push_back(field.last());
+  if (group.empty()) keys.insert(keys.end(), config_groups().begin(), config_groups().end());
+  return keys;
+}
+
+}  // namespace
+
+std::vector<ConfigLeaf> ConfigReader::leaves(const toml::table& table, std::string_view where,
+                                             std::span<const std::string_view> others) {
+  where_ = where;
+  others_ = others;
+  std::vector<ConfigLeaf> found;
+  collect(table, "", found);
+  std::ranges::stable_sort(found, {}, &ConfigLeaf::key_at);
+  std::map<const ConfigField*, Position> first;  // "a.b" = 1 beside a.b = 2 is legal TOML
+  std::erase_if(found, [&](const ConfigLeaf& leaf) {
+    const auto [it, is_first] = first.emplace(leaf.field, leaf.key_at);
+    if (!is_first)
+      errors_.add(leaf.key_at, fmt::format("{} is set twice in {}; expected it once, as on line {}", leaf.field->path,
+                                           where, it->second.line));
+    return !is_first;
+  });
+  return found;
+}
+
+void ConfigReader::collect(const toml::table& table, const std::string& prefix, std::vector<ConfigLeaf>& found) {
+  for (const auto& [key, node] : entries_of(table)) {
+    const std::string path = prefix + std::string(key->str());
+    const bool of_caller = prefix.empty() && std::ranges::find(others_, path) != others_.end();
+    if (of_caller) continue;
+    if (const ConfigField* field = find_field(path)) {
+      found.push_back({field, node, position_of(*key)});
+    } else if (!is_group(path)) {
+      unknown_key(position_of(*key), path);
+    } else if (const toml::table* group = node->as_table()) {
+      collect(*group, path + ".", found);
+    } else {
+      unreadable_.insert(path);
+      errors_.add(position_of(*node), fmt::format("{} is {}; expected a table", path, kind_of(*node)));
+    }
+  }
+}
+
+void ConfigReader::unknown_key(Position at, const std::string& path) {
+  const auto meant = nearest_path(path, others_);
+  if (meant) {
+    unreadable_.emplace(*meant);
+    errors_.add(at, fmt::format("unknown key {} in {}{}", quoted(path), where_, did_you_mean(meant)));
+    return;
+  }
+  const std::string_view parent = std::string_view(path).substr(0, path.size() - last_part(path).size());
+  const std::string_view group = parent.substr(0, parent.empty() ? 0 : parent.size() - 1);
+  const auto keys = keys_in(is_group(group) ? group : "", others_);
+  errors_.add(at, fmt::format("unknown key {} in {}; expected {}", quoted(path), where_, one_of(keys)));
+}
+
+std::vector<Setting> ConfigReader::settings(const toml::table& table, std::string_view where, Layer layer,
+                                            std::span<const std::string_view> others) {
+  std::vector<Setting> read;
+  for (const ConfigLeaf& leaf : leaves(table, where, others))
+    if (auto v = value(*leaf.field, *leaf.node)) read.push_back({leaf.field, *std::move(v), leaf.key_at, layer});
+  return read;
+}
+
+std::optional<ConfigValue> ConfigReader::value(const ConfigField& field, const toml::node& node) {
+  const auto refuse = [&](std::string message) {
+    unreadable_.emplace(field.path);
+    errors_.add(position_of(node), std::move(message));
+    return std::nullopt;
+  };
+  const auto wrong_kind = [&](std::string_view expected) {
+    return refuse(fmt::format("{} is {}; expected {}", field.path, kind_of(node), expected));
+  };
+  switch (field.kind) {
+    case ValueKind::boolean:
+      if (!node.is_boolean()) return wrong_kind("true or false");
+      return node.as_boolean()->get();
+    case ValueKind::real:
+      if (node.is_integer()) return static_cast<double>(node.as_integer()->get());
+      if (!node.is_floating_point()) return wrong_kind("a number");
+      return node.as_floating_point()->get();
+    case ValueKind::integer: {
+      if (!node.is_integer()) return wrong_kind("an integer");
+      const int64_t v = node.as_integer()->get();
+      if (v < field.smallest || v > field.largest)
+        return refuse(
+            fmt::format("{} = {} is out of range; expected {} to {}", field.path, v, field.smallest, field.largest));
+      return v;
+    }
+    case ValueKind::text:
+      if (!node.is_string()) return wrong_kind("a string");
+      return node.as_string()->get();
+    case ValueKind::choice: {
+      if (!node.is_string()) return wrong_kind("one of " + one_of(field.choices));
+      const std::string& text = node.as_string()->get();
+      if (std::ranges::find(field.choices, text) != field.choices.end()) return text;
+      return refuse(fmt::format("{} = {} is not known; expected {}{}", field.path, quoted(text), one_of(field.choices),
+                                did_you_mean(nearest(text, field.choices))));
+    }
+  }
+  return std::nullopt;
+}
+
+bool ConfigReader::is_unreadable(std::string_view path) const {
+  const size_t dot = path.rfind('.');
+  return unreadable_.contains(path) || (dot != std::string_view::npos && unreadable_.contains(path.substr(0, dot)));
+}
+
+std::optional<Position> place_of(const ConfigProblem& problem, std::span<const Setting* const> settings,
+                                 const ConfigReader& reader) {
+  std::vector<std::string_view> paths = {problem.path};
+  paths.insert(paths.end(), problem.related.begin(), problem.related.end());
+  if (std::ranges::any_of(paths, [&](std::string_view path) { return reader.is_unreadable(path); }))
+    return std::nullopt;
+  const Setting* best = nullptr;
+  for (const std::string_view path : paths) {
+    // The last setting of a path is the one in force.
+    const auto set =
+        std::ranges::find(settings.rbegin(), settings.rend(), path, [](const Setting* s) { return s->field->path; });
+    if (set != settings.rend() && (best == nullptr || (*set)->layer > best->layer)) best = *set;
+  }
+  return best == nullptr ? Position{} : best->at;
+}
+
+}  // namespace assay

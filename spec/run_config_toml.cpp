@@ -1,0 +1,76 @@
+#include "spec/run_config_toml.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "spec/config_reader.h"
+
+namespace assay {
+namespace {
+
+std::string toml_string(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (byte < 0x20 || byte == 0x7F) {
+      out += fmt::format("\\u{:04X}", byte);
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
+// The shortest digits that read back the same, always recognisable as a float.
+std::string toml_float(double value) {
+  if (std::isnan(value)) return "nan";
+  std::string text = fmt::format("{}", value);
+  if (text.find_first_not_of("-0123456789") == std::string::npos) text += ".0";
+  return text;
+}
+
+std::string toml_value(const ConfigValue& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return toml_string(*text);
+  if (const auto* real = std::get_if<double>(&value)) return toml_float(*real);
+  return plain_text(value);
+}
+
+}  // namespace
+
+std::string to_toml(const RunConfig& config) {
+  std::string text;
+  std::string_view group;
+  for (const ConfigField& field : config_fields()) {
+    if (field.group() != group) {
+      group = field.group();
+      text += fmt::format("\n[{}]\n", group);
+    }
+    text += fmt::format("{} = {}\n", field.last(), toml_value(field.get(config)));
+  }
+  return text;
+}
+
+RunConfigResult parse_run_config(std::string_view text, std::string_view file) {
+  RunConfigResult result;
+  SpecErrors errors(file);
+  if (const auto root = parse_toml(text, errors)) {
+    ConfigReader reader(errors);
+    const auto settings = reader.settings(*root, "a run config", Layer::defaults);
+    std::vector<const Setting*> in_force;
+    for (const Setting& s : settings) {
+      s.field->set(result.config, s.value);
+      in_force.push_back(&s);
+    }
+    for (const ConfigProblem& problem : validate(result.config))
+      if (const auto place = place_of(problem, in_force, reader)) errors.add(*place, problem.message);
+  }
+  result.errors = errors.take();
+  return result;
+}
+
+}  // namespace assay

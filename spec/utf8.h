@@ -1,0 +1,15 @@
+// Text that comes from users and goes into messages, names and protobuf strings.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace assay {
+
+bool is_utf8(std::string_view text);
+
+// "text" in double quotes for a message: control characters and bytes that are not UTF-8 escaped, cut after 64
+// characters.
+std::string quoted(std::string_view text);
+
+}  // namespace assay
