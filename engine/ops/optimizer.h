@@ -24,7 +24,7 @@ struct MuonArgs {
   Tensor momentum;         // f32 | f64 [K, R, C]
   Tensor second_moment;    // f32 | f64 [K, R] if R >= C else [K, C]
   double lr = 0, momentum_beta = 0, beta2 = 0.9, weight_decay = 0;
-  bool full_precision = false;  // products in FP32/FP64 instead of BF16: parity checks
+  bool full_precision = false;  // products in FP32 instead of BF16: parity checks. f64 tensors always use f64
 };
 
 namespace cpu {

@@ -1,0 +1,118 @@
+#include "engine/ops/permute.h"
+
+#include <cstring>
+
+#include "engine/ops/cpu/rows.h"
+
+namespace assay::cpu {
+namespace {
+
+// Copies row token_of[r] of `from` (row_bytes each) to row r of `to`; padding rows are filled with `padding`, repeated.
+template <class T>
+void gather_rows(const int32_t* token_of, int64_t R, const T* from, T* to, int64_t width, T padding) {
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < R; ++r) {
+    if (token_of[r] < 0) {
+      std::fill(to + r * width, to + (r + 1) * width, padding);
+    } else {
+      std::memcpy(to + r * width, from + token_of[r] * width, static_cast<size_t>(width) * sizeof(T));
+    }
+  }
+}
+
+void permute_codes(const PermuteArgs& a, int64_t R) {
+  const int64_t K = a.x8.codes.dim(a.x8.codes.rank - 1), N = a.x8.codes.numel() / K;
+  ASSAY_OP_CHECK(
+      "permute",
+      a.x8.mode == a.out8.mode && a.x8.codes.dtype == a.out8.codes.dtype && a.x8.mode != ScaleMode::block_128x128,
+      std::string("cannot move rows of ") + to_string(a.x8.mode) + " " + a.x8.codes.describe() + " to " +
+          to_string(a.out8.mode) + " " + a.out8.codes.describe());
+  check_quantized("permute", "x8", a.x8, 1, N, K);
+  check_quantized("permute", "out8", a.out8, 1, R, K);
+  const int32_t* token_of = a.token_of.as<int32_t>();
+  gather_rows<uint8_t>(token_of, R, a.x8.codes.as<uint8_t>(), a.out8.codes.as<uint8_t>(), K, 0);
+  const float* scales = a.x8.scales.as<float>();
+  if (a.x8.mode == ScaleMode::tensorwise) {
+    a.out8.scales.as<float>()[0] = scales[0];
+  } else {
+    gather_rows<float>(token_of, R, scales, a.out8.scales.as<float>(), scales_per_matrix(a.x8.mode, 1, K), 1.0f);
+  }
+}
+
+template <class S>
+void combine_body(const CombineArgs& a, int64_t N, int64_t k, int64_t d) {
+  using A = Acc<S>;
+#pragma omp parallel for schedule(static)
+  for (int64_t t = 0; t < N; ++t) {
+    A* sum = scratch<A>(Slot::row, d);
+    std::fill(sum, sum + d, A(0));
+    for (int64_t j = 0; j < k; ++j) {
+      const A weight = a.weights ? a.weights.as<A>()[t * k + j] : A(1);
+      const S* y = a.y.as<S>() + a.slot.as<int32_t>()[t * k + j] * d;
+#pragma omp simd
+      for (int64_t c = 0; c < d; ++c) sum[c] += weight * load(y[c]);
+    }
+    for (const Tensor* extra : {&a.shared, &a.residual}) {
+      if (!*extra) continue;
+      const S* from = extra->as<S>() + t * d;
+#pragma omp simd
+      for (int64_t c = 0; c < d; ++c) sum[c] += load(from[c]);
+    }
+    store_scaled(sum, A(1), a.out.as<S>() + t * d, d);
+  }
+}
+
+void check_slots(const char* op, const Tensor& slot, int64_t rows) {
+  ASSAY_OP_CHECK(op, slot && slot.rank == 2 && slot.dtype == DType::i32,
+                 "slot is " + slot.describe() + ", expected i32[N, k]");
+  for (int64_t i = 0; i < slot.numel(); ++i) {
+    const int32_t row = slot.as<int32_t>()[i];
+    ASSAY_OP_CHECK(
+        op, row >= 0 && row < rows,
+        "slot " + std::to_string(row) + " is outside the " + std::to_string(rows) + " rows of the permuted buffer");
+  }
+}
+
+}  // namespace
+
+void permute(const PermuteArgs& a) {
+  const int64_t R = a.token_of.numel();
+  check_tensor("permute", "token_of", a.token_of, DType::i32, {R});
+  const Tensor& source = a.x ? a.x : a.x8.codes;
+  ASSAY_OP_CHECK("permute", source && source.rank == 2, "x is " + source.describe() + ", expected [N, d]");
+  for (int64_t r = 0; r < R; ++r) {
+    const int32_t token = a.token_of.as<int32_t>()[r];
+    ASSAY_OP_CHECK(
+        "permute", token >= -1 && token < source.dim(0),
+        "token_of[" + std::to_string(r) + "] = " + std::to_string(token) + " is outside " + source.describe());
+  }
+  if (a.x8) permute_codes(a, R);
+  if (!a.x) return;
+  const int64_t d = a.x.dim(1);
+  check_tensor("permute", "out", a.out, a.x.dtype, {R, d});
+  dispatch("permute", a.x.dtype,
+           [&]<class S>(S) { gather_rows<S>(a.token_of.as<int32_t>(), R, a.x.as<S>(), a.out.as<S>(), d, S{}); });
+}
+
+void combine(const CombineArgs& a) {
+  ASSAY_OP_CHECK("combine", a.y && a.y.rank == 2, "y is " + a.y.describe() + ", expected [R, d]");
+  check_slots("combine", a.slot, a.y.dim(0));
+  const int64_t N = a.slot.dim(0), k = a.slot.dim(1), d = a.y.dim(1);
+  check_tensor("combine", "out", a.out, a.y.dtype, {N, d});
+  if (a.weights) check_tensor("combine", "weights", a.weights, stat_dtype(a.y.dtype), {N, k});
+  if (a.shared) check_tensor("combine", "shared", a.shared, a.y.dtype, {N, d});
+  if (a.residual) check_tensor("combine", "residual", a.residual, a.y.dtype, {N, d});
+  dispatch("combine", a.y.dtype, [&]<class S>(S) { combine_body<S>(a, N, k, d); });
+}
+
+void gather_scalar(const GatherScalarArgs& a) {
+  check_slots("gather_scalar", a.slot, a.rows.numel());
+  const int64_t n = a.slot.numel();
+  check_tensor("gather_scalar", "rows", a.rows, stat_dtype(a.rows.dtype), {a.rows.numel()});
+  check_tensor("gather_scalar", "out", a.out, a.rows.dtype, {n});
+  dispatch("gather_scalar", a.rows.dtype, [&]<class S>(S) {
+    for (int64_t i = 0; i < n; ++i) a.out.as<S>()[i] = a.rows.as<S>()[a.slot.as<int32_t>()[i]];
+  });
+}
+
+}  // namespace assay::cpu
