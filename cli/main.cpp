@@ -1,1 +1,39 @@
-int main() { return 0; }
+// The `assay` command line: wires the console, the clock and the program folder; everything else is in cli/program.cpp.
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <clocale>
+#include <cstdlib>
+#include <iostream>
+#include <thread>
+
+#include "base/process.h"
+#include "cli/program.h"
+
+namespace {
+
+int terminal_width() {
+  winsize size{};
+  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::setlocale(LC_CTYPE, "C.UTF-8");  // wcwidth(): how wide characters are, whatever the user's language
+  const bool terminal = ::isatty(STDOUT_FILENO) != 0;
+  const char* no_colour = std::getenv("NO_COLOR");  // no-color.org: set and not empty means no colour
+  const assay::SystemClock clock;
+  assay::Context context{
+      .console = {.out = std::cout,
+                  .err = std::cerr,
+                  .terminal = terminal,
+                  .colour = terminal && (no_colour == nullptr || *no_colour == '\0'),
+                  .width = terminal ? terminal_width() : 0},
+      .clock = clock,
+      .pause = [](int64_t ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); },
+      .programs = assay::program_folder(),
+  };
+  return static_cast<int>(assay::run_program({argv + 1, argv + argc}, context));
+}

@@ -1,0 +1,194 @@
+#include "cli/client.h"
+
+#include <fmt/core.h>
+#include <grpcpp/grpcpp.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <random>
+
+#include "base/home.h"
+#include "base/limits.h"
+#include "proto/queue.grpc.pb.h"
+
+namespace assay {
+
+struct Client::State {
+  std::string home;
+  std::string socket;
+  std::unique_ptr<v1::QueueService::Stub> stub;
+
+  Error error(const grpc::Status& status) const;
+
+  template <class Response, class Request>
+  Result<Response> call(grpc::Status (v1::QueueService::StubInterface::*method)(grpc::ClientContext*, const Request&,
+                                                                                Response*),
+                        const Request& request, int64_t deadline_ms = limits::rpc_deadline_ms) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(deadline_ms));
+    Response response;
+    v1::QueueService::StubInterface& service = *stub;
+    const grpc::Status status = (service.*method)(&context, request, &response);
+    if (!status.ok()) return error(status);
+    return response;
+  }
+};
+
+namespace {
+
+using Service = v1::QueueService::StubInterface;
+
+Error not_running(const std::string& home) {
+  return {ErrorCode::unavailable, fmt::format("no daemon is running for {}; start it with: assay up", home)};
+}
+
+ErrorCode error_code(grpc::StatusCode code) {
+  switch (code) {
+    case grpc::INVALID_ARGUMENT:
+    case grpc::OUT_OF_RANGE:
+      return ErrorCode::invalid_argument;
+    case grpc::NOT_FOUND:
+      return ErrorCode::not_found;
+    case grpc::ALREADY_EXISTS:
+      return ErrorCode::already_exists;
+    case grpc::FAILED_PRECONDITION:
+      return ErrorCode::failed_precondition;
+    case grpc::RESOURCE_EXHAUSTED:
+      return ErrorCode::resource_exhausted;
+    case grpc::PERMISSION_DENIED:
+    case grpc::UNAUTHENTICATED:
+      return ErrorCode::permission_denied;
+    case grpc::UNAVAILABLE:
+    case grpc::DEADLINE_EXCEEDED:
+    case grpc::CANCELLED:
+      return ErrorCode::unavailable;
+    case grpc::DATA_LOSS:
+      return ErrorCode::data_loss;
+    case grpc::ABORTED:
+      return ErrorCode::aborted;
+    default:
+      return ErrorCode::internal;
+  }
+}
+
+}  // namespace
+
+Error Client::State::error(const grpc::Status& status) const {
+  switch (status.error_code()) {
+    case grpc::UNAVAILABLE: {
+      // The socket file outlives a daemon that was killed: gRPC then says why it could not connect, which helps nobody.
+      const bool no_answer = status.error_message().find("onnect") != std::string::npos ||
+                             status.error_message().find("ocket closed") != std::string::npos;
+      if (no_answer) return not_running(home);
+      break;
+    }
+    case grpc::DEADLINE_EXCEEDED:
+      return {ErrorCode::unavailable,
+              fmt::format("the daemon at {} did not answer in time; its log is {}", socket, daemon_log_path(home))};
+    case grpc::UNIMPLEMENTED:
+      return {ErrorCode::internal, fmt::format("the daemon at {} is of another version and does not know this request; "
+                                               "restart it with: assay down --keep-running && assay up",
+                                               socket)};
+    default:
+      break;
+  }
+  return {error_code(status.error_code()), status.error_message()};
+}
+
+Client::Client(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Client::Client(Client&&) noexcept = default;
+Client& Client::operator=(Client&&) noexcept = default;
+Client::~Client() = default;
+
+Result<Client> Client::connect(const std::string& home) {
+  ASSAY_ASSIGN(std::string socket, socket_path(home));
+  struct stat info {};
+  if (::stat(socket.c_str(), &info) != 0) {
+    if (errno == EACCES)
+      return Error{ErrorCode::permission_denied,
+                   fmt::format("{}: {}; the daemon there belongs to another user", socket, std::strerror(errno))};
+    return not_running(home);
+  }
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(limits::message_bytes);
+  arguments.SetMaxSendMessageSize(limits::message_bytes);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);  // `watch` outlives a restart of the daemon
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  auto channel = grpc::CreateCustomChannel("unix:" + socket, grpc::InsecureChannelCredentials(), arguments);
+  auto state = std::make_unique<State>();
+  state->home = home;
+  state->socket = socket;
+  state->stub = v1::QueueService::NewStub(channel);
+  return Client(std::move(state));
+}
+
+Result<v1::InfoResponse> Client::info(int64_t deadline_ms) {
+  return state_->call(&Service::Info, v1::InfoRequest(), deadline_ms);
+}
+Result<v1::PlanResponse> Client::plan(const v1::PlanRequest& request) {
+  return state_->call(&Service::Plan, request);
+}
+Result<v1::EnqueueResponse> Client::enqueue(const v1::EnqueueRequest& request) {
+  return state_->call(&Service::Enqueue, request);
+}
+Result<v1::ListRunsResponse> Client::list_runs(const v1::ListRunsRequest& request) {
+  return state_->call(&Service::ListRuns, request);
+}
+Result<v1::Run> Client::get_run(const v1::GetRunRequest& request) {
+  return state_->call(&Service::GetRun, request);
+}
+Result<v1::ChangeResponse> Client::retry(const v1::RetryRequest& request) {
+  return state_->call(&Service::Retry, request);
+}
+Result<v1::ChangeResponse> Client::cancel(const v1::CancelRequest& request) {
+  return state_->call(&Service::Cancel, request);
+}
+Result<v1::ChangeResponse> Client::hold(const v1::HoldRequest& request) {
+  return state_->call(&Service::Hold, request);
+}
+Result<v1::ChangeResponse> Client::release(const v1::HoldRequest& request) {
+  return state_->call(&Service::Release, request);
+}
+Result<v1::TailLogResponse> Client::tail_log(const v1::TailLogRequest& request) {
+  return state_->call(&Service::TailLog, request);
+}
+Result<v1::QueryMetricsResponse> Client::query_metrics(const v1::QueryMetricsRequest& request) {
+  return state_->call(&Service::QueryMetrics, request);
+}
+Result<v1::GetReportResponse> Client::get_report(const v1::GetReportRequest& request) {
+  return state_->call(&Service::GetReport, request);
+}
+Result<v1::ListDevicesResponse> Client::list_devices() {
+  return state_->call(&Service::ListDevices, v1::ListDevicesRequest());
+}
+Result<v1::ShutdownResponse> Client::shutdown(bool stop_workers) {
+  v1::ShutdownRequest request;
+  request.set_stop_workers(stop_workers);
+  return state_->call(&Service::Shutdown, request);
+}
+
+Status Client::events_since(int64_t from, const std::function<void(const v1::Event&)>& each) {
+  v1::WatchRequest request;
+  request.set_from_event_id(from);
+  request.set_follow(false);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));
+  auto reader = state_->stub->Watch(&context, request);
+  v1::Event event;
+  while (reader->Read(&event)) each(event);
+  if (const grpc::Status status = reader->Finish(); !status.ok()) return state_->error(status);
+  return {};
+}
+
+std::string new_request_id() {
+  std::random_device random;
+  uint32_t word[4];
+  for (uint32_t& w : word) w = random();
+  return fmt::format("{:08x}-{:04x}-4{:03x}-{:04x}-{:04x}{:08x}", word[0], word[1] >> 16, word[1] & 0xfff,
+                     0x8000 | (word[2] >> 18), word[2] & 0xffff, word[3]);
+}
+
+}  // namespace assay

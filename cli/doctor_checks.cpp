@@ -1,0 +1,176 @@
+#include "cli/doctor_checks.h"
+
+#include <dlfcn.h>
+#include <fmt/core.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysinfo.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <thread>
+
+#include "base/file.h"
+#include "base/home.h"
+#include "cli/client.h"
+#include "cli/format.h"
+
+namespace assay {
+namespace {
+
+constexpr int64_t info_deadline_ms = 5'000;
+constexpr double low_disk_bytes = 1ull << 30;    // a handful of checkpoints and logs
+constexpr double low_memory_bytes = 2ull << 30;  // the demo's model, its worker and the daemon
+
+// File systems on which SQLite's locks and fsync cannot be trusted. Numbers: statfs(2), linux/magic.h.
+const char* network_file_system(long type) {
+  switch (static_cast<unsigned long>(type) & 0xffffffffu) {
+    case 0x6969:
+      return "NFS";
+    case 0xff534d42:
+      return "CIFS";
+    case 0xfe534d42:
+      return "SMB2";
+    case 0x517b:
+      return "SMB";
+    case 0x0bd00bd0:
+      return "Lustre";
+    case 0x47504653:
+      return "GPFS";
+    case 0x00c36400:
+      return "Ceph";
+    case 0x5346414f:
+      return "AFS";
+    case 0x01021997:
+      return "9P";
+    default:
+      return nullptr;
+  }
+}
+
+// The nearest folder on the way up that exists: where a missing home would be made.
+std::string existing_ancestor(const std::string& path) {
+  std::filesystem::path p = path;
+  std::error_code ignored;
+  while (!p.empty() && p != p.root_path() && !std::filesystem::exists(p, ignored)) p = p.parent_path();
+  return p.string();
+}
+
+Check check_socket(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0)
+    return {Health::fail, "socket", fmt::format("{}: {}", path, std::strerror(errno)),
+            "restart the daemon: assay down && assay up"};
+  if (!S_ISSOCK(info.st_mode))
+    return {Health::fail, "socket", path + " is not a socket", "move that file away, then: assay up"};
+  if ((info.st_mode & 077) != 0)
+    return {Health::fail, "socket", fmt::format("{} has mode {:04o}: others can reach it", path, info.st_mode & 0777),
+            fmt::format("chmod 600 {}", path)};
+  if (info.st_uid != ::geteuid())
+    return {Health::warn, "socket", fmt::format("{} belongs to user {}", path, info.st_uid),
+            "use your own home, or ask that user"};
+  return {Health::ok, "socket", fmt::format("{} mode {:04o}, yours alone", path, info.st_mode & 0777), {}};
+}
+
+}  // namespace
+
+Check check_programs(const std::string& folder) {
+  std::string missing;
+  for (const char* program : {"assayd", "assay-worker", "assay-trainer"})
+    if (::access((folder + "/" + program).c_str(), X_OK) != 0)
+      missing += (missing.empty() ? "" : ", ") + std::string(program);
+  if (!missing.empty())
+    return {Health::fail, "programs", fmt::format("{} not found in {}", missing, folder),
+            "install all programs of one build in one folder"};
+  return {Health::ok, "programs", fmt::format("assayd, assay-worker, assay-trainer in {}", folder), {}};
+}
+
+Check check_home(const std::string& home) {
+  const std::string there = existing_ancestor(home);
+  struct statfs system {};
+  if (::statfs(there.c_str(), &system) != 0)
+    return {Health::fail, "home", fmt::format("{}: {}", home, std::strerror(errno)),
+            "choose another folder with --home or ASSAY_HOME"};
+  if (const char* network = network_file_system(system.f_type))
+    return {Health::fail, "home", fmt::format("{} is on {}, where databases get damaged", home, network),
+            "choose a local disk with ASSAY_HOME"};
+  if (::access(there.c_str(), W_OK | X_OK) != 0)
+    return {Health::fail, "home", fmt::format("{} is not writable", there),
+            "choose another folder with --home or ASSAY_HOME"};
+  if (auto socket = socket_path(home); !socket.ok())
+    return {Health::fail, "home", socket.error().message, "choose a shorter ASSAY_HOME"};
+  const double free = static_cast<double>(system.f_bavail) * static_cast<double>(system.f_bsize);
+  const std::string found =
+      fmt::format("{}{}, local, {} free", home, there == home ? "" : " (not made yet)", format_bytes(free));
+  if (free < low_disk_bytes)
+    return {Health::warn, "home", found, "free some disk: logs, metrics and checkpoints go there"};
+  return {Health::ok, "home", found, {}};
+}
+
+std::vector<Check> check_daemon(const std::string& home) {
+  auto client = Client::connect(home);
+  if (!client.ok()) return {{Health::warn, "daemon", client.error().message, "assay up"}};
+  auto info = client->info(info_deadline_ms);
+  if (!info.ok()) return {{Health::warn, "daemon", info.error().message, "assay up"}};
+  std::vector<Check> checks;
+  checks.push_back({Health::ok,
+                    "daemon",
+                    fmt::format("version {}, pid {}{}", info->version(), info->pid(),
+                                info->fault_injection() ? ", fault injection allowed" : ""),
+                    {}});
+  if (info->version() != ASSAY_VERSION)
+    checks.back() = {Health::warn, "daemon", fmt::format("version {}, but assay is {}", info->version(), ASSAY_VERSION),
+                     "assay down --keep-running && assay up"};
+  if (auto socket = socket_path(home); socket.ok()) checks.push_back(check_socket(*socket));
+  if (info->workers_connected() == 0)
+    checks.push_back(
+        {Health::fail, "worker", "no worker is connected: nothing can run", "its log and the daemon's are in " + home});
+  else
+    checks.push_back({Health::ok, "worker", plural(info->workers_connected(), "worker") + " connected", {}});
+  return checks;
+}
+
+Check check_machine() {
+  struct sysinfo info {};
+  if (::sysinfo(&info) != 0) return {Health::warn, "machine", std::strerror(errno), "sysinfo(2) should not fail"};
+  const double memory = static_cast<double>(info.totalram) * info.mem_unit;
+  const std::string found =
+      fmt::format("{}, {} memory", plural(std::thread::hardware_concurrency(), "CPU core"), format_bytes(memory));
+  if (memory < low_memory_bytes)
+    return {Health::warn, "machine", found, "small models only; `assay plan` says what fits"};
+  return {Health::ok, "machine", found, {}};
+}
+
+Check check_blas() {
+  // Loaded only to see that the loader finds it: the trainer links it, this program does not.
+  void* library = ::dlopen("libopenblas.so.0", RTLD_LAZY | RTLD_LOCAL);
+  if (!library)
+    return {Health::fail, "openblas", "libopenblas.so.0 not found: the CPU engine cannot start",
+            "install the package libopenblas0"};
+  using ConfigFunction = char* (*)();
+  const auto config = reinterpret_cast<ConfigFunction>(::dlsym(library, "openblas_get_config"));
+  const std::string found = config ? config() : "found";
+  ::dlclose(library);
+  return {Health::ok, "openblas", found.substr(0, found.find_last_not_of(' ') + 1), {}};
+}
+
+Check check_gpu(const std::string& proc, const std::string& dev) {
+  auto version = read_file(proc + "/driver/nvidia/version", 4096);
+  const bool device = ::access((dev + "/nvidiactl").c_str(), F_OK) == 0;
+  if (version.ok() && device) return {Health::ok, "gpu", first_line(*version), {}};
+  if (version.ok() || device)
+    return {Health::warn, "gpu",
+            version.ok() ? "NVIDIA driver loaded, but " + dev + "/nvidiactl is not there"
+                         : "NVIDIA device files, but no driver loaded",
+            "load the driver (nvidia-smi), or give the container its devices; runs use the CPU until then"};
+  return {Health::ok, "gpu", "no NVIDIA driver: runs use the CPU engine", {}};
+}
+
+Check check_data_tools() {
+  return {Health::ok, "data tools", "SentencePiece is built in: assay data prepare", {}};
+}
+
+}  // namespace assay

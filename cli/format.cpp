@@ -1,0 +1,184 @@
+#include "cli/format.h"
+
+#include <fmt/core.h>
+#include <wchar.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace assay {
+namespace {
+
+struct CodePoint {
+  char32_t value = 0;
+  size_t bytes = 1;
+  bool valid = false;
+};
+
+// One code point of UTF-8 at text[0]; overlong forms, surrogates and values above U+10FFFF are not valid.
+CodePoint decode(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return {lead, 1, true};
+  const size_t bytes = lead >= 0xf0 && lead < 0xf5   ? 4
+                       : lead >= 0xe0 && lead < 0xf0 ? 3
+                       : lead >= 0xc2 && lead < 0xe0 ? 2
+                                                     : 0;
+  if (bytes == 0 || bytes > text.size()) return {lead, 1, false};
+  char32_t value = lead & (0xff >> (bytes + 1));
+  for (size_t i = 1; i < bytes; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return {lead, 1, false};
+    value = value << 6 | (byte(i) & 0x3f);
+  }
+  constexpr char32_t smallest[5] = {0, 0, 0x80, 0x800, 0x10000};
+  if (value < smallest[bytes] || value > 0x10ffff || (value >= 0xd800 && value < 0xe000)) return {lead, 1, false};
+  return {value, bytes, true};
+}
+
+// Characters that move the cursor or reorder their neighbours: C0, DEL, C1, line separators, bidirectional controls.
+bool is_unsafe(char32_t c) {
+  return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029 || c == 0x200e || c == 0x200f ||
+         (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff;
+}
+
+int columns(char32_t c) {
+  if (c < 0x80) return 1;
+  const int width = ::wcwidth(static_cast<wchar_t>(c));  // -1 where the locale does not know the character
+  return width < 0 ? 1 : width;
+}
+
+std::string escape(char32_t c) {
+  switch (c) {
+    case '\n':
+      return "\\n";
+    case '\r':
+      return "\\r";
+    case '\t':
+      return "\\t";
+    default:
+      return c < 0x100 ? fmt::format("\\x{:02x}", static_cast<unsigned>(c))
+                       : fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+  }
+}
+
+// The longest prefix (or suffix) of whole code points that fits into `width` columns.
+std::string_view head(std::string_view text, int width) {
+  size_t end = 0;
+  for (int used = 0; end < text.size();) {
+    const CodePoint c = decode(text.substr(end));
+    used += columns(c.value);
+    if (used > width) break;
+    end += c.bytes;
+  }
+  return text.substr(0, end);
+}
+
+std::string_view tail(std::string_view text, int width) {
+  int skip = display_width(text) - width;
+  size_t start = 0;
+  while (start < text.size() && skip > 0) {
+    const CodePoint c = decode(text.substr(start));
+    skip -= columns(c.value);
+    start += c.bytes;
+  }
+  return text.substr(start);
+}
+
+}  // namespace
+
+std::string printable(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  while (!text.empty()) {
+    const CodePoint c = decode(text);
+    if (!c.valid || is_unsafe(c.value))
+      out += escape(c.value);
+    else
+      out += text.substr(0, c.bytes);
+    text.remove_prefix(c.bytes);
+  }
+  return out;
+}
+
+std::string first_line(std::string_view text) {
+  return printable(text.substr(0, text.find_first_of("\r\n")));
+}
+
+int display_width(std::string_view text) {
+  int width = 0;
+  while (!text.empty()) {
+    const CodePoint c = decode(text);
+    width += columns(c.value);
+    text.remove_prefix(c.bytes);
+  }
+  return width;
+}
+
+std::string shorten(std::string_view text, int width) {
+  if (display_width(text) <= width) return std::string(text);
+  if (width <= 1) return width == 1 ? "…" : "";
+  const int back = (width - 1) / 2;
+  return std::string(head(text, width - 1 - back)) + "…" + std::string(tail(text, back));
+}
+
+std::string format_loss(double loss) {
+  if (std::isnan(loss)) return "nan";
+  if (std::isinf(loss)) return loss > 0 ? "inf" : "-inf";
+  return fmt::format("{:.4f}", loss);
+}
+
+std::string format_rate(double per_second) {
+  if (!std::isfinite(per_second) || per_second <= 0) return "-";
+  return fmt::format("{:.0f}", per_second);
+}
+
+std::string format_bytes(double bytes) {
+  constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int unit = 0;
+  for (; bytes >= 1024 && unit < 4; ++unit) bytes /= 1024;
+  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, units[unit]);
+}
+
+std::string format_mib(double mib) {
+  if (!std::isfinite(mib) || mib <= 0) return "-";
+  return mib < 1024 ? fmt::format("{:.2f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
+}
+
+std::string format_duration(int64_t ms) {
+  if (ms < 0) ms = 0;
+  if (ms < 9'950) return fmt::format("{:.1f} s", static_cast<double>(ms) / 1000);
+  const int64_t s = (ms + 500) / 1000;
+  if (s < 60) return fmt::format("{} s", s);
+  if (s < 3600) return fmt::format("{}m {:02}s", s / 60, s % 60);
+  if (s < 86400) return fmt::format("{}h {:02}m", s / 3600, s % 3600 / 60);
+  return fmt::format("{}d {:02}h", s / 86400, s % 86400 / 3600);
+}
+
+std::string format_count(double n) {
+  constexpr const char* units[] = {"", "K", "M", "B", "T"};
+  int unit = 0;
+  for (; n >= 999.5 && unit < 4; ++unit) n /= 1000;
+  if (unit == 0) return fmt::format("{:.0f}", n);
+  return fmt::format("{:.{}f}{}", n, n < 9.995 ? 2 : n < 99.95 ? 1 : 0, units[unit]);
+}
+
+std::string plural(int64_t n, std::string_view one) {
+  return fmt::format("{} {}{}", n, one, n == 1 ? "" : "s");
+}
+
+std::string progress_bar(double fraction, int width, bool ascii) {
+  constexpr const char* parts[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
+  fraction = std::isfinite(fraction) ? std::clamp(fraction, 0.0, 1.0) : 0.0;
+  const int eighths = static_cast<int>(fraction * width * 8 + 1e-9);
+  const int full = eighths / 8;
+  std::string bar;
+  for (int i = 0; i < full; ++i) bar += ascii ? "#" : "█";
+  int used = full;
+  if (!ascii && eighths % 8 != 0) {
+    bar += parts[eighths % 8];
+    ++used;
+  }
+  return bar + std::string(static_cast<size_t>(width - used), ascii ? '.' : ' ');
+}
+
+}  // namespace assay

@@ -1,0 +1,101 @@
+#include "cli/output.h"
+
+#include <cmath>
+
+namespace assay {
+
+void print_json(Context& context, const Json& json) {
+  context.console.out << json.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
+}
+
+Json to_json(double number) {
+  return std::isfinite(number) ? Json(number) : Json(nullptr);
+}
+
+Json to_json(const v1::StepMetrics& m) {
+  return {{"step", m.step()},
+          {"loss", to_json(m.loss())},
+          {"dt_ms", to_json(m.dt_ms())},
+          {"tok_per_sec", to_json(m.tok_per_sec())},
+          {"mfu", to_json(m.mfu())},
+          {"lr_scale", to_json(m.lr_scale())},
+          {"grad_norm", to_json(m.grad_norm())},
+          {"expert_load_min", to_json(m.expert_load_min())},
+          {"expert_load_max", to_json(m.expert_load_max())},
+          {"peak_mem_mib", to_json(m.peak_mem_mib())},
+          {"val_loss", to_json(m.val_loss())},
+          {"unix_ms", m.unix_ms()}};
+}
+
+Json to_json(const v1::Attempt& a) {
+  Json json = {{"n", a.n()},
+               {"state", a.state()},
+               {"phase", a.phase()},
+               {"worker_id", a.worker_id()},
+               {"created_at", a.created_at()},
+               {"started_at", a.started_at()},
+               {"finished_at", a.finished_at()},
+               {"log_path", a.log_path()},
+               {"resumed_from_step", a.resumed_from_step()},
+               {"steps_observed", a.steps_observed()}};
+  const bool observed = a.steps_observed() > 0;
+  json["last_step"] = observed ? Json(a.last_step()) : Json(nullptr);
+  json["last_loss"] = observed ? to_json(a.last_loss()) : Json(nullptr);
+  json["tail50_tok_per_sec"] = observed ? to_json(a.tail50_tok_per_sec()) : Json(nullptr);
+  json["tail50_mfu"] = observed ? to_json(a.tail50_mfu()) : Json(nullptr);
+  json["tail50_dt_ms"] = observed ? to_json(a.tail50_dt_ms()) : Json(nullptr);
+  json["peak_mem_mib"] = a.peak_mem_mib() > 0 ? to_json(a.peak_mem_mib()) : Json(nullptr);
+  const v1::AttemptOutcome& o = a.outcome();
+  if (o.result().empty() || o.result() == "none") {
+    json["outcome"] = nullptr;
+    return json;
+  }
+  json["outcome"] = {{"result", o.result()},       {"reason", o.reason()}, {"error", o.error()},
+                     {"operation", o.operation()}, {"tensor", o.tensor()}, {"step", o.step()},
+                     {"exit_code", o.exit_code()}, {"signal", o.signal()}, {"log_tail", o.log_tail()}};
+  return json;
+}
+
+Json to_json(const v1::Run& r) {
+  Json json = {{"name", r.name()},
+               {"experiment", r.experiment()},
+               {"tag", r.tag()},
+               {"state", r.state()},
+               {"priority", r.priority()},
+               {"repeat", r.repeat()},
+               {"seed", r.seed()},
+               {"devices", r.devices()},
+               {"total_steps", r.total_steps()},
+               {"not_before", r.not_before()},
+               {"cancel_requested", r.cancel_requested()},
+               {"created_at", r.created_at()},
+               {"finished_at", r.finished_at()},
+               {"latest", r.has_latest() ? to_json(r.latest()) : Json(nullptr)}};
+  if (r.attempts_size() > 0) {
+    json["attempts"] = Json::array();
+    for (const v1::Attempt& a : r.attempts()) json["attempts"].push_back(to_json(a));
+  }
+  if (!r.config_toml().empty()) json["config_toml"] = r.config_toml();
+  return json;
+}
+
+Json to_json(const v1::Device& d) {
+  return {{"id", d.id()},       {"kind", d.kind()},           {"name", d.name()}, {"memory_bytes", d.memory_bytes()},
+          {"state", d.state()}, {"worker_id", d.worker_id()}, {"host", d.host()}, {"run", d.run()}};
+}
+
+Json to_json(const v1::Event& e) {
+  return {{"id", e.id()},      {"at", e.at()},           {"experiment", e.experiment()},
+          {"tag", e.tag()},    {"run", e.run()},         {"attempt", e.attempt()},
+          {"kind", e.kind()},  {"from", e.from_state()}, {"to", e.to_state()},
+          {"cause", e.cause()}};
+}
+
+Json to_json(const v1::ChangeResponse& c) {
+  Json json = {{"changed", Json::array()}, {"unchanged", Json::array()}};
+  for (const std::string& name : c.changed()) json["changed"].push_back(name);
+  for (const std::string& why : c.unchanged()) json["unchanged"].push_back(why);
+  return json;
+}
+
+}  // namespace assay

@@ -1,0 +1,25 @@
+// Messages as JSON: the documented, stable fields of --json (docs/cli.md).
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "cli/context.h"
+#include "proto/queue.pb.h"
+
+namespace assay {
+
+using Json = nlohmann::ordered_json;
+
+// One document on one line. Bytes that are not UTF-8 become U+FFFD.
+void print_json(Context& context, const Json& json);
+
+Json to_json(double number);  // null if not finite
+Json to_json(const v1::StepMetrics&);
+Json to_json(const v1::Attempt&);
+Json to_json(const v1::Run&);
+Json to_json(const v1::Device&);
+Json to_json(const v1::Event&);
+Json to_json(const v1::ChangeResponse&);
+
+}  // namespace assay

@@ -1,0 +1,147 @@
+#include "cli/program.h"
+
+#include <fmt/core.h>
+
+#include <memory>
+
+#include "base/home.h"
+#include "cli/format.h"
+#include "cli/nearest.h"
+#include "cli/output.h"
+#include "cli/verb.h"
+
+namespace assay {
+namespace {
+
+constexpr const char* description =
+    "Assay: an experiment queue for mixture-of-experts training, with the engine built in.\n\n"
+    "  assay up                       start the daemon\n"
+    "  assay enqueue ablation.toml    queue every run of a spec\n"
+    "  assay watch                    see them run\n"
+    "  assay retry --failed           give failed runs another attempt\n"
+    "  assay report                   write the report\n";
+
+constexpr const char* footer =
+    "Exit codes: 0 ok, 1 the answer is no (a run or a check failed), 2 usage, 3 invalid spec or input, 4 not found,\n"
+    "5 daemon not running, 6 refused by state, 7 limits or resources, 8 internal, 9 permission, 10 time is over.\n"
+    "`assay VERB --help` shows the options of a verb and examples.";
+
+void add_verbs(CLI::App& app, Context& context) {
+  for (auto add :
+       {add_up, add_down, add_plan, add_enqueue, add_ls, add_watch, add_show, add_logs, add_retry, add_cancel, add_hold,
+        add_release, add_wait, add_report, add_export, add_devices, add_doctor, add_data})
+    add(app, context);
+}
+
+// "verb --option: what" for a person, {"error": ...} for a program. One line, unless a spec has several errors.
+ExitCode fail(Context& context, ExitCode code, const std::string& kind, const std::string& message) {
+  if (context.json) {
+    const Json json = {{"error", {{"exit_code", static_cast<int>(code)}, {"kind", kind}, {"message", message}}}};
+    context.console.err << json.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
+  } else {
+    // Errors in a file start with file:line:col, as editors expect; others with the program's name. Each line is made
+    // safe: names and paths in it may come from anywhere.
+    for (size_t start = 0; start < message.size();) {
+      const size_t end = std::min(message.find('\n', start), message.size());
+      context.console.err << (code == ExitCode::invalid ? "" : "assay: ")
+                          << printable(std::string_view(message).substr(start, end - start)) << "\n";
+      start = end + 1;
+    }
+  }
+  return code;
+}
+
+const char* kind_of(ExitCode code) {
+  switch (code) {
+    case ExitCode::ok:
+      return "ok";
+    case ExitCode::negative:
+      return "negative";
+    case ExitCode::usage:
+      return "usage";
+    case ExitCode::invalid:
+      return "invalid";
+    case ExitCode::not_found:
+      return "not_found";
+    case ExitCode::unavailable:
+      return "unavailable";
+    case ExitCode::refused:
+      return "refused";
+    case ExitCode::limits:
+      return "limits";
+    case ExitCode::internal:
+      return "internal";
+    case ExitCode::permission:
+      return "permission";
+    case ExitCode::timed_out:
+      return "timed_out";
+  }
+  return "internal";
+}
+
+std::vector<std::string> verb_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(verb->get_name());
+  return names;
+}
+
+// What a wrong command line is told: CLI11's sentence, or the nearest verb for a word that is none.
+std::string usage_message(const CLI::App& app, const CLI::ParseError& error,
+                          const std::vector<std::string>& arguments) {
+  if (app.get_subcommands().empty()) {
+    for (const std::string& word : arguments) {
+      if (word.empty() || word.front() == '-') continue;
+      const std::string near = nearest(word, verb_names(app));
+      if (near.empty()) return fmt::format("there is no verb '{}'; `assay --help` lists them", printable(word));
+      return fmt::format("there is no verb '{}'; did you mean '{}'?", printable(word), near);
+    }
+    if (arguments.empty()) return "no verb given; `assay --help` lists them";
+  }
+  std::string text = printable(error.what());
+  for (const CLI::App* verb : app.get_subcommands())
+    return fmt::format("{}: {}; see `assay {} --help`", verb->get_name(), text, verb->get_name());
+  return text;
+}
+
+}  // namespace
+
+CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& what, const std::string& examples) {
+  CLI::App* verb = app.add_subcommand(name, what);
+  verb->fallthrough();  // --json and --home are understood on either side of the verb
+  verb->footer("Also: --json (machine-readable output), --home FOLDER (state folder)\n\nExamples:\n" + examples);
+  return verb;
+}
+
+ExitCode run_program(const std::vector<std::string>& arguments, Context& context) {
+  CLI::App app(description, "assay");
+  app.footer(footer);
+  app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("assay ") + ASSAY_VERSION);
+  app.add_flag("--json", context.json, "Print JSON with the fields documented in docs/cli.md");
+  std::string home;
+  app.add_option("--home", home,
+                 "State folder (default: $ASSAY_HOME, else $XDG_STATE_HOME/assay, else ~/.local/state/assay)")
+      ->type_name("FOLDER");
+  add_verbs(app, context);
+  try {
+    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 takes them last first
+  } catch (const CLI::Success& help) {
+    return app.exit(help, context.console.out, context.console.err) == 0 ? ExitCode::ok : ExitCode::usage;
+  } catch (const CLI::ParseError& error) {
+    return fail(context, ExitCode::usage, "usage", usage_message(app, error, arguments));
+  }
+  auto folder = home_folder(home);
+  if (!folder.ok()) return fail(context, ExitCode::usage, "usage", folder.error().message);
+  context.home = *folder;
+  auto result = context.action();
+  context.console.out.flush();
+  if (!result.ok()) {
+    const ExitCode code = exit_code(result.error().code);
+    return fail(context, code, kind_of(code), result.error().message);
+  }
+  if (!context.console.out) return fail(context, ExitCode::internal, "internal", "cannot write the output");
+  return *result;
+}
+
+}  // namespace assay

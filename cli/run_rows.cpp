@@ -1,0 +1,91 @@
+#include "cli/run_rows.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "cli/format.h"
+
+namespace assay {
+namespace {
+
+constexpr const char* states_in_order[] = {"running", "queued",    "retry_wait", "held",
+                                           "paused",  "completed", "failed",     "cancelled"};
+
+bool observed(const v1::Run& run) {
+  return run.has_latest() && run.latest().steps_observed() > 0;
+}
+
+}  // namespace
+
+bool is_live(const std::string& state) {
+  return state != "completed" && state != "failed" && state != "cancelled";
+}
+
+double progress(const v1::Run& run) {
+  if (run.state() == "completed") return 1.0;
+  if (!observed(run) || run.total_steps() <= 0) return 0.0;
+  return std::clamp(static_cast<double>(run.latest().last_step() + 1) / static_cast<double>(run.total_steps()), 0.0,
+                    1.0);
+}
+
+int64_t time_left_ms(const v1::Run& run) {
+  if (run.state() != "running" || !observed(run)) return -1;
+  const double dt = run.latest().tail50_dt_ms();
+  if (!std::isfinite(dt) || dt <= 0) return -1;
+  const int64_t steps = std::max<int64_t>(0, run.total_steps() - run.latest().last_step() - 1);
+  return static_cast<int64_t>(static_cast<double>(steps) * dt);
+}
+
+int64_t elapsed_ms(const v1::Run& run, int64_t now) {
+  if (!run.has_latest() || run.latest().started_at() <= 0) return -1;
+  const int64_t end = run.latest().finished_at() > 0 ? run.latest().finished_at() : now;
+  return std::max<int64_t>(0, end - run.latest().started_at());
+}
+
+std::string remark(const v1::Run& run, int64_t now) {
+  if (run.cancel_requested() && is_live(run.state())) return "cancelling";
+  if (run.state() == "retry_wait") {
+    const int64_t wait = run.not_before() - now;
+    return wait > 0 ? "starts again in " + format_duration(wait) : "starts again soon";
+  }
+  if (!run.has_latest()) return {};
+  const v1::Attempt& latest = run.latest();
+  if (run.state() == "failed") {
+    const std::string error = first_line(latest.outcome().error());
+    return latest.outcome().reason() + (error.empty() ? "" : ": " + error);
+  }
+  std::string text = latest.n() > 1 ? fmt::format("attempt {}", latest.n()) : "";
+  const auto append = [&](const std::string& more) { text += (text.empty() ? "" : ", ") + more; };
+  if (run.state() == "running" && latest.state() == "unreachable")
+    append("worker unreachable");
+  else if (run.state() == "running" && latest.phase() != "step" && !latest.phase().empty())
+    append(latest.phase());
+  return text;
+}
+
+std::string counts_line(const std::map<std::string, int64_t>& by_state, bool colour) {
+  std::string line;
+  for (const char* state : states_in_order) {
+    const auto found = by_state.find(state);
+    if (found == by_state.end() || found->second == 0) continue;
+    line += (line.empty() ? "" : ", ") + paint(fmt::format("{} {}", found->second, state), state_colour(state), colour);
+  }
+  return line.empty() ? "no runs" : line;
+}
+
+std::map<std::string, int64_t> count_states(const v1::ListRunsResponse& list) {
+  std::map<std::string, int64_t> counts;
+  for (const v1::Run& run : list.runs()) ++counts[run.state()];
+  return counts;
+}
+
+std::string loss_cell(const v1::Run& run) {
+  return observed(run) ? format_loss(run.latest().last_loss()) : "-";
+}
+std::string rate_cell(const v1::Run& run) {
+  return observed(run) ? format_rate(run.latest().tail50_tok_per_sec()) : "-";
+}
+
+}  // namespace assay

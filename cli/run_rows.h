@@ -1,0 +1,31 @@
+// How a run looks in a row: shared by ls and watch.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "cli/table.h"
+#include "proto/queue.pb.h"
+
+namespace assay {
+
+// Steps done, 0..1. A run that resumed counts from its last step, not from how many this attempt made.
+double progress(const v1::Run& run);
+// Expected time to the end from tail50 dt; -1 = not running or nothing to tell from.
+int64_t time_left_ms(const v1::Run& run);
+// Wall time of the newest attempt up to its end or `now`; -1 = not started.
+int64_t elapsed_ms(const v1::Run& run, int64_t now);
+// One short remark: "plan_error: ...", "attempt 2, plan", "starts again in 12 s", "cancelling".
+std::string remark(const v1::Run& run, int64_t now);
+bool is_live(const std::string& state);  // neither completed, failed nor cancelled
+
+// "3 running, 12 queued, 4 completed", in the order of the states' life.
+std::string counts_line(const std::map<std::string, int64_t>& by_state, bool colour);
+std::map<std::string, int64_t> count_states(const v1::ListRunsResponse&);
+
+// Cells that are "-" before the first step.
+std::string loss_cell(const v1::Run& run);
+std::string rate_cell(const v1::Run& run);
+
+}  // namespace assay

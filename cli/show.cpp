@@ -1,0 +1,132 @@
+// `assay show RUN`: everything known about one run.
+#include <fmt/core.h>
+
+#include "base/clock.h"
+#include "cli/client.h"
+#include "cli/format.h"
+#include "cli/output.h"
+#include "cli/run_rows.h"
+#include "cli/table.h"
+#include "cli/verb.h"
+
+namespace assay {
+namespace {
+
+struct Options {
+  std::string run;
+};
+
+std::string time_or_dash(int64_t unix_ms) {
+  return unix_ms > 0 ? format_local_time(unix_ms) : "-";
+}
+
+// An attempt that failed and was followed by another is `<run>.fail<N>`, as in the report.
+std::string attempt_name(const v1::Run& run, const v1::Attempt& attempt) {
+  const bool followed = attempt.n() < run.attempts(run.attempts_size() - 1).n();
+  if (followed && attempt.outcome().result() == "failed") return fmt::format("{}.fail{}", run.name(), attempt.n());
+  return run.name();
+}
+
+void print_head(Context& context, const v1::Run& run) {
+  std::ostream& out = context.console.out;
+  const auto line = [&](const char* name, const std::string& value) { out << fmt::format("{:<12}{}\n", name, value); };
+  line("run", printable(run.name()));
+  line("experiment", fmt::format("{} (tag {})", printable(run.experiment()), printable(run.tag())));
+  const std::string why = remark(run, context.clock.unix_ms());
+  line("state", paint(run.state(), state_colour(run.state()), context.console.colour) +
+                    (why.empty() ? "" : "  " + printable(why)));
+  const int64_t done = run.attempts_size() > 0 && run.attempts(run.attempts_size() - 1).steps_observed() > 0
+                           ? run.attempts(run.attempts_size() - 1).last_step() + 1
+                           : 0;
+  line("steps", fmt::format("{}/{}", done, run.total_steps()));
+  line("repeat", fmt::format("{} (seed {})", run.repeat(), run.seed()));
+  line("devices", fmt::format("{}", run.devices()));
+  line("priority", fmt::format("{}", run.priority()));
+  line("created", time_or_dash(run.created_at()));
+  line("finished", time_or_dash(run.finished_at()));
+}
+
+void print_attempts(Context& context, const v1::Run& run) {
+  Table table({{"attempt", Align::right},
+               {"name", Align::left, true},
+               {"state"},
+               {"started"},
+               {"time", Align::right},
+               {"steps", Align::right},
+               {"loss", Align::right},
+               {"tok/sec", Align::right},
+               {"peak", Align::right},
+               {"worker", Align::left, true}});
+  for (const v1::Attempt& a : run.attempts()) {
+    const bool ended = a.state() == "ended";
+    const std::string state = ended ? a.outcome().result() : a.state();
+    const int64_t end = a.finished_at() > 0 ? a.finished_at() : context.clock.unix_ms();
+    const bool observed = a.steps_observed() > 0;
+    table.add({fmt::format("{}", a.n()), attempt_name(run, a), Cell(state, state_colour(state)),
+               time_or_dash(a.started_at()), a.started_at() > 0 ? format_duration(end - a.started_at()) : "-",
+               fmt::format("{}", a.steps_observed()), observed ? format_loss(a.last_loss()) : "-",
+               observed ? format_rate(a.tail50_tok_per_sec()) : "-", format_mib(a.peak_mem_mib()), a.worker_id()});
+  }
+  context.console.out << "\n" << table.text(context.console.width, context.console.colour);
+}
+
+void print_lines(std::ostream& out, std::string_view text, const char* indent) {
+  for (size_t start = 0; start < text.size();) {
+    const size_t end = std::min(text.find('\n', start), text.size());
+    out << indent << printable(text.substr(start, end - start)) << "\n";
+    start = end + 1;
+  }
+}
+
+void print_failure(Context& context, const v1::Run& run, const v1::Attempt& attempt) {
+  const v1::AttemptOutcome& o = attempt.outcome();
+  std::ostream& out = context.console.out;
+  out << fmt::format("\n{} (attempt {}): {}\n",
+                     paint(printable(attempt_name(run, attempt)), Colour::bold, context.console.colour), attempt.n(),
+                     paint(o.reason(), Colour::red, context.console.colour));
+  print_lines(out, o.error(), "  ");
+  if (!o.operation().empty()) out << "  operation " << printable(o.operation()) << "\n";
+  if (!o.tensor().empty()) out << "  tensor    " << printable(o.tensor()) << "\n";
+  out << "  step      " << (o.step() < 0 ? "before the first" : fmt::format("{}", o.step())) << "\n";
+  if (o.signal() != 0)
+    out << "  signal    " << o.signal() << "\n";
+  else if (o.exit_code() >= 0)
+    out << "  exit code " << o.exit_code() << "\n";
+  if (!attempt.log_path().empty()) out << "  log       " << printable(attempt.log_path()) << "\n";
+  if (!o.log_tail().empty()) {
+    out << "  last lines of its log:\n";
+    print_lines(out, o.log_tail(), "    | ");
+  }
+}
+
+Result<ExitCode> run_show(Context& context, const Options& options) {
+  ASSAY_ASSIGN(Client client, Client::connect(context.home));
+  v1::GetRunRequest request;
+  request.set_name(options.run);
+  ASSAY_ASSIGN(const v1::Run run, client.get_run(request));
+  if (context.json) {
+    print_json(context, to_json(run));
+    return ExitCode::ok;
+  }
+  print_head(context, run);
+  if (run.attempts_size() > 0) print_attempts(context, run);
+  context.console.out << "\n";
+  print_lines(context.console.out, run.config_toml(), "  ");
+  for (const v1::Attempt& attempt : run.attempts())
+    if (attempt.outcome().result() == "failed") print_failure(context, run, attempt);
+  return ExitCode::ok;
+}
+
+}  // namespace
+
+void add_show(CLI::App& app, Context& context) {
+  CLI::App* verb = add_verb(app, "show", "Show one run: its state, attempts, errors and config",
+                            "  assay show moe_fp8_experts_static\n"
+                            "  assay show 20260224_162523/moe_bf16_dynamic");
+  auto options = std::make_shared<Options>();
+  verb->add_option("RUN", options->run, "Run name, \"name\" (newest experiment that has it) or \"tag/name\"")
+      ->required();
+  on_chosen(verb, context, options, run_show);
+}
+
+}  // namespace assay

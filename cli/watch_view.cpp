@@ -1,0 +1,98 @@
+#include "cli/watch_view.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/clock.h"
+#include "cli/format.h"
+#include "cli/run_rows.h"
+#include "cli/table.h"
+
+namespace assay {
+namespace {
+
+constexpr int frame_lines = 6;  // title, overall bar, blank, table titles; blank, footer
+constexpr int bar_columns = 16;
+
+std::string spread(const std::string& left, const std::string& right, int width) {
+  const std::string cut = shorten(left, std::max(0, width - display_width(right) - 2));
+  const int space = std::max(1, width - display_width(cut) - display_width(right));
+  return shorten(cut + std::string(static_cast<size_t>(space), ' ') + right, width);
+}
+
+std::string overall_line(const v1::ListRunsResponse& list, const WatchView& view) {
+  double done = 0;
+  int64_t ended = 0;
+  for (const v1::Run& run : list.runs()) {
+    const bool live = is_live(run.state());
+    ended += !live;
+    done += live ? progress(run) : 1.0;
+  }
+  const double fraction = list.runs_size() == 0 ? 0 : done / list.runs_size();
+  const std::string text =
+      fmt::format(" {:3.0f}%  {} of {} ended", std::floor(fraction * 100), ended, plural(list.runs_size(), "run"));
+  const int bar = std::min(40, view.width - display_width(text) - 2);
+  if (bar < 4) return shorten(text.substr(1), view.width);
+  return "[" + paint(progress_bar(fraction, bar), Colour::green, view.colour) + "]" + text;
+}
+
+Table table_of(const v1::ListRunsResponse& list, const WatchView& view, int rows) {
+  Table table({{"run", Align::left, true},
+               {"state"},
+               {"progress"},
+               {"step", Align::right},
+               {"loss", Align::right},
+               {"tok/sec", Align::right},
+               {"left", Align::right},
+               {"remark", Align::left, true}});
+  const int end = std::min(list.runs_size(), view.first_row + rows);
+  for (int i = view.first_row; i < end; ++i) {
+    const v1::Run& run = list.runs(i);
+    const Colour colour = state_colour(run.state());
+    const bool observed = run.has_latest() && run.latest().steps_observed() > 0;
+    const int64_t left = time_left_ms(run);
+    const double fraction = progress(run);
+    table.add(
+        {run.name(), Cell(run.state(), colour),
+         Cell(fmt::format("{} {:3.0f}%", progress_bar(fraction, bar_columns), std::floor(fraction * 100)), colour),
+         fmt::format("{}/{}", observed ? run.latest().last_step() + 1 : 0, run.total_steps()), loss_cell(run),
+         rate_cell(run), left < 0 ? "-" : format_duration(left), remark(run, view.now)});
+  }
+  return table;
+}
+
+}  // namespace
+
+int last_first_row(int runs, int height) {
+  return std::max(0, runs - std::max(1, height - frame_lines));
+}
+
+std::vector<std::string> watch_lines(const v1::ListRunsResponse& list, const WatchView& view) {
+  const int rows = std::max(1, view.height - frame_lines);
+  std::vector<std::string> lines;
+  lines.push_back(spread("assay  " + printable(view.home) + (list.queue_held() ? "  [queue held]" : ""),
+                         format_local_time(view.now), view.width));
+  lines.push_back(view.problem.empty() ? overall_line(list, view)
+                                       : paint(shorten(printable(view.problem), view.width), Colour::red, view.colour));
+  lines.emplace_back();
+  for (std::string& line : table_of(list, view, rows).lines(view.width, view.colour)) lines.push_back(std::move(line));
+  lines.emplace_back();
+  const int below = list.runs_size() - view.first_row - rows;
+  std::string keys = below > 0 || view.first_row > 0 ? fmt::format("{} above, {} below; arrows scroll, q leaves",
+                                                                   view.first_row, std::max(0, below))
+                                                     : std::string("q leaves");
+  const std::string counts = counts_line(count_states(list), false);
+  const int room = view.width - display_width(keys) - 2;
+  if (display_width(counts) <= room)  // colours only where nothing is cut, so that no escape sequence is
+    lines.push_back(counts_line(count_states(list), view.colour) +
+                    std::string(static_cast<size_t>(room - display_width(counts) + 2), ' ') +
+                    paint(keys, Colour::dim, view.colour));
+  else
+    lines.push_back(spread(counts, keys, view.width));
+  if (static_cast<int>(lines.size()) > view.height) lines.resize(static_cast<size_t>(std::max(0, view.height)));
+  return lines;
+}
+
+}  // namespace assay
