@@ -6,9 +6,9 @@
 // never crosses groups and stores need no mask. Offsets are read on the device: one launch, no host involved.
 //
 // One persistent block per SM: a producer warp fills a ring of shared-memory stages by TMA; two consumer warpgroups run
-// wgmma on 64 x BN each and store through shared memory by TMA. The warpgroups drift apart by up to the ring's depth, so
-// one's epilogue hides behind the other's products. Clusters of two blocks that share B by multicast were measured and
-// are 20-30 % slower here: they take that freedom away (docs/benchmarks.md).
+// wgmma on 64 x BN each and store through shared memory by TMA. The warpgroups drift apart by up to the ring's depth,
+// so one's epilogue hides behind the other's products. Clusters of two blocks that share B by multicast were measured
+// and are 20-30 % slower here: they take that freedom away (docs/benchmarks.md).
 #pragma once
 
 #include <cuda_bf16.h>
@@ -23,18 +23,18 @@ enum class GemmType { bf16, e4m3_e4m3, e5m2_e4m3 };
 enum class OutType { bf16, e4m3, e5m2 };
 enum class Epilogue { none, relu2 };
 
-constexpr int tile_m = 128;        // rows per block: 64 per consumer warpgroup
+constexpr int tile_m = 128;           // rows per block: 64 per consumer warpgroup
 constexpr int stage_row_bytes = 128;  // one swizzle row of K per stage
-constexpr int max_groups = 128;  // bounds the offsets kept in shared memory
+constexpr int max_groups = 128;       // bounds the offsets kept in shared memory
 
 struct GroupedParams {
   const int32_t* start;  // [groups], multiples of tile_m
   const int32_t* rows;   // [groups]
   int groups;
-  int n;                 // columns of out
-  int k_steps;           // K bytes / stage_row_bytes
-  const float* a_scale;  // FP8: dequantisation scale [1] of a
-  const float* b_scale;  // FP8: [groups]
+  int n;                   // columns of out
+  int k_steps;             // K bytes / stage_row_bytes
+  const float* a_scale;    // FP8: dequantisation scale [1] of a
+  const float* b_scale;    // FP8: [groups]
   const float* out_scale;  // FP8 out: scale [1] of out (value = code * scale)
   float* out_amax;         // FP8 out: raised to max |out|
 };
@@ -96,7 +96,8 @@ __device__ __forceinline__ uint32_t pack_fp8(float lo, float hi) {
   return r;
 }
 
-// Four lanes hold columns (2q, 2q+1) and (8+2q, 9+2q) of 16; give lane q columns 4q..4q+3, which is what stmatrix wants.
+// Four lanes hold columns (2q, 2q+1) and (8+2q, 9+2q) of 16; give lane q columns 4q..4q+3, which is what stmatrix
+// wants.
 __device__ __forceinline__ uint32_t gather_columns(uint32_t pairs, int lane) {
   const int q = lane & 3, base = lane & ~3;
   const uint32_t first = __shfl_sync(~0u, pairs, base + ((2 * q) & 3));
@@ -106,8 +107,8 @@ __device__ __forceinline__ uint32_t gather_columns(uint32_t pairs, int lane) {
 
 // 64 rows x bn of one warpgroup: box by box through two staging buffers.
 template <class C>
-__device__ __forceinline__ void store_tile(float (&d)[C::bn / 2], uint8_t* staging, const CUtensorMap* map, int column, int row,
-                                           float scale, float inverse_out_scale, float& amax, int consumer) {
+__device__ __forceinline__ void store_tile(float (&d)[C::bn / 2], uint8_t* staging, const CUtensorMap* map, int column,
+                                           int row, float scale, float inverse_out_scale, float& amax, int consumer) {
   const int thread = threadIdx.x & 127, warp = thread / 32, lane = thread & 31;
   const int local_row = 16 * warp + (lane / 8 & 1) * 8 + (lane & 7);
 #pragma unroll
@@ -235,8 +236,8 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
       for (int k = 0; k < p.k_steps; ++k) {
         sm90::barrier_wait(&full[stage], phase);
         sm90::wgmma_fence();
-        multiply_stage<C>(d, stage_a + stage * C::a_bytes + consumer * 64 * stage_row_bytes, stage_b + stage * C::b_bytes,
-                          k == 0);
+        multiply_stage<C>(d, stage_a + stage * C::a_bytes + consumer * 64 * stage_row_bytes,
+                          stage_b + stage * C::b_bytes, k == 0);
         sm90::wgmma_commit();
         if (previous >= 0) {
           sm90::wgmma_wait<1>();

@@ -1,5 +1,5 @@
-// Hopper instructions as functions: mbarriers, TMA, wgmma. Source: PTX ISA 9.0, sections "mbarrier", "cp.async.bulk.tensor",
-// "wgmma.mma_async". Only for sm_90a.
+// Hopper instructions as functions: mbarriers, TMA, wgmma. Source: PTX ISA 9.0, sections "mbarrier",
+// "cp.async.bulk.tensor", "wgmma.mma_async". Only for sm_90a.
 #pragma once
 
 #include <cuda.h>
@@ -13,14 +13,18 @@ __device__ __forceinline__ uint32_t smem_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// --- mbarrier: a phase completes when `count` arrivals and all expected bytes are in ------------------------------------
+// --- mbarrier: a phase completes when `count` arrivals and all expected bytes are in
+// ------------------------------------
 __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(smem_address(barrier)), "r"(count));
 }
 // Makes barrier initialisation visible to the async proxy.
-__device__ __forceinline__ void fence_barrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ __forceinline__ void fence_barrier_init() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
 __device__ __forceinline__ void barrier_expect(uint64_t* barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_address(barrier)), "r"(bytes) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_address(barrier)), "r"(bytes)
+               : "memory");
 }
 __device__ __forceinline__ void barrier_arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_address(barrier)) : "memory");
@@ -52,14 +56,18 @@ __device__ __forceinline__ void tma_store(const CUtensorMap* map, const void* sr
                "r"(smem_address(src))
                : "memory");
 }
-__device__ __forceinline__ void tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void tma_store_commit() {
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
 // Wait until at most `pending` of this thread's committed stores still read shared memory.
 template <int pending>
 __device__ __forceinline__ void tma_store_wait_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory");
 }
 // Orders ordinary shared-memory writes of this thread before later reads by TMA or wgmma.
-__device__ __forceinline__ void fence_async_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void fence_async_shared() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 // --- named barriers, registers --------------------------------------------------------------------------------------
 __device__ __forceinline__ void named_barrier(int id, int threads) {
@@ -81,8 +89,12 @@ __device__ __forceinline__ uint64_t matrix_descriptor(const void* p, uint32_t le
   return static_cast<uint64_t>((smem_address(p) & 0x3FFFF) >> 4) | static_cast<uint64_t>(leading >> 4) << 16 |
          static_cast<uint64_t>(stride >> 4) << 32 | 1ull << 62;
 }
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
 template <int pending>
 __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");

@@ -1,12 +1,13 @@
-// Weight gradients of the experts for Hopper: for every group g, dw[g][M, N] (+)= sum over its rows r of a[r, m] * b[r, n].
+// Weight gradients of the experts for Hopper: for every group g, dw[g][M, N] (+)= sum over its rows r of a[r, m] * b[r,
+// n].
 //
-// BF16: a [R, M] and b [R, N] are read as they lie; wgmma takes them MN-major. FP8 wants both operands K-major, so a and b
-// are the transposed copies [M, R] and [N, R] that the producers wrote beside the row-major ones.
+// BF16: a [R, M] and b [R, N] are read as they lie; wgmma takes them MN-major. FP8 wants both operands K-major, so a
+// and b are the transposed copies [M, R] and [N, R] that the producers wrote beside the row-major ones.
 //
 // A tile's sum over 16,384 rows is cut into `splits` chunks so that the tiles of all experts fill the machine evenly.
-// Units are numbered chunk by chunk; the chunks of one tile are added in order by a turnstile (one counter a half tile), which
-// keeps the result independent of timing. Blocks take units in rising order and are all resident, so the wait cannot
-// deadlock, and it is almost never one: the earlier chunk started a whole wave before.
+// Units are numbered chunk by chunk; the chunks of one tile are added in order by a turnstile (one counter a half
+// tile), which keeps the result independent of timing. Blocks take units in rising order and are all resident, so the
+// wait cannot deadlock, and it is almost never one: the earlier chunk started a whole wave before.
 #pragma once
 
 #include "engine/ops/cuda/grouped_kernel.cuh"
@@ -55,7 +56,8 @@ __device__ __forceinline__ WgradUnit wgrad_unit(int u, int tiles, const WgradPar
 }
 
 template <class C>
-__device__ __forceinline__ void wgrad_multiply(float (&d)[C::bn / 2], const uint8_t* a, const uint8_t* b, int consumer, bool first) {
+__device__ __forceinline__ void wgrad_multiply(float (&d)[C::bn / 2], const uint8_t* a, const uint8_t* b, int consumer,
+                                               bool first) {
   if constexpr (C::fp8) {
     const uint64_t da = sm90::matrix_descriptor(a + consumer * 64 * 128, 16, 1024);
     const uint64_t db = sm90::matrix_descriptor(b, 16, 1024);
@@ -78,7 +80,8 @@ __device__ __forceinline__ void wgrad_multiply(float (&d)[C::bn / 2], const uint
 }
 
 template <class C>
-__device__ __forceinline__ void wgrad_store(const float (&d)[C::bn / 2], const WgradUnit& w, const WgradParams& p, int consumer, float scale) {
+__device__ __forceinline__ void wgrad_store(const float (&d)[C::bn / 2], const WgradUnit& w, const WgradParams& p,
+                                            int consumer, float scale) {
   const int thread = threadIdx.x & 127, lane = thread & 31;
   const int row = w.m + consumer * 64 + thread / 32 * 16 + lane / 4;
   float* out = p.dw + (static_cast<size_t>(w.group) * p.m + row) * p.n + w.n + 2 * (lane & 3);
@@ -98,8 +101,8 @@ __device__ __forceinline__ void wgrad_store(const float (&d)[C::bn / 2], const W
 }
 
 template <class C>
-__global__ __launch_bounds__(384, 1) void wgrad_kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b,
-                                                       WgradParams p) {
+__global__ __launch_bounds__(384, 1) void wgrad_kernel(const __grid_constant__ CUtensorMap map_a,
+                                                       const __grid_constant__ CUtensorMap map_b, WgradParams p) {
   extern __shared__ uint8_t raw[];
   uint8_t* smem = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
   uint8_t* stage_a = smem;

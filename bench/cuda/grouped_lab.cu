@@ -1,0 +1,328 @@
+// Kernel lab: the grouped GEMM against a plain reference, then timed at the shapes of d12 and d24.
+#include <cudaTypedefs.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "engine/ops/cuda/grouped_kernel.cuh"
+#include "engine/ops/cuda/wgrad_kernel.cuh"
+
+using namespace assay::cuda;
+
+#define CHECK(x)                                                                             \
+  do {                                                                                       \
+    cudaError_t e = (x);                                                                     \
+    if (e != cudaSuccess) {                                                                  \
+      std::fprintf(stderr, "%s:%d %s: %s\n", __FILE__, __LINE__, #x, cudaGetErrorString(e)); \
+      std::exit(1);                                                                          \
+    }                                                                                        \
+  } while (0)
+
+static PFN_cuTensorMapEncodeTiled_v12000 encode() {
+  void* f = nullptr;
+  cudaDriverEntryPointQueryResult r;
+  CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &r));
+  return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(f);
+}
+
+static CUtensorMap make_map(void* p, int size, uint64_t rows, uint64_t columns, uint32_t box_rows) {
+  CUtensorMap map;
+  cuuint64_t dims[2] = {columns, rows}, strides[1] = {columns * size};
+  cuuint32_t box[2] = {static_cast<cuuint32_t>(128 / size), box_rows}, one[2] = {1, 1};
+  static auto f = encode();
+  const auto r = f(&map, size == 2 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, p, dims,
+                   strides, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (r != CUDA_SUCCESS) std::fprintf(stderr, "encode failed %d\n", r), std::exit(1);
+  return map;
+}
+
+__device__ float load(const __nv_bfloat16* p, size_t i) {
+  return __bfloat162float(p[i]);
+}
+__device__ float load(const float* p, size_t i) {
+  return p[i];
+}
+__device__ float load(const __nv_fp8_e4m3* p, size_t i) {
+  return float(p[i]);
+}
+__device__ float load(const __nv_fp8_e5m2* p, size_t i) {
+  return float(p[i]);
+}
+
+// Reference: one thread per output, FP32.
+template <class A, class B, class O>
+__global__ void reference(const A* a, const B* b, O* out, const int* start, const int* rows, int n, int k,
+                          float scale_a, const float* scale_b, float out_scale, bool relu2) {
+  const int g = blockIdx.z, c = blockIdx.x * blockDim.x + threadIdx.x, r = blockIdx.y;
+  if (r >= rows[g] || c >= n) return;
+  float s = 0;
+  for (int i = 0; i < k; ++i) s += load(a, size_t(start[g] + r) * k + i) * load(b, (size_t(g) * n + c) * k + i);
+  if (scale_b) s *= scale_a * scale_b[g];
+  if (relu2) s = s > 0 ? s * s : 0;
+  out[size_t(start[g] + r) * n + c] = O(s / out_scale);
+}
+template <class T>
+__global__ void fill(T* p, size_t count, uint32_t seed, float amplitude) {
+  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count; i += size_t(gridDim.x) * blockDim.x) {
+    uint32_t x = uint32_t(i) * 2654435761u + seed;
+    x ^= x >> 16;
+    x *= 0x7feb352du;
+    x ^= x >> 15;
+    x *= 0x846ca68bu;
+    x ^= x >> 16;
+    p[i] = T((float(x) / 4294967296.0f * 2 - 1) * amplitude);
+  }
+}
+template <class O>
+__global__ void compare(const O* x, const O* y, const int* start, const int* rows, int n, double* sums) {
+  const int g = blockIdx.y;
+  double e = 0, s = 0;
+  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < size_t(rows[g]) * n;
+       i += size_t(gridDim.x) * blockDim.x) {
+    const size_t at = size_t(start[g]) * n + i;
+    const double a = load(x, at), b = load(y, at);
+    e += (a - b) * (a - b), s += b * b;
+  }
+  atomicAdd(sums, e), atomicAdd(sums + 1, s);
+}
+
+template <class C, class A, class B, class O>
+void lab(const char* name, const std::vector<int>& counts, int n, int k, bool timed) {
+  const int groups = counts.size();
+  std::vector<int> start;
+  int rows = 0;
+  for (int c : counts) start.push_back(rows), rows += (c + 127) / 128 * 128;
+  rows = std::max(rows, 128);
+  A* a;
+  B* b;
+  O *out, *expected;
+  int *d_start, *d_rows;
+  float* f;
+  double* sums;
+  CHECK(cudaMalloc(&a, size_t(rows) * k * sizeof(A)));
+  CHECK(cudaMalloc(&b, size_t(groups) * n * k * sizeof(B)));
+  CHECK(cudaMalloc(&out, size_t(rows) * n * sizeof(O)));
+  CHECK(cudaMalloc(&expected, size_t(rows) * n * sizeof(O)));
+  CHECK(cudaMalloc(&d_start, groups * 4));
+  CHECK(cudaMalloc(&d_rows, groups * 4));
+  CHECK(cudaMalloc(&f, (groups + 3) * 4));
+  CHECK(cudaMalloc(&sums, 16));
+  CHECK(cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
+  CHECK(cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
+  const bool fp8 = sizeof(A) == 1;
+  std::vector<float> scales(groups + 3, 1.0f);
+  for (int g = 0; g < groups; ++g) scales[3 + g] = 0.5f + 0.1f * g;
+  scales[0] = 0.01f, scales[1] = sizeof(O) == 1 ? 0.02f : 1.0f, scales[2] = 0;
+  CHECK(cudaMemcpy(f, scales.data(), scales.size() * 4, cudaMemcpyHostToDevice));
+  fill<<<1024, 256>>>(a, size_t(rows) * k, 1u, 2.0f);
+  fill<<<1024, 256>>>(b, size_t(groups) * n * k, 7u, fp8 ? 2.0f : 0.05f);
+  CHECK(cudaMemset(out, 0x7f, size_t(rows) * n * sizeof(O)));
+  CHECK(cudaMemset(sums, 0, 16));
+  const CUtensorMap ma = make_map(a, sizeof(A), rows, k, tile_m),
+                    mb = make_map(b, sizeof(B), size_t(groups) * n, k, C::bn),
+                    mo = make_map(out, sizeof(O), rows, n, 64);
+  GroupedParams p{d_start, d_rows, groups, n, int(k * sizeof(A) / 128), f, f + 3, f + 1, f + 2};
+  CHECK(cudaFuncSetAttribute(grouped_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
+  int sms = 0;
+  CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
+  auto launch = [&] {
+    grouped_kernel<C><<<sms, 384, C::smem>>>(ma, mb, mo, p);
+    CHECK(cudaGetLastError());
+  };
+  launch();
+  CHECK(cudaDeviceSynchronize());
+  const int most = std::max(1, *std::max_element(counts.begin(), counts.end()));
+  const bool relu2 = C::epilogue == Epilogue::relu2;
+  reference<<<dim3((n + 255) / 256, most, groups), 256>>>(a, b, expected, d_start, d_rows, n, k, scales[0],
+                                                          fp8 ? f + 3 : nullptr, scales[1], relu2);
+  CHECK(cudaGetLastError());
+  compare<<<dim3(64, groups), 256>>>(out, expected, d_start, d_rows, n, sums);
+  double s[2];
+  CHECK(cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
+  std::printf("%-28s n=%d k=%d rows=%d error=%.3e", name, n, k, rows, s[1] ? std::sqrt(s[0] / s[1]) : 0.0);
+  if (timed) {
+    cudaEvent_t e0, e1;
+    CHECK(cudaEventCreate(&e0));
+    CHECK(cudaEventCreate(&e1));
+    for (int i = 0; i < 5; ++i) launch();
+    std::vector<float> ms;
+    for (int i = 0; i < 15; ++i) {
+      CHECK(cudaEventRecord(e0));
+      for (int j = 0; j < 4; ++j) launch();
+      CHECK(cudaEventRecord(e1));
+      CHECK(cudaEventSynchronize(e1));
+      float t;
+      CHECK(cudaEventElapsedTime(&t, e0, e1));
+      ms.push_back(t / 4);
+    }
+    std::sort(ms.begin(), ms.end());
+    double total = 0;
+    for (int c : counts) total += c;
+    std::printf("  ms=%.4f (min %.4f)  TFLOP/s=%.0f", ms[7], ms[0], 2 * total * n * k / ms[7] * 1e-9);
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+  for (void* q :
+       {(void*)a, (void*)b, (void*)out, (void*)expected, (void*)d_start, (void*)d_rows, (void*)f, (void*)sums})
+    CHECK(cudaFree(q));
+}
+
+// Weight gradient reference: a, b by element (r, c); one thread per output, FP32.
+template <class A, class B>
+__global__ void wgrad_reference(const A* a, const B* b, float* dw, const int* start, const int* rows, int m, int n,
+                                size_t ra, size_t ca, size_t rb, size_t cb, float scale) {
+  const int g = blockIdx.z, j = blockIdx.x * blockDim.x + threadIdx.x, i = blockIdx.y;
+  if (j >= n) return;
+  float s = 0;
+  for (int r = start[g]; r < start[g] + rows[g]; ++r) s += load(a, r * ra + i * ca) * load(b, r * rb + j * cb);
+  dw[(size_t(g) * m + i) * n + j] += s * scale;
+}
+// Zero the padding rows between groups; element (r, c) at r * sr + c * sc.
+template <class T>
+__global__ void zero_padding(T* p, const int* start, const int* rows, int columns, size_t sr, size_t sc) {
+  const int g = blockIdx.y, end = (rows[g] + 127) / 128 * 128;
+  for (int r = start[g] + rows[g]; r < start[g] + end; ++r)
+    for (int c = threadIdx.x + blockIdx.x * blockDim.x; c < columns; c += blockDim.x * gridDim.x)
+      p[r * sr + c * sc] = T(0.0f);
+}
+
+template <class C, class A, class B>
+void wgrad_lab(const char* name, const std::vector<int>& counts, int m, int n, int splits, bool timed) {
+  const int groups = counts.size();
+  std::vector<int> start;
+  int rows = 0;
+  for (int c : counts) start.push_back(rows), rows += (c + 127) / 128 * 128;
+  rows = std::max(rows, 128);
+  A* a;
+  B* b;
+  float *dw, *expected, *f;
+  int *d_start, *d_rows, *turnstile;
+  double* sums;
+  const size_t size = size_t(groups) * m * n;
+  CHECK(cudaMalloc(&a, size_t(rows) * m * sizeof(A)));
+  CHECK(cudaMalloc(&b, size_t(rows) * n * sizeof(B)));
+  CHECK(cudaMalloc(&dw, size * 4));
+  CHECK(cudaMalloc(&expected, size * 4));
+  CHECK(cudaMalloc(&f, 8));
+  CHECK(cudaMalloc(&sums, 16));
+  CHECK(cudaMalloc(&d_start, groups * 4));
+  CHECK(cudaMalloc(&d_rows, groups * 4));
+  CHECK(cudaMalloc(&turnstile, 8 * size / (128 * 128)));
+  CHECK(cudaMemset(turnstile, 0, 8 * size / (128 * 128)));
+  CHECK(cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
+  CHECK(cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
+  const float scales[2] = {C::fp8 ? 0.5f : 1.0f, C::fp8 ? 0.25f : 1.0f};
+  CHECK(cudaMemcpy(f, scales, 8, cudaMemcpyHostToDevice));
+  fill<<<1024, 256>>>(a, size_t(rows) * m, 1u, 2.0f);
+  fill<<<1024, 256>>>(b, size_t(rows) * n, 7u, 2.0f);
+  const size_t ra = C::fp8 ? 1 : m, ca = C::fp8 ? rows : 1, rb = C::fp8 ? 1 : n, cb = C::fp8 ? rows : 1;
+  zero_padding<<<dim3(8, groups), 128>>>(a, d_start, d_rows, m, ra, ca);
+  zero_padding<<<dim3(8, groups), 128>>>(b, d_start, d_rows, n, rb, cb);
+  fill<<<1024, 256>>>(dw, size, 3u, 1.0f);
+  fill<<<1024, 256>>>(expected, size, 3u, 1.0f);
+  CHECK(cudaMemset(sums, 0, 16));
+  const CUtensorMap ma = C::fp8 ? make_map(a, 1, m, rows, tile_m) : make_map(a, 2, rows, m, 64);
+  const CUtensorMap mb = C::fp8 ? make_map(b, 1, n, rows, C::bn) : make_map(b, 2, rows, n, 64);
+  WgradParams p{d_start, d_rows, groups, m, n, splits, true, dw, turnstile, f, f + 1};
+  CHECK(cudaFuncSetAttribute(wgrad_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
+  int sms = 0;
+  CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
+  auto launch = [&] {
+    wgrad_kernel<C><<<sms, 384, C::smem>>>(ma, mb, p);
+    CHECK(cudaGetLastError());
+  };
+  launch();
+  CHECK(cudaDeviceSynchronize());
+  wgrad_reference<<<dim3((n + 127) / 128, m, groups), 128>>>(a, b, expected, d_start, d_rows, m, n, ra, ca, rb, cb,
+                                                             scales[0] * scales[1]);
+  CHECK(cudaGetLastError());
+  const std::vector<int> zero(groups, 0), whole(groups, m);
+  std::vector<int> base;
+  for (int g = 0; g < groups; ++g) base.push_back(g * m);
+  CHECK(cudaMemcpy(d_start, base.data(), groups * 4, cudaMemcpyHostToDevice));
+  CHECK(cudaMemcpy(d_rows, whole.data(), groups * 4, cudaMemcpyHostToDevice));
+  compare<<<dim3(64, groups), 256>>>(dw, expected, d_start, d_rows, n, sums);
+  double s[2];
+  CHECK(cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
+  CHECK(cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
+  CHECK(cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
+  std::printf("%-28s m=%d n=%d rows=%d splits=%d error=%.3e", name, m, n, rows, splits,
+              s[1] ? std::sqrt(s[0] / s[1]) : 0.0);
+  if (timed) {
+    cudaEvent_t e0, e1;
+    CHECK(cudaEventCreate(&e0));
+    CHECK(cudaEventCreate(&e1));
+    std::vector<float> ms;
+    for (int i = 0; i < 15; ++i) {
+      CHECK(cudaEventRecord(e0));
+      for (int j = 0; j < 4; ++j) launch();
+      CHECK(cudaEventRecord(e1));
+      CHECK(cudaEventSynchronize(e1));
+      float t;
+      CHECK(cudaEventElapsedTime(&t, e0, e1));
+      ms.push_back(t / 4);
+    }
+    std::sort(ms.begin(), ms.end());
+    double total = 0;
+    for (int c : counts) total += c;
+    std::printf("  ms=%.4f (min %.4f)  TFLOP/s=%.0f", ms[7], ms[0], 2 * total * m * n / ms[7] * 1e-9);
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+  for (void* q : {(void*)a, (void*)b, (void*)dw, (void*)expected, (void*)d_start, (void*)d_rows, (void*)f, (void*)sums,
+                  (void*)turnstile})
+    CHECK(cudaFree(q));
+}
+
+using bf = __nv_bfloat16;
+using e4 = __nv_fp8_e4m3;
+using e5 = __nv_fp8_e5m2;
+template <GemmType t, OutType o, Epilogue e, int bn = 256, int st = 4>
+using G = GroupedConfig<t, o, e, bn, st>;
+
+int main() {
+  const std::vector<int> odd = {0, 1, 127, 128, 129, 300, 0, 1000}, one = {0, 2000, 0, 0}, even(8, 16384);
+  const std::vector<int> skew = {20000, 9000, 16384, 12000, 24000, 16688, 18000, 15000};
+  constexpr auto B = GemmType::bf16;
+  constexpr auto F = GemmType::e4m3_e4m3;
+  constexpr auto D = GemmType::e5m2_e4m3;
+  for (const auto& c : {odd, one}) {
+    lab<G<B, OutType::bf16, Epilogue::none>, bf, bf, bf>("bf16", c, 768, 1024, false);
+    lab<G<B, OutType::bf16, Epilogue::relu2>, bf, bf, bf>("bf16 relu2", c, 1024, 768, false);
+    lab<G<F, OutType::e4m3, Epilogue::relu2>, e4, e4, e4>("fp8 relu2->e4m3", c, 1024, 768, false);
+    lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("fp8->bf16", c, 768, 1024, false);
+    lab<G<D, OutType::bf16, Epilogue::none>, e5, e4, bf>("e5m2->bf16", c, 768, 1024, false);
+  }
+  for (const auto& c : {even, skew}) {
+    lab<G<B, OutType::bf16, Epilogue::none>, bf, bf, bf>("bf16", c, 768, 1024, true);
+    lab<G<B, OutType::bf16, Epilogue::none>, bf, bf, bf>("bf16", c, 768, 1024, true);
+    lab<G<B, OutType::bf16, Epilogue::relu2>, bf, bf, bf>("bf16 relu2", c, 1024, 768, true);
+    lab<G<F, OutType::e4m3, Epilogue::relu2>, e4, e4, e4>("fp8 relu2->e4m3", c, 1024, 768, true);
+    lab<G<F, OutType::e4m3, Epilogue::relu2>, e4, e4, e4>("fp8 relu2->e4m3", c, 1024, 768, true);
+    lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("fp8->bf16", c, 768, 1024, true);
+    lab<G<D, OutType::bf16, Epilogue::none>, e5, e4, bf>("e5m2->bf16", c, 768, 1024, true);
+  }
+  using WB = WgradConfig<B, 256, 4>;
+  using WF = WgradConfig<F, 256, 4>;
+  using WD = WgradConfig<D, 256, 4>;
+  for (const auto& c : {odd, one}) {
+    wgrad_lab<WB, bf, bf>("wgrad bf16", c, 1024, 768, 3, false);
+    wgrad_lab<WB, bf, bf>("wgrad bf16", c, 768, 1024, 4, false);
+    wgrad_lab<WF, e4, e4>("wgrad e4m3", c, 1024, 768, 3, false);
+    wgrad_lab<WD, e5, e4>("wgrad e5m2", c, 768, 1024, 1, false);
+  }
+  for (int splits : {1, 2, 3, 4, 6}) {
+    wgrad_lab<WB, bf, bf>("wgrad bf16", even, 1024, 768, splits, true);
+    wgrad_lab<WF, e4, e4>("wgrad e4m3", even, 1024, 768, splits, true);
+  }
+  wgrad_lab<WB, bf, bf>("wgrad bf16 skew", skew, 768, 1024, 4, true);
+  wgrad_lab<WD, e5, e4>("wgrad e5m2 skew", skew, 768, 1024, 4, true);
+  const std::vector<int> d24(8, 16384);
+  lab<G<B, OutType::bf16, Epilogue::none>, bf, bf, bf>("d24 bf16", d24, 2048, 1536, true);
+  lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("d24 fp8->bf16", d24, 2048, 1536, true);
+}
