@@ -1,5 +1,6 @@
 #include "engine/ops/quantize.h"
 
+#include <bit>
 #include <cmath>
 
 #include "engine/ops/cpu/rows.h"
@@ -13,18 +14,19 @@ float format_max(DType codes) {
   return codes == DType::fp8_e4m3 ? e4m3_max : e5m2_max;
 }
 
-// A NaN is kept: it must reach the codes and the amax that scale_update sees.
-float larger(float amax, float x) {
-  const float magnitude = std::fabs(x);
-  return magnitude <= amax ? amax : magnitude;
+// Magnitudes compare as their bits do, and a NaN above every number: it reaches the scale and what scale_update sees.
+int32_t magnitude(float x) {
+  return std::bit_cast<int32_t>(x) & 0x7FFFFFFF;
 }
 
 float amax_of(const float* x, int64_t stride, int64_t rows, int64_t cols) {
-  float amax = 0;
+  int32_t top = 0;
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < cols; ++c) amax = larger(amax, x[r * stride + c]);
+    const float* row = x + r * stride;
+#pragma omp simd reduction(max : top)
+    for (int64_t c = 0; c < cols; ++c) top = std::max(top, magnitude(row[c]));
   }
-  return amax;
+  return std::bit_cast<float>(top);
 }
 
 float scale_of(float amax, float max) {
@@ -99,7 +101,7 @@ void transpose(const float* x, int64_t R, int64_t K, float* to) {
 float fixed_scale(const QuantizeArgs& a, const float* x, int64_t R, int64_t K) {
   if (a.static_scale > 0) return a.static_scale;
   if (a.delayed.scale == nullptr) return 0;
-  *a.delayed.amax = larger(*a.delayed.amax, matrix_amax(x, R, K));
+  *a.delayed.amax = std::bit_cast<float>(std::max(magnitude(*a.delayed.amax), magnitude(matrix_amax(x, R, K))));
   return *a.delayed.scale;
 }
 
