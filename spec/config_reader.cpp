@@ -85,13 +85,13 @@ void ConfigReader::unknown_key(Position at, const std::string& path) {
   const auto meant = nearest_path(path, others_);
   if (meant) {
     unreadable_.emplace(*meant);
-    errors_.add(at, fmt::format("unknown key {} in {}{}", quoted(path), where_, did_you_mean(meant)));
+    errors_.add(at, fmt::format("unknown key {} in {}{}", in_quotes(path), where_, did_you_mean(meant)));
     return;
   }
   const std::string_view parent = std::string_view(path).substr(0, path.size() - last_part(path).size());
   const std::string_view group = parent.substr(0, parent.empty() ? 0 : parent.size() - 1);
   const auto keys = keys_in(is_group(group) ? group : "", others_);
-  errors_.add(at, fmt::format("unknown key {} in {}; expected {}", quoted(path), where_, one_of(keys)));
+  errors_.add(at, fmt::format("unknown key {} in {}; expected {}", in_quotes(path), where_, one_of(keys)));
 }
 
 std::vector<Setting> ConfigReader::settings(const toml::table& table, std::string_view where, Layer layer,
@@ -134,8 +134,8 @@ std::optional<ConfigValue> ConfigReader::value(const ConfigField& field, const t
       if (!node.is_string()) return wrong_kind("one of " + one_of(field.choices));
       const std::string& text = node.as_string()->get();
       if (std::ranges::find(field.choices, text) != field.choices.end()) return text;
-      return refuse(fmt::format("{} = {} is not known; expected {}{}", field.path, quoted(text), one_of(field.choices),
-                                did_you_mean(nearest(text, field.choices))));
+      return refuse(fmt::format("{} = {} is not known; expected {}{}", field.path, in_quotes(text),
+                                one_of(field.choices), did_you_mean(nearest(text, field.choices))));
     }
   }
   return std::nullopt;

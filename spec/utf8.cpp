@@ -35,7 +35,7 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string out = "\"";
   for (int shown = 0; !text.empty(); ++shown) {
     if (shown == 64) return out + "...\"";

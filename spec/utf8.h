@@ -10,6 +10,6 @@ bool is_utf8(std::string_view text);
 
 // "text" in double quotes for a message: control characters and bytes that are not UTF-8 escaped, cut after 64
 // characters.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 }  // namespace assay

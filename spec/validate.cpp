@@ -76,7 +76,7 @@ class Validator {
       problem("model.window_pattern",
               fmt::format("model.window_pattern = {} is not a pattern; expected 1 to {} letters S (short) or L (long), "
                           "such as \"SSSL\"",
-                          quoted(m.window_pattern), limits::depth));
+                          in_quotes(m.window_pattern), limits::depth));
     positive("model.softcap", m.softcap);
     not_negative("model.router_bias_rate", m.router_bias_rate);
     positive("model.rope_base", m.rope_base);

@@ -1,0 +1,143 @@
+#include "spec/spec_sections.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/limits.h"
+#include "spec/utf8.h"
+
+namespace assay {
+namespace {
+
+constexpr std::array<std::string_view, 11> root_keys = {"experiment", "tag",      "repeats",  "on_failure",
+                                                        "priority",   "baseline", "defaults", "matrix",
+                                                        "exclude",    "runs",     "retry"};
+constexpr std::array<std::string_view, 1> run_keys = {"name"};
+
+class SectionReader {
+ public:
+  SectionReader(ConfigReader& reader, SpecErrors& errors) : reader_(reader), errors_(errors) {}
+
+  SpecSections read(const toml::table& root) {
+    for (const auto& [key, node] : entries_of(root)) read_key(*key, *node);
+    if (!root.contains("experiment") && !misspelt_experiment_)
+      errors_.add({}, "experiment is missing; expected a name, such as experiment = \"my-ablation\"");
+    return std::move(sections_);
+  }
+
+ private:
+  void read_key(const toml::key& key, const toml::node& node) {
+    const std::string_view name = key.str();
+    if (name == "defaults") {
+      if (const toml::table* table = table_or_error(name, node))
+        sections_.defaults = reader_.settings(*table, "[defaults]", Layer::defaults);
+    } else if (name == "matrix") {
+      if (const toml::table* table = table_or_error(name, node)) read_matrix(*table, position_of(key));
+    } else if (name == "exclude") {
+      for (const toml::table* table : tables_or_error(name, node)) read_exclude(*table);
+    } else if (name == "runs") {
+      for (const toml::table* table : tables_or_error(name, node)) read_run(*table);
+    } else if (!read_header_key(name, node, sections_.header, errors_)) {
+      unknown_key(key);
+    }
+  }
+
+  const toml::table* table_or_error(std::string_view name, const toml::node& node) {
+    if (!node.is_table())
+      errors_.add(position_of(node), fmt::format("{} is {}; expected a table [{}]", name, kind_of(node), name));
+    return node.as_table();
+  }
+
+  std::vector<const toml::table*> tables_or_error(std::string_view name, const toml::node& node) {
+    std::vector<const toml::table*> tables;
+    if (!node.is_array_of_tables())
+      errors_.add(position_of(node), fmt::format("{} is {}; expected tables [[{}]]", name, kind_of(node), name));
+    else
+      for (const toml::node& element : *node.as_array()) tables.push_back(element.as_table());
+    return tables;
+  }
+
+  void unknown_key(const toml::key& key) {
+    const std::string name(key.str());
+    misspelt_experiment_ |= nearest(name, root_keys) == "experiment";
+    const bool of_a_run =
+        find_field(name) != nullptr || std::ranges::find(config_groups(), name) != config_groups().end();
+    if (of_a_run)
+      errors_.add(position_of(key),
+                  fmt::format("unknown key {} at the top of a spec; what configures runs belongs in a "
+                              "table; did you mean \"defaults.{}\"?",
+                              in_quotes(name), name));
+    else
+      errors_.add(position_of(key), fmt::format("unknown key {} at the top of a spec; expected {}{}", in_quotes(name),
+                                                one_of(root_keys), did_you_mean(nearest(name, root_keys))));
+  }
+
+  void read_matrix(const toml::table& table, Position at) {
+    sections_.has_matrix = true;
+    sections_.matrix_at = at;
+    const auto leaves = reader_.leaves(table, "[matrix]");
+    if (table.empty())
+      errors_.add(at,
+                  "[matrix] has no axis; expected arrays of values, such as precision = [\"bf16\", \"fp8_experts\"]");
+    if (leaves.size() > static_cast<size_t>(limits::matrix_axes))
+      return errors_.add(at,
+                         fmt::format("[matrix] has {} axes; expected at most {}", leaves.size(), limits::matrix_axes));
+    for (const ConfigLeaf& leaf : leaves) read_axis(leaf);
+  }
+
+  void read_axis(const ConfigLeaf& leaf) {
+    const std::string_view path = leaf.field->path;
+    const toml::array* values = leaf.node->as_array();
+    if (values == nullptr)
+      return errors_.add(position_of(*leaf.node),
+                         fmt::format("axis {} is {}; expected an array of values, such as {} = [...]", path,
+                                     kind_of(*leaf.node), path));
+    if (values->empty())
+      return errors_.add(position_of(*leaf.node), fmt::format("axis {} is empty; expected at least one value", path));
+    Axis axis{.field = leaf.field};
+    for (const toml::node& element : *values) {
+      auto value = reader_.value(*leaf.field, element);
+      if (!value) continue;
+      if (std::ranges::find(axis.values, *value, &Setting::value) != axis.values.end())
+        errors_.add(position_of(element), fmt::format("axis {} has the value {} twice; expected each value once", path,
+                                                      in_quotes(plain_text(*value))));
+      else
+        axis.values.push_back({leaf.field, *std::move(value), position_of(element), Layer::axis});
+    }
+    if (!axis.values.empty()) sections_.axes.push_back(std::move(axis));
+  }
+
+  void read_exclude(const toml::table& table) {
+    if (table.empty())
+      errors_.add(position_of(table), "[[exclude]] is empty; expected the values of the cells to leave out");
+    sections_.excludes.push_back({reader_.settings(table, "[[exclude]]", Layer::run), position_of(table)});
+  }
+
+  void read_run(const toml::table& table) {
+    ExplicitRun run{.settings = reader_.settings(table, "[[runs]]", Layer::run, run_keys), .at = position_of(table)};
+    if (const toml::node* name = table.get("name")) {
+      run.at = position_of(*name);
+      run.named = true;
+      if (name->is_string())
+        run.name = name->as_string()->get();
+      else
+        errors_.add(run.at, fmt::format("name is {}; expected a string", kind_of(*name)));
+    }
+    sections_.runs.push_back(std::move(run));
+  }
+
+  ConfigReader& reader_;
+  SpecErrors& errors_;
+  SpecSections sections_;
+  bool misspelt_experiment_ = false;
+};
+
+}  // namespace
+
+SpecSections read_sections(const toml::table& root, ConfigReader& reader, SpecErrors& errors) {
+  return SectionReader(reader, errors).read(root);
+}
+
+}  // namespace assay
