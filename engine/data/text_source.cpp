@@ -1,0 +1,144 @@
+#include "engine/data/text_source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "base/limits.h"
+
+namespace assay {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool has_text_name(const fs::path& path) {
+  std::string name = path.filename().string();
+  if (name.ends_with(".gz")) name.resize(name.size() - 3);
+  return name.ends_with(".txt") || name.ends_with(".rst") || name.ends_with(".md");
+}
+
+Status search_folder(const std::string& folder, std::vector<std::string>& files) {
+  std::error_code failure;
+  fs::recursive_directory_iterator entries(folder, failure);
+  for (; !failure && entries != fs::recursive_directory_iterator(); entries.increment(failure))
+    if (!entries->is_symlink(failure) && entries->is_regular_file(failure) && has_text_name(entries->path()))
+      files.push_back(entries->path().string());
+  if (failure) return Error{ErrorCode::not_found, fmt::format("cannot search {}: {}", folder, failure.message())};
+  return {};
+}
+
+// Length of the UTF-8 sequence at the front of `text`, 0 if it is not one. NUL counts as binary, not as text.
+size_t utf8_sequence(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return lead != 0;
+  const size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
+  if (lead < 0xC2 || lead > 0xF4 || text.size() < length) return 0;
+  for (size_t i = 1; i < length; ++i)
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+  const bool overlong = (lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xF0 && byte(1) < 0x90);
+  const bool surrogate = lead == 0xED && byte(1) >= 0xA0;
+  const bool too_large = lead == 0xF4 && byte(1) >= 0x90;
+  return overlong || surrogate || too_large ? 0 : length;
+}
+
+bool is_utf8_text(std::string_view text) {
+  while (!text.empty()) {
+    const size_t length = utf8_sequence(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
+// Where to cut text that goes on: after the last line's end, else before an unfinished UTF-8 sequence.
+size_t cut_position(std::string_view text) {
+  if (const size_t newline = text.rfind('\n'); newline != std::string_view::npos) return newline + 1;
+  size_t end = text.size();
+  while (end > 0 && text.size() - end < 4 && (static_cast<unsigned char>(text[end - 1]) & 0xC0) == 0x80) --end;
+  if (end > 0 && static_cast<unsigned char>(text[end - 1]) >= 0xC0) --end;
+  return end > 0 ? end : text.size();
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> find_text_files(const std::vector<std::string>& inputs) {
+  std::vector<std::string> files;
+  for (const std::string& input : inputs) {
+    std::error_code failure;
+    const fs::file_status status = fs::status(input, failure);
+    if (!fs::exists(status)) return Error{ErrorCode::not_found, fmt::format("there is no file or folder {}", input)};
+    if (fs::is_directory(status))
+      ASSAY_TRY(search_folder(input, files));
+    else if (fs::is_regular_file(status))
+      files.push_back(input);
+    else
+      return Error{ErrorCode::invalid_argument, fmt::format("{} is neither a regular file nor a folder", input)};
+  }
+  std::sort(files.begin(), files.end());
+  files.erase(std::unique(files.begin(), files.end()), files.end());
+  if (files.empty())
+    return Error{ErrorCode::not_found,
+                 fmt::format("there are no text files in {}: folders are searched for *.txt, *.rst and "
+                             "*.md (also with .gz); name other files one by one",
+                             fmt::join(inputs, ", "))};
+  return files;
+}
+
+TextReader::TextReader(std::vector<std::string> files, int64_t max_bytes)
+    : files_(std::move(files)), max_bytes_(max_bytes == 0 ? INT64_MAX : max_bytes) {}
+
+// Reads on until pending_ has `size` bytes or the file ends.
+Status TextReader::fill(size_t size) {
+  std::array<char, 1 << 16> chunk;
+  while (!at_end_ && pending_.size() < size) {
+    const int n = ::gzread(file_.get(), chunk.data(), static_cast<unsigned>(chunk.size()));
+    int code = Z_OK;
+    const char* message = ::gzerror(file_.get(), &code);
+    if (n < 0 || (code != Z_OK && code != Z_STREAM_END))
+      return Error{ErrorCode::data_loss,
+                   fmt::format("cannot read {}: {}", path_, code == Z_ERRNO ? std::strerror(errno) : message)};
+    if (n == 0) at_end_ = true;
+    pending_.append(chunk.data(), static_cast<size_t>(n));
+  }
+  return {};
+}
+
+std::string TextReader::take_document(size_t size) {
+  size_t length = pending_.size();
+  if (length > size || !at_end_) length = cut_position(std::string_view(pending_).substr(0, size));
+  std::string document = pending_.substr(0, length);
+  pending_.erase(0, length);
+  return document;
+}
+
+Result<std::optional<std::string>> TextReader::next() {
+  while (bytes_ < max_bytes_) {
+    if (!file_) {
+      if (next_file_ == files_.size()) break;
+      path_ = files_[next_file_++];
+      file_.reset(::gzopen(path_.c_str(), "rb"));
+      if (!file_) return Error{ErrorCode::not_found, fmt::format("cannot open {}: {}", path_, std::strerror(errno))};
+      pending_.clear();
+      at_end_ = false;
+    }
+    const auto left = static_cast<size_t>(max_bytes_ - bytes_);
+    const size_t size = std::min(limits::document_bytes, left);
+    ASSAY_TRY(fill(size));
+    std::string document = take_document(size);
+    const bool good = is_utf8_text(document);
+    if (!good) ++skipped_files_;
+    if (!good || (at_end_ && pending_.empty())) file_.reset();
+    if (!good || document.empty()) continue;
+    bytes_ += static_cast<int64_t>(document.size());
+    if (size == left && file_) max_bytes_ = bytes_;  // what is left of the limit would be a part of a line
+    return std::optional(std::move(document));
+  }
+  return std::optional<std::string>();
+}
+
+}  // namespace assay
