@@ -94,6 +94,7 @@ struct DeviceChange {
 struct SettingChange {
   std::string key;
   std::string value;
+  std::string cause;
 };
 // Something worth a line in the feed that changes no row. id and at are set by the store.
 struct EventNote {
@@ -242,8 +243,8 @@ class RunStore {
   Result<std::vector<DeviceListing>> list_devices();
   Result<std::string> setting(const std::string& key);  // "" when never set
   Result<bool> queue_held();
-  // SettingChange for the queue-level hold, so that no caller spells the key.
-  static SettingChange hold_queue(bool held);
+  // The queue-level hold as a change; writes the event queue_held or queue_released when it differs from what was.
+  static SettingChange hold_queue(bool held, std::string cause);
   // The remembered answer of a mutation, nothing when there is none (or it expired). invalid_argument when the id was
   // used for another method.
   Result<std::optional<std::string>> find_request(const std::string& request_id, const std::string& method);

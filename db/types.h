@@ -17,7 +17,7 @@ struct ExperimentRow {
   std::string tag;
   std::string spec_text;
   std::string spec_hash;
-  std::string baseline;   // run name the report compares against, empty = first run
+  std::string baseline;  // run name the report compares against, empty = first run
   OnFailure on_failure = OnFailure::continue_;
   RetryPolicy retry;
   int64_t created_at = 0;
@@ -34,26 +34,27 @@ struct RunRow {
   RunState state = RunState::queued;
   int priority = 0;
   int devices = 1;
-  int64_t not_before = 0;     // retry_wait: earliest start
+  Backend backend = Backend::automatic;  // stored as a column: the scheduler must not parse configs
+  int64_t not_before = 0;                // retry_wait: earliest start
   bool cancel_requested = false;
   int64_t attempts = 0;       // attempts made so far
   int64_t lost_attempts = 0;  // of those, ended by losing a worker or daemon: they do not use up retries
   int64_t created_at = 0;
   int64_t finished_at = 0;
-  int64_t total_steps = 0;    // train.steps, for progress without parsing the config
+  int64_t total_steps = 0;  // train.steps, for progress without parsing the config
 };
 
 struct AttemptRow {
   int64_t id = 0;
   int64_t run_id = 0;
-  int64_t n = 0;              // 1-based within the run
-  int64_t lease_epoch = 0;    // fencing token, unique over all attempts
+  int64_t n = 0;            // 1-based within the run
+  int64_t lease_epoch = 0;  // fencing token, unique over all attempts
   std::string worker_id;
   AttemptState state = AttemptState::leased;
   Phase phase = Phase::load;
-  AttemptOutcome outcome;     // result == none while live
+  AttemptOutcome outcome;  // result == none while live
   int64_t created_at = 0;
-  int64_t started_at = 0;     // first sign of the trainer running
+  int64_t started_at = 0;  // first sign of the trainer running
   int64_t finished_at = 0;
   std::string log_path;
   int64_t resumed_from_step = -1;  // -1 = from the start
@@ -74,28 +75,28 @@ struct AttemptSummary {
   double tail50_dt_ms = 0;
   double tail50_loss = 0;
   double peak_mem_mib = 0;
-  double last_val_loss = 0;   // NaN = never evaluated
+  double last_val_loss = 0;  // NaN = never evaluated
 };
 
 struct EventRow {
   int64_t id = 0;
   int64_t at = 0;
   int64_t experiment_id = 0;
-  int64_t run_id = 0;         // 0 = not about one run
-  int64_t attempt_id = 0;     // 0 = not about one attempt
-  std::string kind;           // "run_enqueued", "lease_granted", "attempt_started", "attempt_ended", ...
+  int64_t run_id = 0;      // 0 = not about one run
+  int64_t attempt_id = 0;  // 0 = not about one attempt
+  std::string kind;        // "run_enqueued", "lease_granted", "attempt_started", "attempt_ended", ...
   std::string from_state;
   std::string to_state;
-  std::string cause;          // human words: "assay cancel", "worker reported exit code 3"
+  std::string cause;  // human words: "assay cancel", "worker reported exit code 3"
 };
 
 struct DeviceRow {
-  std::string id;             // UUID of a GPU, "cpu:<host>" for the host's CPUs
+  std::string id;  // UUID of a GPU, "cpu:<host>" for the host's CPUs
   std::string worker_id;
-  std::string kind;           // "cpu" | "cuda"
+  std::string kind;  // "cpu" | "cuda"
   std::string name;
   int64_t memory_bytes = 0;
-  std::string state;          // "free" | "busy" | "drained"
+  std::string state;  // "free" | "busy" | "drained"
 };
 
 struct WorkerRow {
@@ -104,7 +105,7 @@ struct WorkerRow {
   std::string boot_id;
   int64_t pid = 0;
   int64_t start_ticks = 0;
-  std::string state;          // "connected" | "disconnected"
+  std::string state;  // "connected" | "disconnected"
   int64_t last_seen = 0;
 };
 

@@ -1,0 +1,78 @@
+#include "db/migrations.h"
+
+#include <fmt/core.h>
+
+#include <array>
+
+namespace assay {
+
+extern const char schema_sql[];          // db/schema.sql, embedded by CMake
+extern const char metrics_schema_sql[];  // db/metrics_schema.sql
+
+namespace {
+
+constexpr std::array queue_migrations = {Migration{1, "initial queue", schema_sql}};
+constexpr std::array metrics_migrations = {Migration{1, "initial metrics", metrics_schema_sql}};
+
+Status refuse_foreign(Database& database, const Schema& schema, int64_t version) {
+  ASSAY_ASSIGN(int64_t application_id, database.integer("PRAGMA application_id"));
+  ASSAY_ASSIGN(int64_t objects, database.integer("SELECT count(*) FROM sqlite_schema"));
+  bool empty = version == 0 && application_id == 0 && objects == 0;
+  if (empty || application_id == schema.application_id) return {};
+  return Error{ErrorCode::failed_precondition,
+               fmt::format("{}: this SQLite database is not an Assay {} database; move it away or choose another home",
+                           database.path(), schema.what)};
+}
+
+Status refuse_newer(Database& database, const Schema& schema, int64_t version) {
+  int newest = schema.migrations.back().version;
+  if (version <= newest) return {};
+  ASSAY_ASSIGN(auto statement, database.prepare("SELECT name FROM migrations WHERE version = ?"));
+  ASSAY_ASSIGN(bool row, statement.bind(version).step());
+  return Error{
+      ErrorCode::failed_precondition,
+      fmt::format("{}: written by a newer Assay: it has migration {} \"{}\", and this program knows {} \"{}\" as "
+                  "the last; use the newer program",
+                  database.path(), version, row ? statement.text(0) : "unnamed", newest,
+                  schema.migrations.back().name)};
+}
+
+Status run_one(Database& database, const Schema& schema, const Migration& migration, int64_t now_ms) {
+  ASSAY_ASSIGN(auto transaction, Transaction::begin(database));
+  ASSAY_TRY(
+      database.run_script("CREATE TABLE IF NOT EXISTS migrations ("
+                          "version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at INTEGER NOT NULL) STRICT"));
+  ASSAY_TRY(database.run_script(migration.sql));
+  ASSAY_TRY(database.run("INSERT INTO migrations VALUES (?, ?, ?)", migration.version, migration.name, now_ms));
+  ASSAY_TRY(database.run_script(fmt::format("PRAGMA user_version = {}", migration.version).c_str()));
+  ASSAY_TRY(database.run_script(fmt::format("PRAGMA application_id = {}", schema.application_id).c_str()));
+  return transaction.commit();
+}
+
+}  // namespace
+
+const Schema& queue_schema() {
+  static const Schema schema{"queue", 0x41535951 /* "ASYQ" */, queue_migrations};
+  return schema;
+}
+
+const Schema& metrics_schema() {
+  static const Schema schema{"metrics", 0x4153594D /* "ASYM" */, metrics_migrations};
+  return schema;
+}
+
+Status migrate(Database& database, const Schema& schema, int64_t now_ms) {
+  ASSAY_ASSIGN(int64_t version, database.integer("PRAGMA user_version"));
+  ASSAY_TRY(refuse_foreign(database, schema, version));
+  ASSAY_TRY(refuse_newer(database, schema, version));
+  for (const Migration& migration : schema.migrations) {
+    if (migration.version <= version) continue;
+    if (auto status = run_one(database, schema, migration, now_ms); !status.ok()) {
+      return Error{status.error().code,
+                   fmt::format("migration {} \"{}\": {}", migration.version, migration.name, status.error().message)};
+    }
+  }
+  return {};
+}
+
+}  // namespace assay

@@ -1,0 +1,136 @@
+#include "db/run_rows.h"
+
+#include <fmt/core.h>
+
+#include <array>
+
+namespace assay {
+
+namespace {
+
+Error unknown_word(std::string_view column, const std::string& word) {
+  return Error{
+      ErrorCode::data_loss,
+      fmt::format("queue.db is damaged: column {} holds \"{}\", which is no word of this program", column, word)};
+}
+
+// `parse` returns an optional enum.
+template <class Parse>
+auto read_word(const Statement& row, int column, std::string_view name, Parse parse)
+    -> Result<typename decltype(parse(std::string_view()))::value_type> {
+  std::string word = row.text(column);
+  auto value = parse(word);
+  if (!value) return unknown_word(name, word);
+  return *value;
+}
+
+std::optional<Backend> parse_backend_word(std::string_view word) {
+  for (Backend backend : {Backend::automatic, Backend::cpu, Backend::cuda}) {
+    if (to_string(backend) == word) return backend;
+  }
+  return std::nullopt;
+}
+
+std::optional<OnFailure> parse_on_failure(std::string_view word) {
+  for (OnFailure policy : {OnFailure::continue_, OnFailure::stop_cell, OnFailure::stop_all}) {
+    if (to_string(policy) == word) return policy;
+  }
+  return std::nullopt;
+}
+
+Result<std::vector<FailureReason>> split_reasons(std::string_view text) {
+  std::vector<FailureReason> reasons;
+  while (!text.empty()) {
+    size_t comma = std::min(text.find(','), text.size());
+    auto reason = parse_failure_reason(text.substr(0, comma));
+    if (!reason) return unknown_word("experiments.retry_on", std::string(text));
+    reasons.push_back(*reason);
+    text.remove_prefix(std::min(comma + 1, text.size()));
+  }
+  return reasons;
+}
+
+}  // namespace
+
+std::string join_reasons(const RetryPolicy& retry) {
+  std::string out;
+  for (FailureReason reason : retry.on) {
+    if (!out.empty()) out += ',';
+    out += to_string(reason);
+  }
+  return out;
+}
+
+std::string_view clip(std::string_view text, size_t max_bytes, bool from_end) {
+  if (text.size() <= max_bytes) return text;
+  auto continues = [&](size_t i) { return (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80; };
+  size_t cut = from_end ? text.size() - max_bytes : max_bytes;
+  // A character has at most three continuation bytes; more is no UTF-8, and then any cut is as good.
+  for (int i = 0; i < 3 && cut > 0 && cut < text.size() && continues(cut); ++i) from_end ? ++cut : --cut;
+  return from_end ? text.substr(cut) : text.substr(0, cut);
+}
+
+Result<RunRow> read_run(const Statement& row, int& at) {
+  RunRow run;
+  run.id = row.integer(at++);
+  run.experiment_id = row.integer(at++);
+  run.name = row.text(at++);
+  run.cell_key = row.text(at++);
+  run.repeat = static_cast<int>(row.integer(at++));
+  run.seed = row.integer(at++);
+  ASSAY_ASSIGN(run.state, read_word(row, at++, "runs.state", parse_run_state));
+  run.priority = static_cast<int>(row.integer(at++));
+  run.devices = static_cast<int>(row.integer(at++));
+  ASSAY_ASSIGN(run.backend, read_word(row, at++, "runs.backend", parse_backend_word));
+  run.not_before = row.integer(at++);
+  run.cancel_requested = row.integer(at++) != 0;
+  run.attempts = row.integer(at++);
+  run.lost_attempts = row.integer(at++);
+  run.created_at = row.integer(at++);
+  run.finished_at = row.integer(at++);
+  run.total_steps = row.integer(at++);
+  return run;
+}
+
+Result<AttemptRow> read_attempt(const Statement& row, int& at) {
+  AttemptRow attempt;
+  attempt.id = row.integer(at++);
+  attempt.run_id = row.integer(at++);
+  attempt.n = row.integer(at++);
+  attempt.lease_epoch = row.integer(at++);
+  attempt.worker_id = row.text(at++);
+  ASSAY_ASSIGN(attempt.state, read_word(row, at++, "attempts.state", parse_attempt_state));
+  ASSAY_ASSIGN(attempt.phase, read_word(row, at++, "attempts.phase", parse_phase));
+  ASSAY_ASSIGN(attempt.outcome.result, read_word(row, at++, "attempts.result", parse_attempt_result));
+  ASSAY_ASSIGN(attempt.outcome.reason, read_word(row, at++, "attempts.reason", parse_failure_reason));
+  attempt.outcome.step = row.integer(at++);
+  attempt.outcome.exit_code = static_cast<int>(row.integer(at++));
+  attempt.outcome.signal = static_cast<int>(row.integer(at++));
+  attempt.outcome.peak_mem_mib = row.real(at++);
+  attempt.created_at = row.integer(at++);
+  attempt.started_at = row.integer(at++);
+  attempt.finished_at = row.integer(at++);
+  attempt.resumed_from_step = row.integer(at++);
+  attempt.log_path = row.text(at++);
+  attempt.outcome.operation = row.text(at++);
+  attempt.outcome.tensor = row.text(at++);
+  attempt.outcome.error = row.text(at++);
+  return attempt;
+}
+
+Result<ExperimentRow> read_experiment(const Statement& row, int& at) {
+  ExperimentRow experiment;
+  experiment.id = row.integer(at++);
+  experiment.name = row.text(at++);
+  experiment.tag = row.text(at++);
+  experiment.spec_hash = row.text(at++);
+  experiment.baseline = row.text(at++);
+  ASSAY_ASSIGN(experiment.on_failure, read_word(row, at++, "experiments.on_failure", parse_on_failure));
+  experiment.retry.max_attempts = static_cast<int>(row.integer(at++));
+  ASSAY_ASSIGN(experiment.retry.on, split_reasons(row.text(at++)));
+  experiment.retry.backoff_s = row.integer(at++);
+  experiment.created_at = row.integer(at++);
+  return experiment;
+}
+
+}  // namespace assay

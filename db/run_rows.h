@@ -1,0 +1,38 @@
+// Reading the rows of queue.db into the structs of db/types.h. Private to db/.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "db/run_store.h"
+#include "db/sqlite.h"
+#include "db/types.h"
+
+namespace assay {
+
+// Column lists to SELECT, and readers of those columns starting at column `at`. `at` moves past what was read.
+// Aliases: runs r, attempts a, experiments e.
+inline constexpr std::string_view run_columns =
+    "r.id, r.experiment_id, r.name, r.cell_key, r.repeat, r.seed, r.state, r.priority, r.devices, r.backend, "
+    "r.not_before, r.cancel_requested, r.attempts, r.lost_attempts, r.created_at, r.finished_at, r.total_steps";
+inline constexpr std::string_view attempt_columns =
+    "a.id, a.run_id, a.n, a.lease_epoch, a.worker_id, a.state, a.phase, a.result, a.reason, a.step, a.exit_code, "
+    "a.signal, a.peak_mem_mib, a.created_at, a.started_at, a.finished_at, a.resumed_from_step, a.log_path, "
+    "a.operation, a.tensor, a.error";  // then a.log_tail where wanted
+inline constexpr std::string_view experiment_columns =
+    "e.id, e.name, e.tag, e.spec_hash, e.baseline, e.on_failure, e.max_attempts, e.retry_on, e.backoff_s, "
+    "e.created_at";  // then e.spec_text where wanted
+
+// A word that the enum does not know is data_loss: the CHECK constraints keep it out of a sound file.
+Result<RunRow> read_run(const Statement& row, int& at);
+Result<AttemptRow> read_attempt(const Statement& row, int& at);
+Result<ExperimentRow> read_experiment(const Statement& row, int& at);
+
+// "out_of_memory,crashed" and back.
+std::string join_reasons(const RetryPolicy& retry);
+
+// At most `max_bytes` of text, not cutting a UTF-8 character in two. from_end keeps the end instead of the start.
+std::string_view clip(std::string_view text, size_t max_bytes, bool from_end = false);
+
+}  // namespace assay

@@ -1,0 +1,101 @@
+#include "db/run_store.h"
+
+#include <fmt/core.h>
+
+#include "db/migrations.h"
+#include "db/run_store_impl.h"
+
+namespace assay {
+
+RunStore::RunStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+RunStore::~RunStore() = default;
+
+Result<std::unique_ptr<RunStore>> RunStore::open(const std::string& path, const Clock& clock) {
+  ASSAY_ASSIGN(auto db, Database::open(path, Database::Synchronous::full));
+  auto impl = std::make_unique<Impl>(std::move(db), clock);
+  ASSAY_TRY(migrate(impl->db, queue_schema(), clock.unix_ms()));
+  ASSAY_TRY(impl->quick_check_at_open());
+  return std::unique_ptr<RunStore>(new RunStore(std::move(impl)));
+}
+
+// PRAGMA quick_check of the whole file reads every page: many seconds with 100,000 ended runs. What a starting daemon
+// relies on is small, so that is what is read: the small tables, and every live run with its latest attempt. A damaged
+// page of the history is found when it is read, or by check().
+Status RunStore::Impl::quick_check_at_open() {
+  for (std::string_view table : {"store", "run_counts", "workers", "devices", "allocations", "settings"}) {
+    ASSAY_TRY(db.quick_check(table));
+  }
+  ASSAY_ASSIGN(auto id, db.prepare("SELECT store_id FROM store"));
+  ASSAY_ASSIGN(bool row, id.bind().step());
+  if (!row) return Error{ErrorCode::data_loss, fmt::format("{} is damaged: table store is empty", db.path())};
+  store_id = id.text(0);
+  for (std::string_view live : {"state IN ('running', 'paused')", "state IN ('queued', 'retry_wait', 'held')"}) {
+    // total_steps is the row's last column but two, so the whole row is read.
+    std::string sql = fmt::format(
+        "SELECT sum(r.total_steps + coalesce(a.id, 0)) FROM runs r LEFT JOIN attempts a ON a.run_id = r.id AND "
+        "a.n = r.attempts WHERE r.{}",
+        live);
+    ASSAY_ASSIGN(int64_t ignored, db.integer(sql));
+    (void)ignored;
+  }
+  ASSAY_ASSIGN(int64_t last_event, last_event_id());
+  (void)last_event;
+  return {};
+}
+
+const std::string& RunStore::store_id() const {
+  return impl_->store_id;
+}
+
+Status RunStore::write_health() const {
+  std::lock_guard lock(impl_->mutex);
+  if (impl_->db.stopped()) return *impl_->db.stopped();
+  return {};
+}
+
+Status RunStore::check() {
+  std::lock_guard lock(impl_->mutex);
+  ASSAY_TRY(impl_->db.quick_check(""));
+  ASSAY_ASSIGN(auto broken, impl_->db.prepare("PRAGMA foreign_key_check"));
+  ASSAY_ASSIGN(bool row, broken.bind().step());
+  if (!row) return {};
+  return Error{ErrorCode::data_loss, fmt::format("{} is damaged: row {} of {} names a row of {} that does not exist",
+                                                 impl_->db.path(), broken.integer(1), broken.text(0), broken.text(2))};
+}
+
+Result<Applied> RunStore::apply(const ChangeList& changes) {
+  std::lock_guard lock(impl_->mutex);
+  ASSAY_ASSIGN(auto transaction, Transaction::begin(impl_->db));
+  ASSAY_ASSIGN(auto applied, impl_->apply_list(changes));
+  ASSAY_TRY(transaction.commit());
+  return applied;
+}
+
+Result<std::vector<Result<Applied>>> RunStore::apply_groups(const std::vector<ChangeList>& groups) {
+  std::lock_guard lock(impl_->mutex);
+  ASSAY_ASSIGN(auto transaction, Transaction::begin(impl_->db));
+  std::vector<Result<Applied>> results;
+  for (const ChangeList& changes : groups) {
+    Result<Applied> applied = Applied{};
+    auto body = [&]() -> Status {
+      applied = impl_->apply_list(changes);
+      return applied.ok() ? Status() : Status(applied.error());
+    };
+    Status inner;
+    ASSAY_TRY(transaction.attempt(body, inner));
+    results.push_back(std::move(applied));
+  }
+  ASSAY_TRY(transaction.commit());
+  return results;
+}
+
+Result<Applied> RunStore::Impl::apply_list(const ChangeList& changes) {
+  Applied applied;
+  for (const Change& change : changes) {
+    ASSAY_TRY(std::visit([&](const auto& one) { return apply_one(one, applied); }, change));
+  }
+  ASSAY_ASSIGN(applied.last_event_id, last_event_id());
+  return applied;
+}
+
+}  // namespace assay

@@ -1,0 +1,169 @@
+// The changes of runs and attempts.
+#include <fmt/core.h>
+
+#include "base/limits.h"
+#include "db/run_store_impl.h"
+
+namespace assay {
+
+namespace {
+
+Error aborted(std::string message) {
+  return Error{ErrorCode::aborted, std::move(message)};
+}
+Error not_found(std::string message) {
+  return Error{ErrorCode::not_found, std::move(message)};
+}
+Error precondition(std::string message) {
+  return Error{ErrorCode::failed_precondition, std::move(message)};
+}
+
+}  // namespace
+
+Status RunStore::Impl::write_event(const EventRow& event) {
+  return db.run(
+      "INSERT INTO events (at, experiment_id, run_id, attempt_id, kind, from_state, to_state, cause) "
+      "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+      now(), event.experiment_id, event.run_id, event.attempt_id, event.kind, event.from_state, event.to_state,
+      clip(event.cause, limits::error_chars));
+}
+
+Status RunStore::Impl::apply_one(const EventNote& change, Applied&) {
+  return write_event(change.event);
+}
+
+Status RunStore::Impl::apply_one(const RunChange& change, Applied&) {
+  ASSAY_ASSIGN(auto found, db.prepare("SELECT experiment_id, state FROM runs WHERE id = ?"));
+  ASSAY_ASSIGN(bool row, found.bind(change.run_id).step());
+  if (!row) return not_found(fmt::format("there is no run {}", change.run_id));
+  int64_t experiment_id = found.integer(0);
+  std::string state = found.text(1);
+  if (state != to_string(change.from)) {
+    return aborted(
+        fmt::format("run {} is {}, not {}: it changed meanwhile", change.run_id, state, to_string(change.from)));
+  }
+  RunState to = change.to.value_or(change.from);
+  std::optional<int64_t> finished_at;
+  if (is_terminal(to)) finished_at = now();
+  std::optional<int64_t> not_before = change.not_before;
+  if (!not_before && to != RunState::retry_wait) not_before = 0;
+  ASSAY_TRY(db.run(
+      "UPDATE runs SET state = ?2, finished_at = CASE WHEN ?3 IS NULL OR finished_at IS NULL THEN ?3 ELSE finished_at "
+      "END, not_before = coalesce(?4, not_before), cancel_requested = coalesce(?5, cancel_requested), "
+      "priority = coalesce(?6, priority), lost_attempts = lost_attempts + ?7 WHERE id = ?1",
+      change.run_id, to_string(to), finished_at, not_before, change.cancel_requested, change.priority,
+      change.count_lost_attempt));
+  EventRow event;
+  event.experiment_id = experiment_id;
+  event.run_id = change.run_id;
+  event.kind = change.kind;
+  event.from_state = to_string(change.from);
+  event.to_state = to_string(to);
+  event.cause = change.cause;
+  return write_event(event);
+}
+
+Status RunStore::Impl::apply_one(const NewAttempt& change, Applied& applied) {
+  ASSAY_ASSIGN(auto run, db.prepare("SELECT experiment_id, state, attempts FROM runs WHERE id = ?"));
+  ASSAY_ASSIGN(bool row, run.bind(change.run_id).step());
+  if (!row) return not_found(fmt::format("there is no run {}", change.run_id));
+  if (run.text(1) != to_string(RunState::running)) {
+    return precondition(fmt::format("run {} is {}: only a running run gets an attempt", change.run_id, run.text(1)));
+  }
+  ASSAY_ASSIGN(int64_t live,
+               db.integer("SELECT id FROM attempts WHERE run_id = ? AND state <> 'ended'", change.run_id));
+  if (live != 0) return aborted(fmt::format("run {} has attempt {} still alive", change.run_id, live));
+  ASSAY_ASSIGN(int64_t worker, db.integer("SELECT count(*) FROM workers WHERE id = ?", change.worker_id));
+  if (worker == 0) return not_found(fmt::format("there is no worker {}", change.worker_id));
+
+  ASSAY_TRY(db.run("UPDATE store SET lease_epoch = lease_epoch + 1"));
+  AttemptRow attempt;
+  attempt.run_id = change.run_id;
+  attempt.n = run.integer(2) + 1;
+  ASSAY_ASSIGN(attempt.lease_epoch, db.integer("SELECT lease_epoch FROM store"));
+  attempt.worker_id = change.worker_id;
+  attempt.created_at = now();
+  ASSAY_TRY(db.run("UPDATE runs SET attempts = ? WHERE id = ?", attempt.n, attempt.run_id));
+  ASSAY_TRY(
+      db.run("INSERT INTO attempts (run_id, n, lease_epoch, worker_id, state, phase, created_at) "
+             "VALUES (?, ?, ?, ?, 'leased', 'load', ?)",
+             attempt.run_id, attempt.n, attempt.lease_epoch, attempt.worker_id, attempt.created_at));
+  attempt.id = db.last_insert_id();
+  ASSAY_TRY(allocate(attempt, change.device_ids));
+
+  EventRow event;
+  event.experiment_id = run.integer(0);
+  event.run_id = attempt.run_id;
+  event.attempt_id = attempt.id;
+  event.kind = change.kind;
+  event.to_state = to_string(AttemptState::leased);
+  event.cause = change.cause;
+  applied.attempts.push_back(std::move(attempt));
+  return write_event(event);
+}
+
+// All or none: the caller's transaction is undone when one device cannot be had.
+Status RunStore::Impl::allocate(const AttemptRow& attempt, const std::vector<std::string>& device_ids) {
+  for (const std::string& id : device_ids) {
+    ASSAY_ASSIGN(auto device, db.prepare("SELECT d.worker_id, d.drained, l.attempt_id FROM devices d "
+                                         "LEFT JOIN allocations l ON l.device_id = d.id WHERE d.id = ?"));
+    ASSAY_ASSIGN(bool row, device.bind(id).step());
+    if (!row) return aborted(fmt::format("there is no device {}", id));
+    if (device.text(0) != attempt.worker_id) {
+      return aborted(fmt::format("device {} belongs to worker {}, not {}", id, device.text(0), attempt.worker_id));
+    }
+    if (device.integer(1) != 0) return aborted(fmt::format("device {} is drained", id));
+    if (!device.is_null(2)) return aborted(fmt::format("device {} is held by attempt {}", id, device.integer(2)));
+    ASSAY_TRY(db.run("INSERT INTO allocations (device_id, attempt_id) VALUES (?, ?)", id, attempt.id));
+  }
+  return {};
+}
+
+Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
+  ASSAY_ASSIGN(auto found, db.prepare("SELECT a.lease_epoch, a.state, a.run_id, r.experiment_id FROM attempts a "
+                                      "JOIN runs r ON r.id = a.run_id WHERE a.id = ?"));
+  ASSAY_ASSIGN(bool row, found.bind(change.attempt_id).step());
+  if (!row) return not_found(fmt::format("there is no attempt {}", change.attempt_id));
+  if (found.integer(0) != change.lease_epoch) {
+    return aborted(fmt::format("attempt {} has lease epoch {}, not {}: the lease is not this worker's",
+                               change.attempt_id, found.integer(0), change.lease_epoch));
+  }
+  std::string state = found.text(1);
+  if (state != to_string(change.from)) {
+    return aborted(fmt::format("attempt {} is {}, not {}: it changed meanwhile", change.attempt_id, state,
+                               to_string(change.from)));
+  }
+  AttemptState to = change.to.value_or(change.from);
+  if ((to == AttemptState::ended) != change.outcome.has_value()) {
+    return Error{
+        ErrorCode::invalid_argument,
+        fmt::format("attempt {}: an outcome comes with the end of an attempt, and only then", change.attempt_id)};
+  }
+  AttemptOutcome outcome = change.outcome.value_or(AttemptOutcome{});
+  std::optional<int64_t> finished_at;
+  if (to == AttemptState::ended) finished_at = now();
+  std::optional<std::string_view> phase;
+  if (change.phase) phase = to_string(*change.phase);
+  ASSAY_TRY(db.run(
+      "UPDATE attempts SET state = ?2, phase = coalesce(?3, phase), started_at = coalesce(?4, started_at), "
+      "log_path = coalesce(?5, log_path), resumed_from_step = coalesce(?6, resumed_from_step), finished_at = ?7, "
+      "result = ?8, reason = ?9, step = ?10, exit_code = ?11, signal = ?12, peak_mem_mib = ?13, operation = ?14, "
+      "tensor = ?15, error = ?16, log_tail = ?17 WHERE id = ?1",
+      change.attempt_id, to_string(to), phase, change.started_at, change.log_path, change.resumed_from_step,
+      finished_at, to_string(outcome.result), to_string(outcome.reason), outcome.step, outcome.exit_code,
+      outcome.signal, outcome.peak_mem_mib, clip(outcome.operation, limits::error_chars),
+      clip(outcome.tensor, limits::error_chars), clip(outcome.error, limits::error_chars),
+      clip(outcome.log_tail, limits::log_tail_bytes, true)));
+  if (!change.to) return {};
+  EventRow event;
+  event.experiment_id = found.integer(3);
+  event.run_id = found.integer(2);
+  event.attempt_id = change.attempt_id;
+  event.kind = change.kind;
+  event.from_state = state;
+  event.to_state = to_string(to);
+  event.cause = change.cause;
+  return write_event(event);
+}
+
+}  // namespace assay

@@ -1,0 +1,60 @@
+// What the parts of RunStore share. The public methods take the lock and call these; these never take it.
+#pragma once
+
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "db/run_rows.h"
+#include "db/run_store.h"
+#include "db/sqlite.h"
+
+namespace assay {
+
+inline constexpr std::string_view queue_held_key = "queue_held";
+
+struct RunStore::Impl {
+  Impl(Database opened, const Clock& time) : db(std::move(opened)), clock(time) {}
+
+  // One transaction's time, so that everything written together says the same.
+  int64_t now() const { return clock.unix_ms(); }
+
+  Status quick_check_at_open();
+
+  // --- writes: inside the caller's transaction ---
+  Result<Applied> apply_list(const ChangeList& changes);
+  Status write_event(const EventRow& event);  // event.id and event.at are not read
+  Status apply_one(const RunChange& change, Applied& applied);
+  Status apply_one(const NewAttempt& change, Applied& applied);
+  Status apply_one(const AttemptChange& change, Applied& applied);
+  Status apply_one(const WorkerHello& change, Applied& applied);
+  Status apply_one(const WorkerChange& change, Applied& applied);
+  Status apply_one(const DeviceChange& change, Applied& applied);
+  Status apply_one(const SettingChange& change, Applied& applied);
+  Status apply_one(const EventNote& change, Applied& applied);
+  Status apply_one(const RequestResult& change, Applied& applied);
+  Status allocate(const AttemptRow& attempt, const std::vector<std::string>& device_ids);
+  Result<EnqueueResult> insert_spec(const ExperimentSpec& spec, const std::string& tag, const std::string& cause);
+  Result<int64_t> upsert_experiment(const ExperimentSpec& spec, const std::string& tag);
+
+  // --- reads ---
+  Result<std::string> setting(std::string_view key);
+  Result<bool> held();
+  Result<std::optional<std::string>> find_request(const std::string& request_id, const std::string& method);
+  Result<int64_t> last_event_id() { return db.integer("SELECT coalesce(max(id), 0) FROM events"); }
+  // The run that a name stands for; `tag` narrows a plain name when it is not empty.
+  Result<int64_t> resolve_run(const std::string& name, const std::string& tag);
+  Result<ListedRun> listed_run(int64_t run_id, bool complete);
+  Result<std::vector<ListedRun>> list_named(const RunFilter& filter);
+  Result<std::vector<ListedRun>> list_all(const RunFilter& filter);
+  Result<std::vector<AttemptContext>> attempt_contexts(std::string_view condition, int64_t attempt_id);
+
+  mutable std::mutex mutex;
+  Database db;
+  const Clock& clock;
+  std::string store_id;
+};
+
+}  // namespace assay
