@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <stdexcept>
 
 #include "base/unique_handle.h"
 
@@ -100,8 +101,9 @@ Status make_folders(const std::string& path, unsigned mode) {
     return Error{ErrorCode::failed_precondition, fmt::format("{} exists and is not a folder", path)};
   }
   if (const std::string parent = folder_of(path); parent != path) ASSAY_TRY(make_folders(parent, mode));
-  if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) return errno_error("create folder", path);
-  return {};
+  if (::mkdir(path.c_str(), mode) == 0) return {};
+  const bool made_by_another = errno == EEXIST && ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+  return made_by_another ? Status() : errno_error("create folder", path);
 }
 
 std::string sha256_hex(std::string_view bytes) {

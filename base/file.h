@@ -13,7 +13,7 @@ namespace assay {
 Result<std::string> read_file(const std::string& path, size_t max_bytes = 0);
 
 // Write `path` so that after a crash it holds either its old or its new content: temporary file beside it, fsync,
-// rename, fsync of the folder. mode as in open(2).
+// rename, fsync of the folder. mode as in open(2). A path has one writer at a time: the temporary file is `path`.tmp.
 Status write_file_atomically(const std::string& path, std::string_view content, unsigned mode = 0644);
 
 Status sync_folder(const std::string& path);

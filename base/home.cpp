@@ -14,8 +14,13 @@ std::string variable(const char* name) {
   return value ? value : "";
 }
 
-std::string absolute(const std::string& path) {
-  std::filesystem::path p = std::filesystem::absolute(path).lexically_normal();
+Result<std::string> absolute(const std::string& path) {
+  std::error_code ec;
+  std::filesystem::path p = std::filesystem::absolute(path, ec).lexically_normal();
+  if (ec)
+    return Error{
+        ErrorCode::failed_precondition,
+        fmt::format("cannot find the folder that {} is relative to: {}; give an absolute path", path, ec.message())};
   if (!p.has_filename() && p.has_relative_path()) p = p.parent_path();  // "a/b/" and "a/b" are one folder
   return p.string();
 }

@@ -10,7 +10,8 @@ namespace assay::log {
 
 enum class Level { debug, info, warn, error };
 
-// Before this call, and with an empty path, lines go to stderr; otherwise to `path` (appended).
+// Before this call, and with an empty path, lines go to stderr; otherwise to `path` (appended). Throws a std::exception
+// that names the path if it cannot be opened.
 void start(std::string_view program, const std::string& path = {});
 void write(Level level, std::string_view text);
 

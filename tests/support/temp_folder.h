@@ -1,8 +1,7 @@
-// A folder of its own for one test, removed with it.
+// A folder of its own for one test, removed with everything in it at the end.
 #pragma once
 
-#include <stdlib.h>
-
+#include <cstdlib>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
@@ -11,18 +10,18 @@ namespace assay {
 
 class TempFolder {
  public:
-  TempFolder() {
-    std::string path = std::filesystem::temp_directory_path().string() + "/assay-XXXXXX";
-    if (!::mkdtemp(path.data())) throw std::runtime_error("cannot make a temporary folder");
-    path_ = path;
+  TempFolder() : path_(std::filesystem::temp_directory_path() / "assay_test_XXXXXX") {
+    if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("cannot create " + path_);
   }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
   ~TempFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
+  TempFolder(const TempFolder&) = delete;
+  TempFolder& operator=(const TempFolder&) = delete;
+
   const std::string& path() const { return path_; }
+  std::string file(const std::string& name) const { return path_ + "/" + name; }
 
  private:
   std::string path_;
