@@ -1,0 +1,34 @@
+// x += attention(norm(resid_lambda * x + x0_lambda * x0)) of one layer, forward and backward.
+#pragma once
+
+#include "engine/model/linear.h"
+
+namespace assay {
+
+class AttentionBlock {
+ public:
+  AttentionBlock(const Context&, int64_t layer);
+  // x [N, d] in and out; x0 [N, d], empty without residual lambdas.
+  void forward(const Tensor& x, const Tensor& x0);
+  // dx [N, d]: gradient of the block's output on entry, of its input on return; dx0 is added to, and
+  // like x0 empty without residual lambdas.
+  void backward(const Tensor& dx, const Tensor& x0, const Tensor& dx0);
+
+ private:
+  void project_back(const Tensor& dx);
+  void rope_back();
+  Tensor lambda(const char* name) const;
+  Tensor lambda_grad(const char* name) const;
+
+  const Context& c_;
+  int64_t layer_;
+  int64_t window_;
+  const Weight &wqkv_, &wo_;
+  const Weight *ve_, *gate_;  // null on layers without value embedding
+  Tensor n_, rstd_, qkv_, qk_rstd_, attention_, lse_;
+  Tensor dout_, dqkv_, dn_;
+  Quantized n8_, attention8_, dattention8_, dqkv8_;
+  WgradScratch wo_scratch_, wqkv_scratch_;
+};
+
+}  // namespace assay

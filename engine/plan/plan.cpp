@@ -1,0 +1,81 @@
+#include "engine/plan/plan.h"
+
+#include <fmt/core.h>
+
+#include "engine/plan/parameters.h"
+#include "engine/plan/program.h"
+
+namespace assay {
+namespace {
+
+constexpr double mib = 1024.0 * 1024.0;
+// What a process holds besides the arena. CPU: program, OpenBLAS's buffers and the optimizer's workspace, measured as
+// peak resident set minus arena on the demo model. CUDA: context, cuBLAS and cuDNN workspaces.
+constexpr double cpu_overhead_mib = 96;
+constexpr double cuda_overhead_mib = 640;
+
+Error refuse(std::string message) {
+  return Error{ErrorCode::invalid_argument, std::move(message)};
+}
+
+Status check_config(const RunConfig& config) {
+  const std::vector<ConfigProblem> problems = validate(config);
+  if (problems.empty()) return {};
+  std::string text = "the config is not valid:";
+  for (const ConfigProblem& p : problems) text += fmt::format(" {}: {};", p.path, p.message);
+  text.pop_back();
+  return refuse(text);
+}
+
+// Row numbers are 32-bit on the device.
+Status check_rows(const ModelShape& s) {
+  constexpr int64_t most = INT32_MAX;
+  if (s.routed_rows > most || s.tokens * s.top_k > most)
+    return refuse(
+        fmt::format("a micro-batch of {} tokens with {} experts each needs {} routed rows, more than {}; "
+                    "lower train.device_batch",
+                    s.tokens, s.top_k, s.routed_rows, most));
+  return {};
+}
+
+// 16-byte rows for vector loads and TMA; cuDNN's attention takes these head sizes.
+Status check_cuda(const RunConfig& config, const ModelShape& s) {
+  if (config.precision == Precision::fp32)
+    return refuse(
+        "precision = \"fp32\" is the parity reference of the CPU backend; the cuda backend runs bf16 and fp8");
+  const int64_t multiple = s.dense_fp8 ? 16 : 8;
+  for (const auto& [name, size] : {std::pair{"model width", s.d}, {"expert width", s.h}, {"model.vocab_size", s.vocab}})
+    if (size % multiple != 0)
+      return refuse(fmt::format("{} is {}; the cuda backend needs a multiple of {} for precision \"{}\"", name, size,
+                                multiple, to_string(config.precision)));
+  if (s.head_dim != 64 && s.head_dim != 128)
+    return refuse(fmt::format("model.head_dim is {}; the cuda backend has attention for 64 and 128", s.head_dim));
+  return {};
+}
+
+Status check_cpu(const RunConfig& config) {
+  if (config.devices > 1)
+    return refuse(fmt::format("devices = {}: the cpu backend runs on one device; set devices = 1", config.devices));
+  return {};
+}
+
+}  // namespace
+
+Result<RunPlan> build_plan(const RunConfig& config, Backend backend, const PlanOptions& options) {
+  ASSAY_TRY(check_config(config));
+  RunPlan plan;
+  plan.shape = model_shape(config, options);
+  ASSAY_TRY(check_rows(plan.shape));
+  ASSAY_TRY(backend == Backend::cuda ? check_cuda(config, plan.shape) : check_cpu(config));
+  plan.parameters = count_parameters(config);
+  plan.active_matmul_parameters = count_active_matmul_parameters(config);
+  plan.flops_per_token = flops_per_token(config);
+  plan.static_capacity = plan.shape.capacity;
+  plan.buffers = describe_step(config, plan.shape);
+  plan.arena_bytes = lay_out(plan.buffers);
+  const double overhead = backend == Backend::cuda ? cuda_overhead_mib : cpu_overhead_mib;
+  plan.peak_mem_mib = static_cast<double>(plan.arena_bytes) / mib + overhead;
+  return plan;
+}
+
+}  // namespace assay
