@@ -8,8 +8,8 @@
 
 #include "base/file.h"
 #include "engine/ops/error.h"
-#include "support/manual_clock.h"
-#include "support/temp_folder.h"
+#include "tests/support/manual_clock.h"
+#include "tests/support/temp_folder.h"
 #include "worker/attempt/journal.h"
 #include "worker/trainer/exit_code.h"
 
