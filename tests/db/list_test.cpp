@@ -1,0 +1,138 @@
+#include "store_fixture.h"
+
+namespace assay {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+class ListTest : public StoreTest {
+ protected:
+  ListTest() { add_worker(8); }
+};
+
+TEST_F(ListTest, QueueOrderIsRunningThenWaitingThenEndedLatestFirst) {
+  auto runs = enqueue(7);
+  finish(runs[0], start(runs[0]));
+  clock_.advance_ms(1000);
+  finish(runs[1], start(runs[1]), RunState::failed);
+  start(runs[4], {"d1"});
+  start(runs[3], {"d2"});
+  RunChange raise{.run_id = runs[6], .from = RunState::queued, .priority = 3, .kind = "run_priority"};
+  apply_ok({raise, move(runs[2], RunState::queued, RunState::held)});
+  EXPECT_THAT(names({}), ElementsAre("run3", "run4", "run6", "run2", "run5", "run1", "run0"));
+  EXPECT_THAT(names({.limit = 3}), ElementsAre("run3", "run4", "run6"));
+  EXPECT_THAT(names({.limit = 6}), ElementsAre("run3", "run4", "run6", "run2", "run5", "run1"));
+  EXPECT_THAT(names({.names = {"run0", "run5", "run4", "run0"}}), ElementsAre("run4", "run5", "run0"));
+  EXPECT_THAT(names({.names = {"run0", "run5", "run4"}, .limit = 1}), ElementsAre("run4"));
+}
+
+TEST_F(ListTest, FiltersCombine) {
+  auto runs = enqueue(3, "t1");
+  enqueue(2, "t2");
+  finish(runs[0], start(runs[0]), RunState::failed);
+  finish(runs[1], start(runs[1]));
+  int64_t experiment = get("t1/run0").run.experiment_id;
+  EXPECT_THAT(names({.tag = "t1"}), ElementsAre("run2", "run1", "run0"));
+  EXPECT_THAT(names({.tag = "t1", .states = {RunState::failed}}), ElementsAre("run0"));
+  EXPECT_THAT(names({.states = {RunState::failed, RunState::queued}}), ElementsAre("run2", "run0", "run1", "run0"));
+  EXPECT_THAT(names({.experiment_id = experiment, .states = {RunState::queued}}), ElementsAre("run2"));
+  EXPECT_THAT(names({.cell_key = "cell0"}), ElementsAre("run0", "run0"));
+  EXPECT_THAT(names({.experiment_id = experiment, .cell_key = "cell1"}), ElementsAre("run1"));
+  EXPECT_THAT(names({.names = {"run0"}, .tag = "t1"}), ElementsAre("run0"));
+  EXPECT_THAT(names({.names = {"run0"}, .tag = "t1", .states = {RunState::queued}}), IsEmpty());
+  EXPECT_THAT(names({.tag = "none"}), IsEmpty());
+}
+
+TEST_F(ListTest, RowsCarryTheLatestAttempt) {
+  auto runs = enqueue(2);
+  finish(runs[0], start(runs[0]), RunState::failed);
+  AttemptRow second = start(runs[0], {"d0"}, RunState::failed);
+  auto listed = store_->list_runs({});
+  ASSERT_EQ(listed->size(), 2u);
+  ASSERT_TRUE(listed->at(0).latest.has_value());
+  EXPECT_EQ(listed->at(0).latest->id, second.id);
+  EXPECT_EQ(listed->at(0).latest->n, 2);
+  EXPECT_EQ(listed->at(0).tag, "t1");
+  EXPECT_EQ(listed->at(0).experiment, "ablation");
+  EXPECT_EQ(listed->at(0).run.config_toml, "") << "lists do not read configs";
+  EXPECT_FALSE(listed->at(1).latest.has_value());
+}
+
+TEST_F(ListTest, CountsFollowEveryTransition) {
+  auto runs = enqueue(4, "t1");
+  enqueue(2, "t2");
+  AttemptRow attempt = start(runs[0]);
+  finish(runs[1], start(runs[1], {"d1"}), RunState::failed);
+  auto all = store_->count_runs({});
+  ASSERT_TRUE(all.ok());
+  EXPECT_EQ(all->total(), 6);
+  EXPECT_EQ((*all)[RunState::running], 1);
+  EXPECT_EQ((*all)[RunState::failed], 1);
+  EXPECT_EQ((*all)[RunState::queued], 4);
+  EXPECT_EQ((*store_->count_runs({.tag = "t1"}))[RunState::queued], 2);
+  EXPECT_EQ(store_->count_runs({.states = {RunState::failed}, .limit = 0})->total(), 1);
+  EXPECT_EQ(store_->count_runs({.names = {"t1/run0", "t1/run1"}, .limit = 1})->total(), 2)
+      << "the limit does not count";
+  EXPECT_EQ(store_->count_runs({.cell_key = "cell0"})->total(), 2);
+  finish(runs[0], attempt);
+  EXPECT_EQ((*store_->count_runs({}))[RunState::completed], 1);
+  EXPECT_EQ((*store_->count_runs({}))[RunState::running], 0);
+}
+
+TEST_F(ListTest, APlainNameMeansTheNewestExperimentThatHasIt) {
+  auto old = enqueue(2, "t1");
+  auto recent = enqueue(1, "t2");
+  EXPECT_EQ(get("run0").run.id, recent[0]);
+  EXPECT_EQ(get("run1").run.id, old[1]);
+  EXPECT_EQ(get("t1/run0").run.id, old[0]);
+  EXPECT_EQ(get("ablation/t2/run0").run.id, recent[0]);
+}
+
+TEST_F(ListTest, AnAmbiguousNameListsItsCandidates) {
+  enqueue(1, "t1", 0, "first");
+  auto second = enqueue(1, "t1", 0, "second");
+  auto run = store_->get_run("t1/run0");
+  ASSERT_FALSE(run.ok());
+  EXPECT_EQ(run.error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(run.error().message, "\"t1/run0\" means several runs: second/t1/run0, first/t1/run0; give the full name");
+  EXPECT_EQ(get("second/t1/run0").run.id, second[0]);
+  auto named = store_->list_runs({.names = {"run0"}, .tag = "t1"});
+  ASSERT_FALSE(named.ok());
+  EXPECT_THAT(named.error().message, HasSubstr("several runs"));
+  auto experiment = store_->find_experiment("t1");
+  ASSERT_FALSE(experiment.ok());
+  EXPECT_EQ(experiment.error().message,
+            "tag \"t1\" means several experiments: second/t1, first/t1; give the full name");
+  EXPECT_EQ(store_->find_experiment("first/t1")->name, "first");
+}
+
+TEST_F(ListTest, UnknownNamesSayWhatToDo) {
+  EXPECT_EQ(store_->find_experiment("").error().message, "there is no experiment yet; `assay enqueue SPEC` makes one");
+  enqueue(1);
+  EXPECT_EQ(store_->get_run("nope").error().message, "no run is named \"nope\"; `assay ls` shows the names");
+  EXPECT_EQ(store_->get_run("t9/run0").error().code, ErrorCode::not_found);
+  EXPECT_EQ(store_->list_runs({.names = {"run0"}, .tag = "t9"}).error().message,
+            "no run is named \"run0\" under tag \"t9\"; `assay ls` shows the names");
+  EXPECT_EQ(store_->list_runs({.names = {"t1/run0"}, .tag = "t9"}).error().code, ErrorCode::not_found);
+  EXPECT_THAT(store_->get_run("a/b/c/d").error().message, HasSubstr("too many parts"));
+  EXPECT_EQ(store_->get_run_by_id(99).error().message, "there is no run 99");
+  EXPECT_THAT(store_->find_experiment("t9").error().message, HasSubstr("no experiment has the tag \"t9\""));
+  EXPECT_EQ(store_->get_experiment(99).error().message, "there is no experiment 99");
+}
+
+TEST_F(ListTest, ExperimentsAreListedNewestFirst) {
+  enqueue(1, "t1");
+  enqueue(1, "t2");
+  auto all = store_->list_experiments(0);
+  ASSERT_EQ(all->size(), 2u);
+  EXPECT_EQ(all->at(0).tag, "t2");
+  EXPECT_EQ(all->at(0).spec_text, "");
+  EXPECT_EQ(store_->list_experiments(1)->size(), 1u);
+  EXPECT_EQ(store_->find_experiment("")->tag, "t2");
+  EXPECT_EQ(store_->get_experiment(all->at(1).id)->tag, "t1");
+}
+
+}  // namespace
+}  // namespace assay
