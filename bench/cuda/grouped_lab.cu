@@ -29,14 +29,16 @@ static PFN_cuTensorMapEncodeTiled_v12000 encode() {
   return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(f);
 }
 
-static CUtensorMap make_map(void* p, int size, uint64_t rows, uint64_t columns, uint32_t box_rows) {
+static CUtensorMap make_map(void* p, int size, uint64_t rows, uint64_t columns, uint32_t box_rows,
+                            uint32_t row_bytes = 128) {
   CUtensorMap map;
   cuuint64_t dims[2] = {columns, rows}, strides[1] = {columns * size};
-  cuuint32_t box[2] = {static_cast<cuuint32_t>(128 / size), box_rows}, one[2] = {1, 1};
+  cuuint32_t box[2] = {row_bytes / size, box_rows}, one[2] = {1, 1};
   static auto f = encode();
-  const auto r = f(&map, size == 2 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, p, dims,
-                   strides, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const auto r =
+      f(&map, size == 2 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, p, dims, strides, box,
+        one, CU_TENSOR_MAP_INTERLEAVE_NONE, row_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (r != CUDA_SUCCESS) std::fprintf(stderr, "encode failed %d\n", r), std::exit(1);
   return map;
 }
@@ -55,16 +57,39 @@ __device__ float load(const __nv_fp8_e5m2* p, size_t i) {
 }
 
 // Reference: one thread per output, FP32.
-template <class A, class B, class O>
-__global__ void reference(const A* a, const B* b, O* out, const int* start, const int* rows, int n, int k,
-                          float scale_a, const float* scale_b, float out_scale, bool relu2) {
+template <class A, class B, class O, class H>
+__global__ void reference(const A* a, const B* b, O* out, const H* hidden, float* row_sum, const int* start,
+                          const int* rows, int n, int k, float scale_a, const float* scale_b, float out_scale,
+                          float hidden_scale, Epilogue epilogue) {
   const int g = blockIdx.z, c = blockIdx.x * blockDim.x + threadIdx.x, r = blockIdx.y;
   if (r >= rows[g] || c >= n) return;
   float s = 0;
   for (int i = 0; i < k; ++i) s += load(a, size_t(start[g] + r) * k + i) * load(b, (size_t(g) * n + c) * k + i);
   if (scale_b) s *= scale_a * scale_b[g];
-  if (relu2) s = s > 0 ? s * s : 0;
-  out[size_t(start[g] + r) * n + c] = O(s / out_scale);
+  const size_t at = size_t(start[g] + r) * n + c;
+  if (epilogue == Epilogue::relu2) s = s > 0 ? s * s : 0;
+  if (epilogue == Epilogue::relu2_grad) {
+    const float h = load(hidden, at) * hidden_scale;
+    atomicAdd(row_sum + start[g] + r, s * h);
+    s *= 2 * sqrtf(h);
+  }
+  out[at] = O(s / out_scale);
+}
+__global__ void add_partials(const float* partial, float* out, int rows, int parts) {
+  const int r = blockIdx.x * blockDim.x + threadIdx.x;
+  if (r >= rows) return;
+  float s = 0;
+  for (int i = 0; i < parts; ++i) s += partial[size_t(r) * parts + i];
+  out[r] = s;
+}
+__global__ void count_differences(const uint8_t* x, const uint8_t* transposed, const int* start, const int* counts,
+                                  int total_rows, int n, unsigned long long* differences) {
+  const int g = blockIdx.y;
+  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < size_t(counts[g]) * n;
+       i += size_t(gridDim.x) * blockDim.x) {
+    const size_t r = start[g] + i / n, c = i % n;
+    if (x[r * n + c] != transposed[c * total_rows + r]) atomicAdd(differences, 1ull);
+  }
 }
 template <class T>
 __global__ void fill(T* p, size_t count, uint32_t seed, float amplitude) {
@@ -76,6 +101,14 @@ __global__ void fill(T* p, size_t count, uint32_t seed, float amplitude) {
     x *= 0x846ca68bu;
     x ^= x >> 16;
     p[i] = T((float(x) / 4294967296.0f * 2 - 1) * amplitude);
+  }
+}
+// relu(z)^2: about half zeros, the rest positive.
+template <class T>
+__global__ void make_hidden(T* p, size_t count) {
+  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count; i += size_t(gridDim.x) * blockDim.x) {
+    const float z = load(p, i);
+    p[i] = T(z > 0 ? z * z : 0.0f);
   }
 }
 template <class O>
@@ -104,6 +137,20 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   int *d_start, *d_rows;
   float* f;
   double* sums;
+  using H = std::conditional_t<sizeof(O) == 1, __nv_fp8_e4m3, __nv_bfloat16>;
+  constexpr bool grad = C::epilogue == Epilogue::relu2_grad;
+  H* hidden;
+  float *partial, *row_sum, *row_expected;
+  uint8_t* transposed;
+  unsigned long long* differences;
+  CHECK(cudaMalloc(&hidden, size_t(rows) * n * sizeof(H)));
+  CHECK(cudaMalloc(&partial, size_t(rows) * (n / C::bn) * 4));
+  CHECK(cudaMalloc(&row_sum, size_t(rows) * 4));
+  CHECK(cudaMalloc(&row_expected, size_t(rows) * 4));
+  CHECK(cudaMalloc(&transposed, size_t(rows) * n));
+  CHECK(cudaMalloc(&differences, 8));
+  CHECK(cudaMemset(row_expected, 0, size_t(rows) * 4));
+  CHECK(cudaMemset(differences, 0, 8));
   CHECK(cudaMalloc(&a, size_t(rows) * k * sizeof(A)));
   CHECK(cudaMalloc(&b, size_t(groups) * n * k * sizeof(B)));
   CHECK(cudaMalloc(&out, size_t(rows) * n * sizeof(O)));
@@ -121,30 +168,47 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   CHECK(cudaMemcpy(f, scales.data(), scales.size() * 4, cudaMemcpyHostToDevice));
   fill<<<1024, 256>>>(a, size_t(rows) * k, 1u, 2.0f);
   fill<<<1024, 256>>>(b, size_t(groups) * n * k, 7u, fp8 ? 2.0f : 0.05f);
+  fill<<<1024, 256>>>(hidden, size_t(rows) * n, 11u, 3.0f);
+  make_hidden<<<1024, 256>>>(hidden, size_t(rows) * n);
   CHECK(cudaMemset(out, 0x7f, size_t(rows) * n * sizeof(O)));
   CHECK(cudaMemset(sums, 0, 16));
+  const CUtensorMap mh = make_map(hidden, sizeof(H), rows, n, 64), mt = make_map(transposed, 1, n, rows, C::bn, 64);
   const CUtensorMap ma = make_map(a, sizeof(A), rows, k, tile_m),
                     mb = make_map(b, sizeof(B), size_t(groups) * n, k, C::bn),
                     mo = make_map(out, sizeof(O), rows, n, 64);
-  GroupedParams p{d_start, d_rows, groups, n, int(k * sizeof(A) / 128), f, f + 3, f + 1, f + 2};
+  GroupedParams p{d_start, d_rows, groups, n, int(k * sizeof(A) / 128), f, f + 3, f + 1, f + 2, f + 3, partial};
   CHECK(cudaFuncSetAttribute(grouped_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
   int sms = 0;
   CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
   auto launch = [&] {
-    grouped_kernel<C><<<sms, 384, C::smem>>>(ma, mb, mo, p);
+    grouped_kernel<C><<<sms, 384, C::smem>>>(ma, mb, mo, mt, mh, p);
     CHECK(cudaGetLastError());
   };
   launch();
   CHECK(cudaDeviceSynchronize());
   const int most = std::max(1, *std::max_element(counts.begin(), counts.end()));
-  const bool relu2 = C::epilogue == Epilogue::relu2;
-  reference<<<dim3((n + 255) / 256, most, groups), 256>>>(a, b, expected, d_start, d_rows, n, k, scales[0],
-                                                          fp8 ? f + 3 : nullptr, scales[1], relu2);
+  reference<<<dim3((n + 255) / 256, most, groups), 256>>>(a, b, expected, hidden, row_expected, d_start, d_rows, n, k,
+                                                          scales[0], fp8 ? f + 3 : nullptr, scales[1],
+                                                          sizeof(H) == 1 ? scales[3] : 1.0f, C::epilogue);
   CHECK(cudaGetLastError());
   compare<<<dim3(64, groups), 256>>>(out, expected, d_start, d_rows, n, sums);
   double s[2];
   CHECK(cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
   std::printf("%-28s n=%d k=%d rows=%d error=%.3e", name, n, k, rows, s[1] ? std::sqrt(s[0] / s[1]) : 0.0);
+  if (grad) {
+    add_partials<<<(rows + 255) / 256, 256>>>(partial, row_sum, rows, n / C::bn);
+    CHECK(cudaMemset(sums, 0, 16));
+    compare<<<dim3(64, groups), 256>>>(row_sum, row_expected, d_start, d_rows, 1, sums);
+    CHECK(cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
+    std::printf(" row_sum error=%.3e", s[1] ? std::sqrt(s[0] / s[1]) : 0.0);
+  }
+  if (C::transposed) {
+    count_differences<<<dim3(64, groups), 256>>>(reinterpret_cast<uint8_t*>(out), transposed, d_start, d_rows, rows, n,
+                                                 differences);
+    unsigned long long count;
+    CHECK(cudaMemcpy(&count, differences, 8, cudaMemcpyDeviceToHost));
+    std::printf(" transposed differences=%llu", count);
+  }
   if (timed) {
     cudaEvent_t e0, e1;
     CHECK(cudaEventCreate(&e0));
@@ -168,7 +232,8 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   std::printf("\n");
   std::fflush(stdout);
   for (void* q :
-       {(void*)a, (void*)b, (void*)out, (void*)expected, (void*)d_start, (void*)d_rows, (void*)f, (void*)sums})
+       {(void*)a, (void*)b, (void*)out, (void*)expected, (void*)d_start, (void*)d_rows, (void*)f, (void*)sums,
+        (void*)hidden, (void*)partial, (void*)row_sum, (void*)row_expected, (void*)transposed, (void*)differences})
     CHECK(cudaFree(q));
 }
 
@@ -282,8 +347,8 @@ void wgrad_lab(const char* name, const std::vector<int>& counts, int m, int n, i
 using bf = __nv_bfloat16;
 using e4 = __nv_fp8_e4m3;
 using e5 = __nv_fp8_e5m2;
-template <GemmType t, OutType o, Epilogue e, int bn = 256, int st = 4>
-using G = GroupedConfig<t, o, e, bn, st>;
+template <GemmType t, OutType o, Epilogue e, bool tr = false>
+using G = GroupedConfig<t, o, e, tr>;
 
 int main() {
   const std::vector<int> odd = {0, 1, 127, 128, 129, 300, 0, 1000}, one = {0, 2000, 0, 0}, even(8, 16384);
@@ -291,37 +356,25 @@ int main() {
   constexpr auto B = GemmType::bf16;
   constexpr auto F = GemmType::e4m3_e4m3;
   constexpr auto D = GemmType::e5m2_e4m3;
-  for (const auto& c : {odd, one}) {
-    lab<G<B, OutType::bf16, Epilogue::none>, bf, bf, bf>("bf16", c, 768, 1024, false);
-    lab<G<B, OutType::bf16, Epilogue::relu2>, bf, bf, bf>("bf16 relu2", c, 1024, 768, false);
-    lab<G<F, OutType::e4m3, Epilogue::relu2>, e4, e4, e4>("fp8 relu2->e4m3", c, 1024, 768, false);
-    lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("fp8->bf16", c, 768, 1024, false);
-    lab<G<D, OutType::bf16, Epilogue::none>, e5, e4, bf>("e5m2->bf16", c, 768, 1024, false);
-  }
-  for (const auto& c : {even, skew}) {
-    lab<G<B, OutType::bf16, Epilogue::none>, bf, bf, bf>("bf16", c, 768, 1024, true);
-    lab<G<B, OutType::bf16, Epilogue::none>, bf, bf, bf>("bf16", c, 768, 1024, true);
-    lab<G<B, OutType::bf16, Epilogue::relu2>, bf, bf, bf>("bf16 relu2", c, 1024, 768, true);
-    lab<G<F, OutType::e4m3, Epilogue::relu2>, e4, e4, e4>("fp8 relu2->e4m3", c, 1024, 768, true);
-    lab<G<F, OutType::e4m3, Epilogue::relu2>, e4, e4, e4>("fp8 relu2->e4m3", c, 1024, 768, true);
-    lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("fp8->bf16", c, 768, 1024, true);
-    lab<G<D, OutType::bf16, Epilogue::none>, e5, e4, bf>("e5m2->bf16", c, 768, 1024, true);
-  }
   using WB = WgradConfig<B, 256, 4>;
   using WF = WgradConfig<F, 256, 4>;
   using WD = WgradConfig<D, 256, 4>;
-  for (const auto& c : {odd, one}) {
-    wgrad_lab<WB, bf, bf>("wgrad bf16", c, 1024, 768, 3, false);
-    wgrad_lab<WB, bf, bf>("wgrad bf16", c, 768, 1024, 4, false);
-    wgrad_lab<WF, e4, e4>("wgrad e4m3", c, 1024, 768, 3, false);
-    wgrad_lab<WD, e5, e4>("wgrad e5m2", c, 768, 1024, 1, false);
+  for (const auto& c : {odd, one, even, skew}) {
+    const bool timed = c.size() == 8 && c != odd;
+    lab<G<B, OutType::bf16, Epilogue::none>, bf, bf, bf>("bf16", c, 768, 1024, timed);
+    lab<G<B, OutType::bf16, Epilogue::relu2>, bf, bf, bf>("bf16 relu2", c, 1024, 768, timed);
+    lab<G<B, OutType::bf16, Epilogue::relu2_grad>, bf, bf, bf>("bf16 relu2_grad", c, 1024, 768, timed);
+    lab<G<F, OutType::e4m3, Epilogue::relu2>, e4, e4, e4>("fp8 relu2->e4m3", c, 1024, 768, timed);
+    lab<G<F, OutType::e4m3, Epilogue::relu2, true>, e4, e4, e4>("fp8 relu2->e4m3+T", c, 1024, 768, timed);
+    lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("fp8->bf16", c, 768, 1024, timed);
+    lab<G<D, OutType::bf16, Epilogue::none>, e5, e4, bf>("e5m2->bf16", c, 768, 1024, timed);
+    lab<G<D, OutType::e5m2, Epilogue::relu2_grad>, e5, e4, e5>("e5m2 relu2_grad->e5m2", c, 1024, 768, timed);
+    lab<G<D, OutType::e5m2, Epilogue::relu2_grad, true>, e5, e4, e5>("e5m2 relu2_grad->e5m2+T", c, 1024, 768, timed);
+    lab<G<F, OutType::e4m3, Epilogue::relu2_grad, true>, e4, e4, e4>("e4m3 relu2_grad->e4m3+T", c, 1024, 768, timed);
+    wgrad_lab<WB, bf, bf>("wgrad bf16", c, 1024, 768, 2, timed);
+    wgrad_lab<WF, e4, e4>("wgrad e4m3", c, 768, 1024, 2, timed);
+    wgrad_lab<WD, e5, e4>("wgrad e5m2", c, 1024, 768, 2, timed);
   }
-  for (int splits : {1, 2, 3, 4, 6}) {
-    wgrad_lab<WB, bf, bf>("wgrad bf16", even, 1024, 768, splits, true);
-    wgrad_lab<WF, e4, e4>("wgrad e4m3", even, 1024, 768, splits, true);
-  }
-  wgrad_lab<WB, bf, bf>("wgrad bf16 skew", skew, 768, 1024, 4, true);
-  wgrad_lab<WD, e5, e4>("wgrad e5m2 skew", skew, 768, 1024, 4, true);
   const std::vector<int> d24(8, 16384);
   lab<G<B, OutType::bf16, Epilogue::none>, bf, bf, bf>("d24 bf16", d24, 2048, 1536, true);
   lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("d24 fp8->bf16", d24, 2048, 1536, true);

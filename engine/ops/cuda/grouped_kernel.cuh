@@ -21,7 +21,9 @@ namespace assay::cuda {
 
 enum class GemmType { bf16, e4m3_e4m3, e5m2_e4m3 };
 enum class OutType { bf16, e4m3, e5m2 };
-enum class Epilogue { none, relu2 };
+// relu2: out = relu(acc)^2. relu2_grad: acc is dL/dh and `hidden` holds h = relu(z)^2; out = dL/dz = acc * 2*sqrt(h),
+// and the row sums of acc * h, from which the router's gradient follows, go to gate_partial.
+enum class Epilogue { none, relu2, relu2_grad };
 
 constexpr int tile_m = 128;           // rows per block: 64 per consumer warpgroup
 constexpr int stage_row_bytes = 128;  // one swizzle row of K per stage
@@ -31,29 +33,38 @@ struct GroupedParams {
   const int32_t* start;  // [groups], multiples of tile_m
   const int32_t* rows;   // [groups]
   int groups;
-  int n;                   // columns of out
-  int k_steps;             // K bytes / stage_row_bytes
-  const float* a_scale;    // FP8: dequantisation scale [1] of a
-  const float* b_scale;    // FP8: [groups]
-  const float* out_scale;  // FP8 out: scale [1] of out (value = code * scale)
-  float* out_amax;         // FP8 out: raised to max |out|
+  int n;                      // columns of out
+  int k_steps;                // K bytes / stage_row_bytes
+  const float* a_scale;       // FP8: dequantisation scale [1] of a
+  const float* b_scale;       // FP8: [groups]
+  const float* out_scale;     // FP8 out: scale [1] of out (value = code * scale)
+  float* out_amax;            // FP8 out: raised to max |out|
+  const float* hidden_scale;  // relu2_grad with FP8 hidden: scale [1]
+  float* gate_partial;        // relu2_grad: [rows, n / bn], each the sum over one tile's columns
 };
 
-template <GemmType type_, OutType out_, Epilogue epilogue_, int bn_, int stages_>
+// transposed_: FP8 out is also stored as [n, rows], the K-major operand of the FP8 weight gradient.
+template <GemmType type_, OutType out_, Epilogue epilogue_, bool transposed_ = false, int bn_ = 256>
 struct GroupedConfig {
   static constexpr GemmType type = type_;
   static constexpr OutType out = out_;
   static constexpr Epilogue epilogue = epilogue_;
-  static constexpr int bn = bn_, stages = stages_;
-  static constexpr int a_bytes = tile_m * stage_row_bytes;
-  static constexpr int b_bytes = bn * stage_row_bytes;
+  static constexpr bool transposed = transposed_;
+  static constexpr int bn = bn_;
+  static constexpr bool fp8 = type != GemmType::bf16;
   static constexpr int out_size = out == OutType::bf16 ? 2 : 1;
   static constexpr int box_columns = stage_row_bytes / out_size;  // one store box: 64 rows x 128 B
   static constexpr int boxes = bn / box_columns;
   static constexpr int box_bytes = 64 * stage_row_bytes;
-  static constexpr int staging = 2 * 2 * box_bytes;  // two boxes in flight for each warpgroup
-  static constexpr int smem = stages * (a_bytes + b_bytes) + staging + 1024 + 64;
-  static_assert(bn % box_columns == 0);
+  // Staging of one warpgroup: two boxes in flight, or the whole tile where `hidden` (of out's width) is loaded into it.
+  static constexpr int staging_boxes = epilogue == Epilogue::relu2_grad ? boxes : 2;
+  static constexpr int staging = staging_boxes * box_bytes;
+  static constexpr int a_bytes = tile_m * stage_row_bytes, b_bytes = bn * stage_row_bytes;
+  static constexpr int stages = (232448 - 2048 - 2 * staging - max_groups * 8 - 16) / (a_bytes + b_bytes);
+  static constexpr int smem = stages * (a_bytes + b_bytes) + 2 * staging + 1024 + 256;
+  static_assert(bn % box_columns == 0 && stages >= 3);
+  static_assert(!transposed || (out_size == 1 && bn * 64 == staging),
+                "the transposed tile is staged in the same bytes");
 };
 
 // Tile t of the launch -> group, row and column. Rows of one group and column tiles vary fastest over columns.
@@ -75,100 +86,27 @@ __device__ __forceinline__ void multiply_stage(float (&d)[C::bn / 2], const uint
   }
 }
 
-__device__ __forceinline__ void store_matrices(uint32_t address, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(r0), "r"(r1),
-               "r"(r2), "r"(r3)
-               : "memory");
-}
+}  // namespace assay::cuda
 
-__device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
-  uint32_t r;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
-  return r;
-}
-template <OutType out>
-__device__ __forceinline__ uint32_t pack_fp8(float lo, float hi) {
-  uint16_t r;
-  if constexpr (out == OutType::e4m3)
-    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(hi), "f"(lo));
-  else
-    asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(r) : "f"(hi), "f"(lo));
-  return r;
-}
+#include "engine/ops/cuda/grouped_epilogue.cuh"
 
-// Four lanes hold columns (2q, 2q+1) and (8+2q, 9+2q) of 16; give lane q columns 4q..4q+3, which is what stmatrix
-// wants.
-__device__ __forceinline__ uint32_t gather_columns(uint32_t pairs, int lane) {
-  const int q = lane & 3, base = lane & ~3;
-  const uint32_t first = __shfl_sync(~0u, pairs, base + ((2 * q) & 3));
-  const uint32_t second = __shfl_sync(~0u, pairs, base + ((2 * q + 1) & 3));
-  return __byte_perm(first, second, q < 2 ? 0x5410 : 0x7632);
-}
-
-// 64 rows x bn of one warpgroup: box by box through two staging buffers.
-template <class C>
-__device__ __forceinline__ void store_tile(float (&d)[C::bn / 2], uint8_t* staging, const CUtensorMap* map, int column,
-                                           int row, float scale, float inverse_out_scale, float& amax, int consumer) {
-  const int thread = threadIdx.x & 127, warp = thread / 32, lane = thread & 31;
-  const int local_row = 16 * warp + (lane / 8 & 1) * 8 + (lane & 7);
-#pragma unroll
-  for (int i = 0; i < C::bn / 2; ++i) {
-    float v = d[i] * scale;
-    if constexpr (C::epilogue == Epilogue::relu2) v = v > 0 ? v * v : 0.0f;
-    if constexpr (C::out != OutType::bf16) {
-      amax = fmaxf(amax, fabsf(v));
-      v *= inverse_out_scale;
-    }
-    d[i] = v;
-  }
-#pragma unroll
-  for (int box = 0; box < C::boxes; ++box) {
-    uint8_t* buffer = staging + (box & 1) * C::box_bytes;
-    if (thread == 0) sm90::tma_store_wait_read<1>();
-    sm90::named_barrier(1 + consumer, 128);
-    const uint32_t row_address = sm90::smem_address(buffer) + local_row * stage_row_bytes;
-    if constexpr (C::out == OutType::bf16) {
-#pragma unroll
-      for (int j = 0; j < 8; j += 2) {  // two 8-column blocks = two 16-byte chunks
-        const float* v = d + 4 * (8 * box + j);
-        const int chunk = j + lane / 16;
-        store_matrices(row_address + ((chunk ^ (local_row & 7)) << 4), pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]),
-                       pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
-      }
-    } else {
-#pragma unroll
-      for (int c = 0; c < 8; c += 2) {  // two 16-column chunks
-        const float* v = d + 4 * (16 * box + 2 * c);
-        uint32_t r[4];
-#pragma unroll
-        for (int m = 0; m < 4; ++m) {  // m&1: rows +8; m>>1: next chunk
-          const float* e = v + 8 * (m >> 1) + 2 * (m & 1);
-          r[m] = gather_columns(pack_fp8<C::out>(e[0], e[1]) | pack_fp8<C::out>(e[4], e[5]) << 16, lane);
-        }
-        const int chunk = c + lane / 16;
-        store_matrices(row_address + ((chunk ^ (local_row & 7)) << 4), r[0], r[1], r[2], r[3]);
-      }
-    }
-    sm90::fence_async_shared();
-    sm90::named_barrier(1 + consumer, 128);
-    if (thread == 0) {
-      sm90::tma_store(map, buffer, column + box * C::box_columns, row);
-      sm90::tma_store_commit();
-    }
-  }
-}
+namespace assay::cuda {
 
 template <class C>
 __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__ CUtensorMap map_a,
                                                          const __grid_constant__ CUtensorMap map_b,
-                                                         const __grid_constant__ CUtensorMap map_out, GroupedParams p) {
+                                                         const __grid_constant__ CUtensorMap map_out,
+                                                         const __grid_constant__ CUtensorMap map_transposed,
+                                                         const __grid_constant__ CUtensorMap map_hidden,
+                                                         GroupedParams p) {
   extern __shared__ uint8_t raw[];
   uint8_t* smem = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
   uint8_t* stage_a = smem;
   uint8_t* stage_b = smem + C::stages * C::a_bytes;
   uint8_t* staging = stage_b + C::stages * C::b_bytes;
-  uint64_t* full = reinterpret_cast<uint64_t*>(staging + C::staging);
+  uint64_t* full = reinterpret_cast<uint64_t*>(staging + 2 * C::staging);
   uint64_t* empty = full + C::stages;
+  uint64_t* hidden_full = empty + C::stages;  // [2], one per consumer warpgroup
   __shared__ TileWalk walk;
 
   const int warpgroup = threadIdx.x / 128;
@@ -179,6 +117,7 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
       sm90::barrier_init(&full[s], 1);
       sm90::barrier_init(&empty[s], 2);
     }
+    for (int c = 0; c < 2; ++c) sm90::barrier_init(&hidden_full[c], 1);
     sm90::fence_barrier_init();
     int total = 0;
     for (int g = 0; g < p.groups; ++g) {
@@ -217,20 +156,16 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
     sm90::registers_take<232>();
     const int consumer = warpgroup - 1;
     const bool elected = (threadIdx.x & 127) == 0;
-    uint8_t* my_staging = staging + consumer * 2 * C::box_bytes;
+    EpilogueState state{staging + consumer * C::staging, &hidden_full[consumer], consumer};
+    if constexpr (C::out != OutType::bf16) state.inverse_out_scale = 1.0f / *p.out_scale;
     int stage = 0;
     uint32_t phase = 0;
     int g = 0;
-    float amax = 0;
-    float inverse_out_scale = 1;
-    if constexpr (C::out != OutType::bf16) inverse_out_scale = 1.0f / *p.out_scale;
-    auto release = [&](int s) {
-      if (elected) sm90::barrier_arrive(&empty[s]);
-    };
     for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
       while (t >= walk.prefix[g + 1]) ++g;
       const int local = t - walk.prefix[g];
-      const int tile_row = local / columns * tile_m;
+      const int row = walk.start[g] + local / columns * tile_m + consumer * 64, column = local % columns * C::bn;
+      if constexpr (C::epilogue == Epilogue::relu2_grad) load_hidden<C>(state, &map_hidden, column, row);
       float d[C::bn / 2];
       int previous = -1;
       for (int k = 0; k < p.k_steps; ++k) {
@@ -241,27 +176,19 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
         sm90::wgmma_commit();
         if (previous >= 0) {
           sm90::wgmma_wait<1>();
-          release(previous);
+          if (elected) sm90::barrier_arrive(&empty[previous]);
         }
         previous = stage;
         if (++stage == C::stages) stage = 0, phase ^= 1;
       }
       sm90::wgmma_wait<0>();
-      release(previous);
-      float scale = 1;
-      if constexpr (C::type != GemmType::bf16) scale = *p.a_scale * p.b_scale[g];
-      store_tile<C>(d, my_staging, &map_out, local % columns * C::bn, walk.start[g] + tile_row + consumer * 64, scale,
-                    inverse_out_scale, amax, consumer);
+      if (elected) sm90::barrier_arrive(&empty[previous]);
+      const float scale = C::fp8 ? *p.a_scale * p.b_scale[g] : 1.0f;
+      finish_values<C>(d, state, p, scale, column, row);
+      store_tile<C>(d, state, &map_out, column, row);
+      if constexpr (C::transposed) store_transposed<C>(d, state, &map_transposed, column, row);
     }
-    if constexpr (C::out != OutType::bf16) {
-      amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 16));
-      amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 8));
-      amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 4));
-      amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 2));
-      amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 1));
-      // Non-negative floats order like their bits.
-      if ((threadIdx.x & 31) == 0) atomicMax(reinterpret_cast<int*>(p.out_amax), __float_as_int(amax));
-    }
+    if constexpr (C::out != OutType::bf16) publish_amax(state.amax, p.out_amax);
     if (elected) sm90::tma_store_wait_read<0>();
   }
 }
