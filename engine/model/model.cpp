@@ -95,6 +95,11 @@ void Model::begin_step() {
   expert_rows_.assign(expert_rows_.size(), 0);
 }
 
+void Model::resume_step(const std::vector<int64_t>& expert_rows) {
+  weights_.prepare(ops_);
+  expert_rows_ = expert_rows;
+}
+
 std::optional<CapacityExceeded> Model::forward(const int32_t* tokens, const int32_t* targets, double grad_scale) {
   const Context& c = context_;
   ops_.copy_to_device(c.tokens.data, tokens, c.tokens.bytes());

@@ -22,6 +22,8 @@ class Model {
   void initialise(int64_t seed);
   // Start of a step: compute weights from the masters; gradients, loss and expert loads to zero.
   void begin_step();
+  // The same for a model that takes over in the middle of a step, in an arena that already holds the step's sums.
+  void resume_step(const std::vector<int64_t>& expert_rows);
   // One micro-batch: adds to the gradients (of the loss sum times grad_scale), the loss sum and the expert loads.
   // If static capacity is exceeded nothing has been added.
   std::optional<CapacityExceeded> micro_step(const int32_t* tokens, const int32_t* targets, double grad_scale);

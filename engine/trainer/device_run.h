@@ -1,0 +1,56 @@
+// What of a run is on the device: the arena, the model in it, and how both grow when static capacity is exceeded.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/model/model.h"
+
+namespace assay {
+
+// Device memory that gives itself back.
+class DeviceMemory {
+ public:
+  DeviceMemory(Ops& ops, size_t bytes, const char* what) : ops_(ops), data_(ops.allocate(bytes, what)) {}
+  ~DeviceMemory() { ops_.release(data_); }
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+  void* data() const { return data_; }
+
+ private:
+  Ops& ops_;
+  void* data_;
+};
+
+class DeviceRun {
+ public:
+  // Throws EngineError(plan_error) or EngineError(out_of_memory).
+  DeviceRun(const RunConfig&, Backend, Ops&, const PlanOptions& = {});
+
+  Model& model() { return *model_; }
+  const Model& model() const { return *model_; }
+  const RunPlan& plan() const { return plan_; }
+  int recaptures() const { return recaptures_; }
+  // Largest arena of the run so far, plus the backend's overhead.
+  double peak_mem_mib() const { return peak_mem_mib_; }
+
+  // One micro-batch; runs again with more capacity whenever an expert gets more rows than fit.
+  void micro_step(const int32_t* tokens, const int32_t* targets, double grad_scale, int64_t step);
+  double evaluate(const int32_t* tokens, const int32_t* targets, int64_t step);
+
+ private:
+  void build();
+  void grow(const CapacityExceeded&, int64_t step);
+
+  const RunConfig& config_;
+  Backend backend_;
+  Ops& ops_;
+  PlanOptions options_;
+  RunPlan plan_;
+  std::unique_ptr<DeviceMemory> memory_;
+  std::unique_ptr<Model> model_;
+  int recaptures_ = 0;
+  double peak_mem_mib_ = 0;
+};
+
+}  // namespace assay

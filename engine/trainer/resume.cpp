@@ -1,0 +1,112 @@
+#include "engine/trainer/resume.h"
+
+#include <fmt/core.h>
+
+#include <charconv>
+
+#include "base/file.h"
+#include "engine/ops/error.h"
+#include "spec/run_config_toml.h"
+
+namespace assay {
+namespace {
+
+// Everything a checkpoint holds, with the device tensors it comes from.
+struct DeviceTensors {
+  std::vector<NamedTensor> weights, optimizer, state;
+};
+
+DeviceTensors device_tensors(Model& model) {
+  DeviceTensors t;
+  for (const Weight& w : model.weights().all()) {
+    t.weights.push_back({w.spec.name, w.master});
+    t.optimizer.push_back({"moment1." + w.spec.name, w.moment1});
+    t.optimizer.push_back({"moment2." + w.spec.name, w.moment2});
+  }
+  for (const auto& [name, tensor] : model.state()) t.state.push_back({name, tensor});
+  return t;
+}
+
+// The same tensors in host memory that `storage` owns.
+std::vector<NamedTensor> to_host(const std::vector<NamedTensor>& device, Ops& ops,
+                                 std::vector<std::vector<char>>& storage) {
+  std::vector<NamedTensor> host = device;
+  for (NamedTensor& t : host) {
+    std::vector<char>& bytes = storage.emplace_back(t.tensor.bytes());
+    ops.copy_to_host(bytes.data(), t.tensor.data, bytes.size());
+    t.tensor.data = bytes.data();
+  }
+  return host;
+}
+
+void to_device(const SafetensorsFile& file, const std::vector<NamedTensor>& device, const std::string& folder,
+               Ops& ops) {
+  for (const NamedTensor& t : device) {
+    const Tensor* found = file.find(t.name);
+    if (found == nullptr || found->bytes() != t.tensor.bytes() || found->dtype != t.tensor.dtype)
+      throw EngineError(
+          FailureReason::internal,
+          fmt::format("checkpoint {}: tensor {} is {}, expected {}; start with an empty checkpoint folder", folder,
+                      t.name, found == nullptr ? "missing" : found->describe(), t.tensor.describe()),
+          "resume", t.name);
+    ops.copy_to_device(t.tensor.data, found->data, found->bytes());
+  }
+}
+
+int64_t read_scalar(const LoadedCheckpoint& checkpoint, const std::string& name) {
+  const auto found = checkpoint.scalars.find(name);
+  const std::string text = found == checkpoint.scalars.end() ? "" : found->second;
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size())
+    throw EngineError(
+        FailureReason::internal,
+        fmt::format("checkpoint {}: \"{}\" is \"{}\", expected a whole number", checkpoint.folder, name, text),
+        "resume", name);
+  return value;
+}
+
+}  // namespace
+
+std::string resume_hash(const RunConfig& config) {
+  RunConfig same = config;
+  same.fault = {};
+  same.train.timeout_s = 0;
+  return sha256_hex(to_toml(same));
+}
+
+std::string save_run(const std::string& folder, const RunConfig& config, Model& model, Ops& ops, int64_t next_step,
+                     const LoaderCursor& cursor) {
+  const DeviceTensors device = device_tensors(model);
+  std::vector<std::vector<char>> storage;
+  storage.reserve(device.weights.size() + device.optimizer.size() + device.state.size());
+  CheckpointContent content;
+  content.step = next_step;
+  content.config_hash = resume_hash(config);
+  content.weights = to_host(device.weights, ops, storage);
+  content.optimizer = to_host(device.optimizer, ops, storage);
+  content.state = to_host(device.state, ops, storage);
+  content.scalars["loader.position"] = std::to_string(cursor.position);
+  content.scalars["loader.epoch"] = std::to_string(cursor.epoch);
+  return save_checkpoint(folder, content);
+}
+
+std::optional<ResumePoint> load_run(const std::string& folder, const RunConfig& config, Model& model, Ops& ops,
+                                    std::vector<std::string>& notes) {
+  const std::optional<LoadedCheckpoint> found = load_newest_checkpoint(folder, &notes);
+  if (!found) return std::nullopt;
+  if (found->config_hash != resume_hash(config))
+    throw EngineError(FailureReason::config_invalid,
+                      fmt::format("checkpoint {} belongs to another config; restore that config, or start afresh with "
+                                  "another checkpoint folder or without resume",
+                                  found->folder),
+                      "resume");
+  const DeviceTensors device = device_tensors(model);
+  to_device(found->weights, device.weights, found->folder, ops);
+  to_device(found->optimizer, device.optimizer, found->folder, ops);
+  to_device(found->state, device.state, found->folder, ops);
+  return ResumePoint{
+      found->step, {read_scalar(*found, "loader.position"), read_scalar(*found, "loader.epoch")}, found->folder};
+}
+
+}  // namespace assay

@@ -1,0 +1,29 @@
+// A run as a checkpoint, and back. Resuming continues bit for bit.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/data/loader.h"
+#include "engine/model/model.h"
+
+namespace assay {
+
+// Equal for configs that may continue each other's checkpoints: everything but the fault hook and the time limit.
+std::string resume_hash(const RunConfig&);
+
+// Copies weights, optimizer and state to the host and saves them. Returns the new checkpoint's folder.
+std::string save_run(const std::string& folder, const RunConfig&, Model&, Ops&, int64_t next_step, const LoaderCursor&);
+
+struct ResumePoint {
+  int64_t next_step = 0;
+  LoaderCursor cursor;
+  std::string folder;
+};
+// Into an initialised model. Nothing if the folder has no whole checkpoint; damaged ones are named in `notes`. Throws
+// EngineError(config_invalid) if the newest belongs to another config.
+std::optional<ResumePoint> load_run(const std::string& folder, const RunConfig&, Model&, Ops&,
+                                    std::vector<std::string>& notes);
+
+}  // namespace assay
