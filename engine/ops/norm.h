@@ -7,7 +7,7 @@
 
 namespace assay {
 
-inline constexpr float rms_eps = 1e-6f;
+inline constexpr double rms_eps = 1e-6;
 
 // x[i] = norm(wte[tokens[i]]): rows are read from the FP32 master table rounded to x.dtype first.
 struct EmbedNormArgs {
