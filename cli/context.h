@@ -5,6 +5,7 @@
 #include <functional>
 #include <ostream>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -24,9 +25,12 @@ struct Context {
   Console console;
   const Clock& clock;
   std::function<void(int64_t ms)> pause;  // sleep; a test moves its manual clock or its fake daemon instead
-  std::string programs;                   // folder of assayd and its siblings
-  std::string home;                       // --home, resolved before a verb runs
-  bool json = false;                      // --json
+  // Becomes the program (execv); returns only when that failed, saying why.
+  std::function<Error(const std::string& program, const std::vector<std::string>& arguments)> become;
+  std::string programs;                // folder of assayd and its siblings
+  std::vector<std::string> arguments;  // the whole command line without the program's name
+  std::string home;                    // --home, resolved before a verb runs
+  bool json = false;                   // --json
   // What the chosen verb does; set while the command line is parsed, called after it parsed without error.
   std::function<Result<ExitCode>()> action;
 };

@@ -79,13 +79,13 @@ Check check_socket(const std::string& path) {
 
 Check check_programs(const std::string& folder) {
   std::string missing;
-  for (const char* program : {"assayd", "assay-worker", "assay-trainer"})
+  for (const char* program : {"assayd", "assay-worker", "assay-trainer", "assay-data"})
     if (::access((folder + "/" + program).c_str(), X_OK) != 0)
       missing += (missing.empty() ? "" : ", ") + std::string(program);
   if (!missing.empty())
     return {Health::fail, "programs", fmt::format("{} not found in {}", missing, folder),
             "install all programs of one build in one folder"};
-  return {Health::ok, "programs", fmt::format("assayd, assay-worker, assay-trainer in {}", folder), {}};
+  return {Health::ok, "programs", fmt::format("assayd, assay-worker, assay-trainer, assay-data in {}", folder), {}};
 }
 
 Check check_home(const std::string& home) {
@@ -170,7 +170,7 @@ Check check_gpu(const std::string& proc, const std::string& dev) {
 }
 
 Check check_data_tools() {
-  return {Health::ok, "data tools", "SentencePiece is built in: assay data prepare", {}};
+  return {Health::ok, "data tools", "in assay-data: assay data prepare", {}};
 }
 
 }  // namespace assay

@@ -2,9 +2,11 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <clocale>
 #include <cstdlib>
+#include <cstring>
 #include <iostream>
 #include <thread>
 
@@ -16,6 +18,15 @@ namespace {
 int terminal_width() {
   winsize size{};
   return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+assay::Error become(const std::string& program, const std::vector<std::string>& arguments) {
+  std::vector<char*> argv = {const_cast<char*>(program.c_str())};  // execv does not change them
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  ::execv(program.c_str(), argv.data());
+  const std::string why = std::strerror(errno);
+  return {assay::ErrorCode::not_found, "cannot start " + program + ": " + why + "; install it beside assay"};
 }
 
 }  // namespace
@@ -33,6 +44,7 @@ int main(int argc, char** argv) {
                   .width = terminal ? terminal_width() : 0},
       .clock = clock,
       .pause = [](int64_t ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); },
+      .become = become,
       .programs = assay::program_folder(),
   };
   return static_cast<int>(assay::run_program({argv + 1, argv + argc}, context));

@@ -114,6 +114,7 @@ CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& wh
 }
 
 ExitCode run_program(const std::vector<std::string>& arguments, Context& context) {
+  context.arguments = arguments;
   CLI::App app(description, "assay");
   app.footer(footer);
   app.require_subcommand(1);
