@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/limits.h"
+#include "spec/utf8.h"
 
 namespace assay {
 namespace {
@@ -72,11 +73,21 @@ class KeyDepthCheck {
   Position at_{1, 1};
 };
 
-// "Error while parsing array: encountered end-of-file" -> "cannot read array: encountered end-of-file".
-std::string describe(std::string_view description) {
+bool is_line_end(std::string_view text, Position at) {
+  for (int line = 1; line < at.line; ++line) text.remove_prefix(text.find('\n') + 1);
+  text = text.substr(0, text.find('\n'));
+  return std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }) < at.column;
+}
+
+// "Error while parsing array: encountered end-of-file" -> "not TOML: array: encountered end-of-file".
+std::string describe(std::string_view text, const toml::parse_error& error) {
+  std::string_view description = error.description();
   static constexpr std::string_view prefix = "Error while parsing ";
-  if (description.starts_with(prefix)) return fmt::format("not TOML: {}", description.substr(prefix.size()));
-  return fmt::format("not TOML: {}", description);
+  if (description.starts_with(prefix)) description.remove_prefix(prefix.size());
+  // The library calls a forgotten quote a control character: the line break.
+  if (description.starts_with("string: unescaped control") && is_line_end(text, position_of(error.source())))
+    return "not TOML: the string has no closing quote on its line";
+  return fmt::format("not TOML: {}", printable(description, 200));
 }
 
 }  // namespace
@@ -94,7 +105,7 @@ std::optional<toml::table> parse_toml(std::string_view text, SpecErrors& errors)
   try {
     return toml::parse(text);
   } catch (const toml::parse_error& error) {
-    errors.add(position_of(error.source()), describe(error.description()));
+    errors.add(position_of(error.source()), describe(text, error));
     return std::nullopt;
   }
 }

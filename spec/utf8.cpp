@@ -35,10 +35,10 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
-std::string in_quotes(std::string_view text) {
-  std::string out = "\"";
+std::string printable(std::string_view text, int longest) {
+  std::string out;
   for (int shown = 0; !text.empty(); ++shown) {
-    if (shown == 64) return out + "...\"";
+    if (shown == longest) return out + "...";
     const size_t n = character_bytes(text);
     const unsigned char first = static_cast<unsigned char>(text.front());
     if (n == 0 || first < 0x20 || first == 0x7F)
@@ -47,7 +47,11 @@ std::string in_quotes(std::string_view text) {
       out += text.substr(0, n);
     text.remove_prefix(n == 0 ? 1 : n);
   }
-  return out + "\"";
+  return out;
+}
+
+std::string in_quotes(std::string_view text) {
+  return '"' + printable(text, 64) + '"';
 }
 
 }  // namespace assay
