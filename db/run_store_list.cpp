@@ -93,11 +93,14 @@ Result<std::vector<ListedRun>> RunStore::Impl::list_all(const RunFilter& filter)
     std::string condition = part_condition(part, filter);
     int64_t left = filter.limit == 0 ? -1 : filter.limit - static_cast<int64_t>(listed.size());
     if (condition.empty() || left == 0) continue;
-    ASSAY_ASSIGN(auto rows, db.prepare(fmt::format(
-                                "SELECT e.name, e.tag, {}, {} FROM runs r CROSS JOIN experiments e ON e.id = "
-                                "r.experiment_id LEFT JOIN attempts a ON a.run_id = r.id AND a.n = r.attempts WHERE "
-                                "{} AND ?1 = ?1 AND ?2 = ?2 AND ?3 = ?3 ORDER BY {} LIMIT ?4",
-                                run_columns, attempt_columns, condition, part.order)));
+    // The ids are sorted and cut alone, then joined: sorting whole rows costs several times as much.
+    ASSAY_ASSIGN(auto rows,
+                 db.prepare(fmt::format(
+                     "SELECT e.name, e.tag, {}, {} FROM (SELECT r.id FROM runs r WHERE {} AND ?1 = ?1 AND ?2 = ?2 "
+                     "AND ?3 = ?3 ORDER BY {} LIMIT ?4) p CROSS JOIN runs r ON r.id = p.id CROSS JOIN "
+                     "experiments e ON e.id = r.experiment_id LEFT JOIN attempts a ON a.run_id = r.id AND "
+                     "a.n = r.attempts",
+                     run_columns, attempt_columns, condition, part.order)));
     rows.bind(filter.tag, filter.experiment_id, filter.cell_key, left);
     while (true) {
       ASSAY_ASSIGN(bool row, rows.step());
@@ -112,6 +115,10 @@ Result<std::vector<ListedRun>> RunStore::Impl::list_all(const RunFilter& filter)
       }
       listed.push_back(std::move(run));
     }
+  }
+  // SQL promises no order for the join; in fact it keeps that of the ids.
+  if (!std::is_sorted(listed.begin(), listed.end(), before_in_queue)) {
+    std::sort(listed.begin(), listed.end(), before_in_queue);
   }
   return listed;
 }

@@ -1,0 +1,97 @@
+#include "db/migrations.h"
+
+#include <array>
+
+#include "store_fixture.h"
+
+namespace assay {
+namespace {
+
+using testing::HasSubstr;
+
+class MigrationsTest : public testing::Test {
+ protected:
+  Database open() {
+    auto db = Database::open(folder_.path() + "/queue.db", Database::Synchronous::full);
+    if (!db.ok()) throw std::runtime_error(db.error().message);
+    return std::move(*db);
+  }
+  TempFolder folder_;
+};
+
+constexpr Migration first{1, "make a", "CREATE TABLE a (x INTEGER); INSERT INTO a VALUES (7);"};
+constexpr Migration second{2, "add y", "ALTER TABLE a ADD COLUMN y INTEGER NOT NULL DEFAULT 9;"};
+constexpr Migration broken{3, "break", "INSERT INTO a VALUES (8, 8); INSERT INTO nowhere VALUES (1);"};
+
+TEST_F(MigrationsTest, FromNothingToTheNewest) {
+  Database db = open();
+  ASSERT_TRUE(migrate(db, queue_schema(), 123).ok());
+  EXPECT_EQ(*db.integer("PRAGMA user_version"), queue_schema().migrations.back().version);
+  EXPECT_EQ(*db.integer("SELECT applied_at FROM migrations WHERE version = 1"), 123);
+  EXPECT_EQ(*db.integer("SELECT count(*) FROM store"), 1);
+  ASSERT_TRUE(migrate(db, queue_schema(), 456).ok());
+  EXPECT_EQ(*db.integer("SELECT count(*) FROM migrations"), 1) << "the second time nothing is done";
+}
+
+TEST_F(MigrationsTest, AnOlderFileGetsWhatItLacksAndKeepsItsRows) {
+  Database db = open();
+  ASSERT_TRUE(migrate(db, {"test", 5, std::array{first}}, 1).ok());
+  ASSERT_TRUE(migrate(db, {"test", 5, std::array{first, second}}, 2).ok());
+  EXPECT_EQ(*db.integer("SELECT x * 10 + y FROM a"), 79);
+  EXPECT_EQ(*db.integer("PRAGMA user_version"), 2);
+  EXPECT_EQ(*db.integer("SELECT count(*) FROM migrations WHERE name IN ('make a', 'add y')"), 2);
+}
+
+TEST_F(MigrationsTest, AFailedMigrationLeavesTheFileAsItWas) {
+  Database db = open();
+  auto status = migrate(db, {"test", 5, std::array{first, second, broken}}, 1);
+  ASSERT_FALSE(status.ok());
+  EXPECT_THAT(status.error().message, HasSubstr("migration 3 \"break\": "));
+  EXPECT_THAT(status.error().message, HasSubstr("no such table: nowhere"));
+  EXPECT_EQ(*db.integer("PRAGMA user_version"), 2);
+  EXPECT_EQ(*db.integer("SELECT count(*) FROM a"), 1);
+}
+
+TEST_F(MigrationsTest, ANewerFileIsRefusedByName) {
+  Database db = open();
+  ASSERT_TRUE(migrate(db, {"test", 5, std::array{first, second}}, 1).ok());
+  auto status = migrate(db, {"test", 5, std::array{first}}, 1);
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::failed_precondition);
+  EXPECT_THAT(
+      status.error().message,
+      HasSubstr("written by a newer Assay: it has migration 2 \"add y\", and this program knows 1 \"make a\" as "
+                "the last; use the newer program"));
+}
+
+TEST_F(MigrationsTest, TheStoreRefusesANewerFile) {
+  ManualClock clock;
+  {
+    Database db = open();
+    ASSERT_TRUE(migrate(db, queue_schema(), 1).ok());
+    ASSERT_TRUE(db.run("INSERT INTO migrations VALUES (99, 'from the future', 1)").ok());
+    ASSERT_TRUE(db.run("PRAGMA user_version = 99").ok());
+  }
+  auto store = RunStore::open(folder_.path() + "/queue.db", clock);
+  ASSERT_FALSE(store.ok());
+  EXPECT_THAT(store.error().message, HasSubstr("99 \"from the future\""));
+}
+
+TEST_F(MigrationsTest, AnotherProgramsDatabaseIsNotTouched) {
+  Database db = open();
+  ASSERT_TRUE(db.run("CREATE TABLE diary (text TEXT)").ok());
+  auto status = migrate(db, queue_schema(), 1);
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::failed_precondition);
+  EXPECT_THAT(status.error().message, HasSubstr("is not an Assay queue database"));
+  EXPECT_EQ(*db.integer("SELECT count(*) FROM sqlite_schema"), 1);
+}
+
+TEST_F(MigrationsTest, MetricsAreNotAQueue) {
+  Database db = open();
+  ASSERT_TRUE(migrate(db, metrics_schema(), 1).ok());
+  EXPECT_THAT(migrate(db, queue_schema(), 1).error().message, HasSubstr("is not an Assay queue database"));
+}
+
+}  // namespace
+}  // namespace assay
