@@ -1,0 +1,95 @@
+#include "report/csv.h"
+
+#include <fmt/core.h>
+#include <fmt/format.h>
+
+#include <cmath>
+#include <iterator>
+
+#include "base/csv.h"
+#include "report/summary.h"
+
+namespace assay {
+namespace {
+
+constexpr const char* more_titles =
+    "tail50_loss,val_loss,reason,attempt,repeat,seed,precision,execution,total_steps,priority,worker,started_at,"
+    "finished_at,resumed_from_step,exit_code,signal,error_step,error,log_path";
+
+std::string number_or_empty(bool known, double value) {
+  return known && !std::isnan(value) ? csv_number(value) : "";
+}
+std::string integer_or_empty(bool known, int64_t value) {
+  return known ? fmt::format("{}", value) : "";
+}
+
+// Everything in the order of more_titles.
+std::vector<std::string> more_columns(const SummaryRow& row) {
+  const RunRow& run = row.run->run;
+  const RunConfig& config = row.run->config;
+  const bool tried = row.attempt != nullptr;
+  const AttemptRow none;
+  const AttemptRow& a = tried ? row.attempt->attempt : none;
+  const AttemptSummary s = tried ? row.attempt->summary : AttemptSummary{};
+  const bool observed = s.steps_observed > 0;
+  const bool failed = a.outcome.result == AttemptResult::failed;
+  return {number_or_empty(observed, s.tail50_loss),
+          number_or_empty(observed, s.last_val_loss),
+          failed ? std::string(to_string(a.outcome.reason)) : "",
+          integer_or_empty(tried, a.n),
+          fmt::format("{}", run.repeat),
+          fmt::format("{}", run.seed),
+          std::string(to_string(config.precision)),
+          std::string(to_string(config.execution)),
+          fmt::format("{}", run.total_steps),
+          fmt::format("{}", run.priority),
+          a.worker_id,
+          integer_or_empty(a.started_at > 0, a.started_at),
+          integer_or_empty(a.finished_at > 0, a.finished_at),
+          integer_or_empty(a.resumed_from_step >= 0, a.resumed_from_step),
+          integer_or_empty(failed && a.outcome.exit_code >= 0 && a.outcome.signal == 0, a.outcome.exit_code),
+          integer_or_empty(failed && a.outcome.signal != 0, a.outcome.signal),
+          integer_or_empty(failed && a.outcome.step >= 0, a.outcome.step),
+          a.outcome.error.substr(0, a.outcome.error.find('\n')),
+          a.log_path};
+}
+
+void add_line(std::string& csv, const std::vector<std::string>& fields) {
+  for (size_t i = 0; i < fields.size(); ++i) csv += (i == 0 ? "" : ",") + csv_field(fields[i]);
+  csv += "\n";
+}
+
+}  // namespace
+
+std::string summary_csv(const ReportInput& input) {
+  std::string csv;
+  for (const std::string& title : summary_titles) csv += title + ",";
+  csv += std::string(more_titles) + "\n";
+  for (const SummaryRow& row : summary_rows(input)) {
+    std::vector<std::string> fields = summary_columns(row, "");
+    for (std::string& field : more_columns(row)) fields.push_back(std::move(field));
+    add_line(csv, fields);
+  }
+  return csv;
+}
+
+std::string steps_csv(const ReportInput& input) {
+  std::string csv =
+      "run,attempt,step,loss,dt_ms,tok_per_sec,mfu,lr_scale,grad_norm,expert_load_min,expert_load_max,peak_mem_mib,"
+      "val_loss\n";
+  for (const ReportRun& run : input.runs) {
+    for (const ReportAttempt& a : run.attempts) {
+      const std::string prefix = fmt::format("{},{}", csv_field(attempt_name(run, a)), a.attempt.n);
+      for (const StepMetrics& m : a.steps) {
+        fmt::format_to(std::back_inserter(csv), "{},{}", prefix, m.step);
+        for (double value : {m.loss, m.dt_ms, m.tok_per_sec, m.mfu, m.lr_scale, m.grad_norm, m.expert_load_min,
+                             m.expert_load_max, m.peak_mem_mib})
+          csv += "," + csv_number(value);
+        csv += "," + number_or_empty(true, m.val_loss) + "\n";
+      }
+    }
+  }
+  return csv;
+}
+
+}  // namespace assay

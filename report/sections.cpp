@@ -1,0 +1,120 @@
+#include "report/sections.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <ctime>
+
+#include "base/clock.h"
+#include "report/markdown.h"
+#include "report/summary.h"
+
+namespace assay {
+namespace {
+
+// "2026-02-24 16:30:21 +08:00": a start time is read on another machine than it was written on.
+std::string time_with_zone(int64_t unix_ms) {
+  const std::time_t seconds = unix_ms / 1000;
+  std::tm local{};
+  localtime_r(&seconds, &local);
+  const char sign = local.tm_gmtoff < 0 ? '-' : '+';
+  const long minutes = std::labs(local.tm_gmtoff) / 60;
+  return fmt::format("{} {}{:02}:{:02}", format_local_time(unix_ms), sign, minutes / 60, minutes % 60);
+}
+
+std::string detail(const ReportRun& run) {
+  const std::string steps = fmt::format("{} steps", run.run.total_steps);
+  const ReportAttempt* a = current_attempt(run);
+  switch (run.run.state) {
+    case RunState::running: {
+      if (!a || a->attempt.started_at <= 0) return steps + ", starting";
+      std::string text = fmt::format("{}, started at {}", steps, time_with_zone(a->attempt.started_at));
+      if (a->summary.steps_observed > 0) text += fmt::format(", at step {}", a->summary.last_step);
+      return text;
+    }
+    case RunState::retry_wait:
+      return run.run.not_before > 0 ? fmt::format("{}, not before {}", steps, time_with_zone(run.run.not_before))
+                                    : steps;
+    case RunState::failed:
+      return a ? fmt::format("{}, {}", steps, to_string(a->attempt.outcome.reason)) : steps;
+    default:
+      return steps;
+  }
+}
+
+void list_state(std::string& text, const ReportInput& input, RunState state, const char* title, bool always) {
+  std::string list;
+  for (const ReportRun& run : input.runs)
+    if (run.run.state == state) list += fmt::format("  - {} ({})\n", md_code(run.run.name), detail(run));
+  if (list.empty() && !always) return;
+  text += list.empty() ? fmt::format("- {}: none\n", title) : fmt::format("- {}:\n{}", title, list);
+}
+
+std::string failure_text(const ReportRun& run, const ReportAttempt& a) {
+  const AttemptOutcome& o = a.attempt.outcome;
+  std::string text = fmt::format("\n### {}\n\n", md_code(attempt_name(run, a)));
+  const auto item = [&](const char* name, const std::string& value) { text += fmt::format("- {}: {}\n", name, value); };
+  item("attempt", fmt::format("{}", a.attempt.n));
+  item("reason", md_code(to_string(o.reason)));
+  const size_t end = std::min(o.error.find('\n'), o.error.size());
+  item("error", o.error.empty() ? "none captured" : md_code(o.error.substr(0, end)));
+  if (!o.operation.empty()) item("operation", md_code(o.operation));
+  if (!o.tensor.empty()) item("tensor", md_code(o.tensor));
+  item("step", o.step < 0 ? "before the first" : fmt::format("{}", o.step));
+  if (o.signal != 0)
+    item("signal", fmt::format("{}", o.signal));
+  else if (o.exit_code >= 0)
+    item("exit code", fmt::format("{}", o.exit_code));
+  if (!a.attempt.log_path.empty()) item("log", md_code(a.attempt.log_path));
+  if (end + 1 < o.error.size())
+    text += "\nDetails of the error:\n\n" + md_fence(std::string_view(o.error).substr(end + 1));
+  if (!o.log_tail.empty()) text += "\nLast lines of the log:\n\n" + md_fence(o.log_tail);
+  return text;
+}
+
+}  // namespace
+
+std::string summary_section(const ReportInput& input) {
+  std::string text = "## Run Summary\n\n" + md_header(summary_titles, "llrrrrrrrr");
+  for (const SummaryRow& row : summary_rows(input)) {
+    std::vector<std::string> cells = summary_columns(row, "-");
+    cells[0] = md_text(cells[0]);
+    text += md_row(cells);
+  }
+  return text;
+}
+
+std::string queue_section(const ReportInput& input) {
+  std::string text = "## Queue Status\n\n";
+  if (input.queue_held) text += "- The queue is held: nothing new starts\n";
+  list_state(text, input, RunState::completed, "Completed", true);
+  list_state(text, input, RunState::running, "Running now", true);
+  list_state(text, input, RunState::queued, "Queued", true);
+  list_state(text, input, RunState::held, "Held", false);
+  list_state(text, input, RunState::retry_wait, "Waiting for a retry", false);
+  list_state(text, input, RunState::paused, "Paused", false);
+  list_state(text, input, RunState::failed, "Failed", false);
+  list_state(text, input, RunState::cancelled, "Cancelled", false);
+  return text;
+}
+
+std::string failures_section(const ReportInput& input) {
+  std::string text = "## Failures\n";
+  bool any = false;
+  for (const SummaryRow& row : summary_rows(input)) {
+    if (!row.attempt || row.attempt->attempt.outcome.result != AttemptResult::failed) continue;
+    any = true;
+    text += failure_text(*row.run, *row.attempt);
+  }
+  return any ? text : text + "\nNo attempt has failed.\n";
+}
+
+std::string artifacts_section(const ReportInput& input) {
+  return "## Artifacts\n\n- `report.md`: this page\n- `summary.csv`: Run Summary and more columns, one line per row "
+         "above\n"
+         "- `steps.csv`: every observed step of every attempt\n" +
+         fmt::format("- Logs and checkpoints of every attempt: below {}\n", md_code(input.home));
+}
+
+}  // namespace assay
