@@ -2,8 +2,6 @@
 
 #include <fmt/core.h>
 
-#include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "base/log.h"
@@ -183,9 +181,6 @@ Error Database::failure(int extended_code, std::string_view sql) {
   int primary = extended_code & 0xff;
   Meaning meaning = meaning_of(primary);
   std::string detail = sqlite3_errmsg(handle_.get());
-  if (int system = sqlite3_system_errno(handle_.get()); primary == SQLITE_IOERR && system != 0) {
-    detail += fmt::format(": {}", std::strerror(system));
-  }
   Error error{meaning.code, fmt::format("{}: {} [{}, SQLite code {}, in: {}]", path_, meaning.text, detail,
                                         extended_code, one_line(sql))};
   bool storage = primary == SQLITE_FULL || primary == SQLITE_IOERR || primary == SQLITE_CORRUPT ||
