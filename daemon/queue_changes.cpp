@@ -1,0 +1,150 @@
+// Queue: what people ask for.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "daemon/queue.h"
+
+namespace assay {
+namespace {
+
+using Json = nlohmann::json;
+
+RunFilter filter_of(const Selection& selection) {
+  RunFilter filter;
+  filter.names = selection.names;
+  filter.tag = selection.tag;
+  filter.states = selection.states;
+  return filter;
+}
+
+bool contains(const std::vector<RunState>& states, RunState state) {
+  return std::find(states.begin(), states.end(), state) != states.end();
+}
+
+}  // namespace
+
+Result<EnqueueResult> Queue::enqueue(const ExperimentSpec& spec, const std::string& tag,
+                                     const std::string& request_id) {
+  ASSAY_ASSIGN(EnqueueResult result, runs_.insert_experiment(spec, tag, request_id));
+  policies_.erase(result.experiment_id);
+  assign_ = true;
+  events_staged_ = true;
+  return result;
+}
+
+// --- requests answered before
+// ------------------------------------------------------------------------------------------
+
+Result<std::optional<ChangeAnswer>> Queue::answered(const std::string& request_id, const std::string& method) {
+  if (request_id.empty()) return std::optional<ChangeAnswer>();
+  if (const auto it = staged_requests_.find(request_id); it != staged_requests_.end()) {
+    if (it->second.first == method) return std::optional(it->second.second);
+    return Error{ErrorCode::invalid_argument,
+                 fmt::format("request id {} was used for {}", request_id, it->second.first)};
+  }
+  ASSAY_ASSIGN(const auto stored, runs_.find_request(request_id, method));
+  if (!stored) return std::optional<ChangeAnswer>();
+  const Json json = Json::parse(*stored, nullptr, false);
+  if (!json.is_object())
+    return Error{ErrorCode::data_loss, fmt::format("the stored answer of request {} is damaged", request_id)};
+  ChangeAnswer answer;
+  answer.changed = json.value("changed", std::vector<std::string>{});
+  answer.unchanged = json.value("unchanged", std::vector<std::string>{});
+  return std::optional(std::move(answer));
+}
+
+void Queue::remember(const std::string& request_id, const std::string& method, const ChangeAnswer& answer,
+                     ChangeList& list) {
+  if (request_id.empty()) return;
+  staged_requests_[request_id] = {method, answer};
+  const Json json = {{"changed", answer.changed}, {"unchanged", answer.unchanged}};
+  list.push_back(RequestResult{request_id, method, json.dump(-1, ' ', false, Json::error_handler_t::replace)});
+}
+
+// --- changes of runs
+// ---------------------------------------------------------------------------------------------------
+
+// One group: all of the selected runs or none. Runs named one by one are reported when they cannot change; of a wider
+// selection (a tag, everything) only the eligible ones are meant.
+Result<ChangeAnswer> Queue::change_runs(const Selection& selection, const Eligible& eligible, RunEvent event,
+                                        const std::string& method, const std::string& request_id) {
+  ASSAY_ASSIGN(auto before, answered(request_id, method));
+  if (before) return *std::move(before);
+  ASSAY_ASSIGN(const auto listed, runs_.list_runs(filter_of(selection)));
+  ChangeAnswer answer;
+  ChangeList list;
+  for (const ListedRun& run : listed) {
+    Subject subject = subject_of(run);
+    if (selection.names.empty() && !contains(eligible, subject.life.state)) continue;
+    event.lease_epoch = subject.life.attempt ? subject.life.attempt->lease_epoch : 0;
+    if (Status advanced = advance(subject, event, list); advanced.ok()) {
+      answer.changed.push_back(subject.name);
+    } else if (broken_) {
+      return *broken_;
+    } else {
+      answer.unchanged.push_back(fmt::format("{}: {}", subject.name, advanced.error().message));
+    }
+  }
+  remember(request_id, method, answer, list);
+  stage(std::move(list));
+  return answer;
+}
+
+Result<ChangeAnswer> Queue::cancel(const Selection& selection, bool all, const std::string& request_id) {
+  if (selection.names.empty() && selection.tag.empty() && selection.states.empty() && !all)
+    return Error{ErrorCode::invalid_argument, "nothing to cancel: name runs, give a tag, or ask for all of them"};
+  RunEvent event{.kind = RunEventKind::cancel_requested, .cause = "assay cancel"};
+  return change_runs(selection,
+                     {RunState::queued, RunState::held, RunState::retry_wait, RunState::running, RunState::paused},
+                     event, "cancel", request_id);
+}
+
+Result<ChangeAnswer> Queue::retry(const Selection& selection, bool failed, const std::string& request_id) {
+  if (selection.names.empty() && selection.tag.empty() && selection.states.empty() && !failed)
+    return Error{ErrorCode::invalid_argument, "nothing to retry: name runs, give a tag, or ask for all failed ones"};
+  Eligible eligible = {RunState::failed};
+  if (!failed) eligible.push_back(RunState::cancelled);
+  Selection wanted = selection;
+  if (failed && wanted.names.empty()) wanted.states = eligible;
+  RunEvent event{.kind = RunEventKind::retry_requested, .cause = "assay retry"};
+  return change_runs(wanted, eligible, event, "retry", request_id);
+}
+
+Result<ChangeAnswer> Queue::hold(const Selection& selection, const std::string& request_id) {
+  if (selection.names.empty() && selection.tag.empty() && selection.states.empty())
+    return set_held(true, "hold", request_id);
+  RunEvent event{.kind = RunEventKind::hold, .cause = "assay hold"};
+  return change_runs(selection, {RunState::queued, RunState::retry_wait}, event, "hold", request_id);
+}
+
+Result<ChangeAnswer> Queue::release(const Selection& selection, const std::string& request_id) {
+  if (selection.names.empty() && selection.tag.empty() && selection.states.empty())
+    return set_held(false, "release", request_id);
+  RunEvent event{.kind = RunEventKind::release, .cause = "assay release"};
+  return change_runs(selection, {RunState::held}, event, "release", request_id);
+}
+
+// The whole queue: runs that run go on, nothing new starts.
+Result<ChangeAnswer> Queue::set_held(bool held, const std::string& method, const std::string& request_id) {
+  ASSAY_ASSIGN(auto before, answered(request_id, method));
+  if (before) return *std::move(before);
+  ChangeAnswer answer;
+  ChangeList list;
+  if (held == held_) {
+    answer.unchanged.push_back(held ? "the queue: it is held already" : "the queue: it is not held");
+  } else {
+    held_ = held;
+    assign_ = true;
+    answer.changed.push_back("the queue");
+    list.push_back(RunStore::hold_queue(held, "assay " + method));
+    events_staged_ = true;
+  }
+  remember(request_id, method, answer, list);
+  stage(std::move(list));
+  return answer;
+}
+
+}  // namespace assay

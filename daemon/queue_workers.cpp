@@ -1,0 +1,291 @@
+// Queue: what workers say, and what is said to them.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "daemon/queue.h"
+
+namespace assay {
+namespace {
+
+RunEvent event_about(const LeaseRef& lease, RunEventKind kind, std::string cause = {}) {
+  RunEvent event{.kind = kind, .lease_epoch = lease.epoch};
+  event.cause = std::move(cause);
+  return event;
+}
+
+}  // namespace
+
+int Queue::connected_workers() const {
+  return static_cast<int>(
+      std::count_if(workers_.begin(), workers_.end(), [](const auto& w) { return w.second.link != nullptr; }));
+}
+
+Queue::Worker* Queue::worker_of(const WorkerLink* link) {
+  for (auto& [id, worker] : workers_)
+    if (worker.link.get() == link) return &worker;
+  return nullptr;
+}
+
+// The live attempt that the lease names, if this worker holds it under that epoch.
+Queue::Subject* Queue::live(const LeaseRef& lease, const Worker& worker) {
+  const auto it = live_.find(lease.attempt_id);
+  if (it == live_.end() || it->second.worker_id != worker.row.id) return nullptr;
+  return it->second.life.attempt->lease_epoch == lease.epoch ? &it->second : nullptr;
+}
+
+// An event on a live run as a group of its own. `subject` may be an element of live_: it is copied before that changes.
+Status Queue::advance_live(const Subject& subject, const RunEvent& event, const AttemptFacts& facts) {
+  Subject copy = subject;
+  ChangeList list;
+  Status advanced = advance(copy, event, list, facts);
+  if (advanced.ok()) stage(std::move(list));
+  return advanced;
+}
+
+// --- connection -----------------------------------------------------------------------------------------------------
+
+void Queue::greet(std::shared_ptr<WorkerLink> link, const WorkerGreeting& greeting) {
+  Worker& worker = workers_[greeting.worker.id];
+  if (worker.link && worker.link != link) worker.link->close("the worker has opened a newer session");
+  worker.row = greeting.worker;
+  worker.row.state = "connected";
+  worker.row.last_seen = clock_.unix_ms();
+  worker.link = link;
+  worker.heartbeat_at = clock_.monotonic_ms();
+  stage({WorkerHello{worker.row, greeting.devices}});
+  assign_again_ = true;
+
+  lose_missing(greeting);
+  WelcomeOrder welcome{limits::heartbeat_ms, {}};
+  std::vector<WorkerOrder> then;
+  for (const LeaseRef& lease : greeting.leases) {
+    Subject* held = live(lease, worker);
+    if (!held) {
+      then.push_back(AbandonOrder{lease});
+      continue;
+    }
+    const auto stored = metrics_.acked_seq(lease.attempt_id);
+    if (!stored.ok()) return link->close(stored.error().message);
+    welcome.stored.push_back({lease, *stored});
+    leases_.heard(lease.attempt_id);
+    if (held->life.attempt->state == AttemptState::unreachable) {
+      static_cast<void>(
+          advance_live(*held, event_about(lease, RunEventKind::worker_back)));  // legal: it is unreachable
+    } else if (held->life.attempt->stop != StopReason::none) {
+      then.push_back(StopOrder{lease, std::string(to_string(held->life.attempt->stop))});
+    }
+  }
+  // The welcome goes first, whatever was staged for this worker above.
+  outbox_.insert(outbox_.begin(), {link, std::move(welcome)});
+  for (WorkerOrder& order : then) outbox_.emplace_back(link, std::move(order));
+  if (stopping_) outbox_.emplace_back(link, DrainOrder{});
+  log::info("worker {} connected: {} devices, {} leases", worker.row.id, greeting.devices.size(),
+            greeting.leases.size());
+}
+
+// A worker that does not name a lease does not have it, and a host that was started anew has no process of its last
+// boot.
+void Queue::lose_missing(const WorkerGreeting& greeting) {
+  std::vector<Subject> gone;
+  std::string cause;
+  for (const auto& [id, subject] : live_) {
+    const LeaseRef lease{id, subject.life.attempt->lease_epoch};
+    const bool named = std::find(greeting.leases.begin(), greeting.leases.end(), lease) != greeting.leases.end();
+    const auto owner = workers_.find(subject.worker_id);
+    const bool other_boot = owner != workers_.end() && owner->first != greeting.worker.id &&
+                            owner->second.row.host == greeting.worker.host && !greeting.worker.boot_id.empty() &&
+                            owner->second.row.boot_id != greeting.worker.boot_id;
+    if (subject.worker_id == greeting.worker.id ? !named : other_boot) gone.push_back(subject);
+  }
+  for (const Subject& subject : gone) {
+    const LeaseRef lease{subject.attempt_id, subject.life.attempt->lease_epoch};
+    const std::string cause = subject.worker_id == greeting.worker.id
+                                  ? fmt::format("worker {} came back without it", greeting.worker.id)
+                                  : fmt::format("host {} was started anew", greeting.worker.host);
+    if (Status lost = advance_live(subject, event_about(lease, RunEventKind::worker_lost, cause)); !lost.ok())
+      log::error("attempt {}: {}", subject.attempt_id, lost.error().message);
+  }
+}
+
+void Queue::disconnected(const WorkerLink* link) {
+  Worker* worker = worker_of(link);
+  if (!worker) return;
+  worker->link.reset();
+  worker->row.state = "disconnected";
+  stage({WorkerChange{worker->row.id, "disconnected", "its session ended"}});
+  events_staged_ = true;
+  log::info("worker {} disconnected", worker->row.id);
+}
+
+// --- what a worker tells of its attempts
+// -------------------------------------------------------------------------------
+
+void Queue::heartbeat(const WorkerLink* link, const std::vector<LeaseReport>& reports) {
+  Worker* worker = worker_of(link);
+  if (!worker) return;
+  worker->heartbeat_at = clock_.monotonic_ms();
+  for (const LeaseReport& report : reports) {
+    Subject* held = live(report.lease, *worker);
+    if (!held) {
+      send(worker->row.id, AbandonOrder{report.lease});
+      continue;
+    }
+    leases_.progress(report.lease.attempt_id, report.phase, report.last_step);
+    progress(*held, report.lease, report.phase);
+  }
+}
+
+void Queue::progress(const Subject& held, const LeaseRef& lease, Phase phase) {
+  const LiveAttempt& attempt = *held.life.attempt;
+  if (attempt.state == AttemptState::unreachable)  // its session had never ended: only the heartbeats were late
+    static_cast<void>(advance_live(held, event_about(lease, RunEventKind::worker_back, "heard of again")));
+  const LiveAttempt& now = *live_.at(lease.attempt_id).life.attempt;
+  const bool runs = now.state == AttemptState::running || now.state == AttemptState::stopping;
+  if (now.phase == phase && (runs || phase == Phase::load || phase == Phase::plan)) return;
+  RunEvent event = event_about(lease, RunEventKind::progress);
+  event.phase = phase;
+  if (Status moved = advance_live(live_.at(lease.attempt_id), event); !moved.ok())
+    log::warn("attempt {}: {}", lease.attempt_id, moved.error().message);
+}
+
+void Queue::steps(const WorkerLink* link, const StepReport& report) {
+  Worker* worker = worker_of(link);
+  if (!worker) return;
+  Subject* held = live(report.lease, *worker);
+  if (!held) return send(worker->row.id, AbandonOrder{report.lease});
+  const auto stored = metrics_.append(report.lease.attempt_id, report.first_seq, report.steps);
+  // Not acknowledged is not lost: the worker sends it again after its next greeting.
+  if (!stored.ok()) {
+    log::error("metrics of attempt {} were not stored: {}", report.lease.attempt_id, stored.error().message);
+    return worker->link->close(stored.error().message);
+  }
+  if (!report.steps.empty()) {
+    leases_.progress(report.lease.attempt_id, Phase::step, report.steps.back().step);
+    progress(*held, report.lease, Phase::step);
+  }
+  send(worker->row.id, StepReceipt{report.lease, stored->acked_seq});
+}
+
+void Queue::report(const WorkerLink* link, const AttemptReport& report) {
+  Worker* worker = worker_of(link);
+  if (!worker) return;
+  Subject* held = live(report.lease, *worker);
+  if (!held) return answer_ended(*worker, report);
+  leases_.heard(report.lease.attempt_id);
+  AttemptFacts facts;
+  RunEvent event = event_about(report.lease, RunEventKind::attempt_ended);
+  if (report.kind == "ended" || report.kind == "refused") {
+    event.outcome = report.outcome;
+    if (report.kind == "refused") {
+      event.kind = RunEventKind::attempt_refused;
+      event.outcome.error = fmt::format("worker {} refused the lease: {}", worker->row.id, report.message);
+    } else if (!held->life.attempt->started) {
+      facts.started_at = clock_.unix_ms();  // over so soon that its start was not told
+    }
+    if (Status ended = advance_live(*held, event, facts); !ended.ok())
+      log::error("attempt {}: {}", report.lease.attempt_id, ended.error().message);
+    return;  // acknowledged by the transition
+  }
+  if (report.kind == "started" || report.kind == "resumed") note_started(*held, report);
+  send(worker->row.id, EventReceipt{report.lease, report.kind});
+}
+
+// The worker tells it again after every greeting; only news are stored.
+void Queue::note_started(const Subject& held, const AttemptReport& report) {
+  AttemptFacts facts;
+  if (!report.log_path.empty()) facts.log_path = report.log_path;
+  if (report.resumed_from_step >= 0) facts.resumed_from_step = report.resumed_from_step;
+  leases_.started(report.lease.attempt_id);
+  if (!held.life.attempt->started) {
+    facts.started_at = clock_.unix_ms();
+    if (Status begun = advance_live(held, event_about(report.lease, RunEventKind::attempt_started), facts); !begun.ok())
+      log::warn("attempt {}: {}", report.lease.attempt_id, begun.error().message);
+  } else if (facts.resumed_from_step) {
+    AttemptChange change{.attempt_id = report.lease.attempt_id, .lease_epoch = report.lease.epoch};
+    change.from = held.life.attempt->state;
+    change.resumed_from_step = facts.resumed_from_step;
+    stage({std::move(change)});
+  }
+}
+
+// Told of an attempt that is not live: its end is stored already and the receipt was lost, or the lease is not its own.
+void Queue::answer_ended(const Worker& worker, const AttemptReport& report) {
+  const auto known = runs_.get_attempt(report.lease.attempt_id);
+  const bool own =
+      known.ok() && known->attempt.lease_epoch == report.lease.epoch && known->attempt.worker_id == worker.row.id;
+  if (own && report.kind == "ended") return send(worker.row.id, EventReceipt{report.lease, report.kind});
+  send(worker.row.id, AbandonOrder{report.lease});
+}
+
+// --- time -----------------------------------------------------------------------------------------------------------
+
+void Queue::tick() {
+  for (const LeaseAlarm& alarm : leases_.tick()) raise(alarm);
+  const auto due = runs_.next_retry_at();
+  if (due.ok() && *due && **due <= clock_.unix_ms()) assign_ = true;
+}
+
+void Queue::raise(const LeaseAlarm& alarm) {
+  const auto it = live_.find(alarm.attempt_id);
+  if (it == live_.end()) return;
+  const Subject& subject = it->second;
+  const LeaseRef lease{alarm.attempt_id, subject.life.attempt->lease_epoch};
+  RunEvent event = event_about(lease, RunEventKind::lease_expired, alarm.cause);
+  if (alarm.kind == AlarmKind::expired) {
+    // A worker that goes on talking but not of this lease does not have it: that is proof, not silence.
+    const auto worker = workers_.find(subject.worker_id);
+    if (worker != workers_.end() && worker->second.link &&
+        clock_.monotonic_ms() - worker->second.heartbeat_at < limits::lease_ms) {
+      event.kind = RunEventKind::worker_lost;
+      event.cause = fmt::format("worker {} does not name it any longer", subject.worker_id);
+      send(subject.worker_id, AbandonOrder{lease});
+    }
+  } else {
+    event.kind = RunEventKind::stop_requested;
+    event.stop = alarm.kind == AlarmKind::stalled ? StopReason::stalled : StopReason::timeout;
+  }
+  log::warn("{}: {}", subject.name, event.cause);
+  if (Status advanced = advance_live(subject, event); !advanced.ok())
+    log::error("attempt {}: {}", alarm.attempt_id, advanced.error().message);
+}
+
+std::optional<int64_t> Queue::ms_to_next_tick() {
+  std::optional<int64_t> wait;
+  if (const auto deadline = leases_.next_deadline()) wait = *deadline - clock_.monotonic_ms();
+  if (const auto due = runs_.next_retry_at(); due.ok() && *due) {
+    const int64_t until = **due - clock_.unix_ms();
+    // A retry that is due but finds no device waits for one; it is not polled.
+    if (until > 0) wait = std::min(wait.value_or(until), until);
+  }
+  if (wait) wait = std::max<int64_t>(*wait, 0);
+  return wait;
+}
+
+void Queue::stop_workers(const std::string& cause) {
+  stopping_ = true;
+  const auto attempts = live_;
+  for (const auto& [id, subject] : attempts) {
+    const auto worker = workers_.find(subject.worker_id);
+    // One that is not connected goes on and comes back to the next daemon: nobody can tell it to stop.
+    if (worker == workers_.end() || !worker->second.link) continue;
+    if (subject.life.attempt->state == AttemptState::unreachable || subject.life.attempt->stop != StopReason::none)
+      continue;
+    RunEvent event = event_about({id, subject.life.attempt->lease_epoch}, RunEventKind::stop_requested, cause);
+    event.stop = StopReason::worker_stopped;
+    if (Status stopped = advance_live(subject, event); !stopped.ok())
+      log::error("attempt {}: {}", id, stopped.error().message);
+  }
+  for (const auto& [id, worker] : workers_) send(id, DrainOrder{});
+}
+
+bool Queue::stopped() const {
+  return std::none_of(live_.begin(), live_.end(), [&](const auto& entry) {
+    const auto worker = workers_.find(entry.second.worker_id);
+    return worker != workers_.end() && worker->second.link;
+  });
+}
+
+}  // namespace assay

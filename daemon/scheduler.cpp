@@ -1,0 +1,69 @@
+#include "daemon/scheduler.h"
+
+#include <algorithm>
+#include <string_view>
+
+namespace assay {
+namespace {
+
+int64_t count(const WorkerSlots& worker, std::string_view kind, bool only_free) {
+  return std::count_if(worker.devices.begin(), worker.devices.end(),
+                       [&](const DeviceSlot& d) { return d.kind == kind && (d.free || !only_free); });
+}
+
+std::string_view kind_for(const WaitingRun& run, const std::vector<WorkerSlots>& fleet) {
+  if (run.backend == Backend::cpu) return "cpu";
+  if (run.backend == Backend::cuda) return "cuda";
+  const bool gpus = std::any_of(fleet.begin(), fleet.end(),
+                                [&](const WorkerSlots& w) { return count(w, "cuda", false) >= run.devices; });
+  return gpus ? "cuda" : "cpu";
+}
+
+// The worker that could ever take the run and has the most free devices for it; null if none ever could. Free devices
+// of a reserving worker only grow, so the choice is stable until the run starts.
+WorkerSlots* best_worker(std::vector<WorkerSlots>& fleet, std::string_view kind, int devices) {
+  WorkerSlots* best = nullptr;
+  for (WorkerSlots& worker : fleet) {
+    if (count(worker, kind, false) < devices) continue;
+    if (!best || count(worker, kind, true) > count(*best, kind, true)) best = &worker;
+  }
+  return best;
+}
+
+// Takes up to `devices` free devices of the kind.
+std::vector<std::string> take(WorkerSlots& worker, std::string_view kind, int devices) {
+  std::vector<std::string> ids;
+  for (DeviceSlot& d : worker.devices) {
+    if (static_cast<int>(ids.size()) == devices) break;
+    if (d.kind != kind || !d.free) continue;
+    d.free = false;
+    ids.push_back(d.id);
+  }
+  return ids;
+}
+
+bool any_free(const std::vector<WorkerSlots>& fleet) {
+  return std::any_of(fleet.begin(), fleet.end(), [](const WorkerSlots& w) {
+    return std::any_of(w.devices.begin(), w.devices.end(), [](const DeviceSlot& d) { return d.free; });
+  });
+}
+
+}  // namespace
+
+Schedule schedule(std::span<const WaitingRun> in_order, std::vector<WorkerSlots> fleet, bool held) {
+  Schedule result;
+  if (held) return result;
+  for (const WaitingRun& run : in_order) {
+    if (!any_free(fleet)) break;
+    const std::string_view kind = kind_for(run, fleet);
+    WorkerSlots* worker = best_worker(fleet, kind, run.devices);
+    if (!worker) continue;
+    const bool fits_now = count(*worker, kind, true) >= run.devices;
+    std::vector<std::string> ids = take(*worker, kind, run.devices);  // taken or reserved
+    if (fits_now) result.assignments.push_back({run.run_id, worker->worker_id, std::move(ids)});
+  }
+  result.devices_left = any_free(fleet);
+  return result;
+}
+
+}  // namespace assay

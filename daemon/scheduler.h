@@ -1,0 +1,43 @@
+// Which waiting run gets which devices, as a pure function.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "spec/run_config.h"
+
+namespace assay {
+
+struct DeviceSlot {
+  std::string id;
+  std::string kind;  // "cpu" | "cuda"
+  bool free = true;
+};
+// A connected worker and its devices; drained devices are left out.
+struct WorkerSlots {
+  std::string worker_id;
+  std::vector<DeviceSlot> devices;
+};
+struct WaitingRun {
+  int64_t run_id = 0;
+  int devices = 1;
+  Backend backend = Backend::automatic;  // automatic: GPUs where some worker has enough of them, else the CPU
+};
+struct Assignment {
+  int64_t run_id = 0;
+  std::string worker_id;
+  std::vector<std::string> device_ids;
+};
+struct Schedule {
+  std::vector<Assignment> assignments;
+  bool devices_left = false;  // some device is neither assigned nor reserved: a run further back may use it
+};
+
+// `in_order`: the order in which runs deserve devices (priority, then age). A run's devices are of one worker and taken
+// together or not at all. The first runs that fit some worker but not now reserve the free devices of the worker that
+// has most of what they need, so that smaller runs behind them cannot starve them. Nothing is assigned while held.
+Schedule schedule(std::span<const WaitingRun> in_order, std::vector<WorkerSlots> fleet, bool held);
+
+}  // namespace assay
