@@ -1,0 +1,108 @@
+// The command line as a whole: usage, help, exit codes, no daemon.
+#include <gmock/gmock.h>
+
+#include "fake_service.h"
+
+namespace assay {
+namespace {
+
+using test::CliTest;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+TEST_F(CliTest, NoVerbAndUnknownVerbAreUsage) {
+  EXPECT_EQ(run({}), ExitCode::usage);
+  EXPECT_EQ(err, "assay: no verb given; `assay --help` lists them\n");
+  EXPECT_EQ(run_as_given({"enque", "x.toml"}), ExitCode::usage);
+  EXPECT_EQ(err, "assay: there is no verb 'enque'; did you mean 'enqueue'?\n");
+  EXPECT_EQ(run_as_given({"ba\nnana"}), ExitCode::usage);
+  EXPECT_EQ(err, "assay: there is no verb 'ba\\nnana'; `assay --help` lists them\n");
+}
+
+TEST_F(CliTest, WrongOptionsAreUsageAndNameTheVerb) {
+  EXPECT_EQ(run({"ls", "--nosuch"}), ExitCode::usage);
+  EXPECT_THAT(err, StartsWith("assay: ls: "));
+  EXPECT_THAT(err, HasSubstr("--nosuch"));
+  EXPECT_EQ(run({"ls", "--state", "runing"}), ExitCode::usage);
+  EXPECT_THAT(err, HasSubstr("runing"));
+  EXPECT_EQ(run({"show"}), ExitCode::usage);
+  EXPECT_EQ(run({"retry"}), ExitCode::usage);
+  EXPECT_THAT(err, HasSubstr("--failed"));
+  EXPECT_EQ(run({"cancel"}), ExitCode::usage);
+  EXPECT_THAT(err, HasSubstr("--all"));
+}
+
+TEST_F(CliTest, EveryVerbHasHelpWithExamples) {
+  EXPECT_EQ(run({"--help"}), ExitCode::ok);
+  EXPECT_THAT(out, HasSubstr("5 daemon not running"));
+  for (const char* verb : {"up", "down", "plan", "enqueue", "ls", "watch", "show", "logs", "retry", "cancel", "hold",
+                           "release", "wait", "report", "export", "devices", "doctor"}) {
+    EXPECT_EQ(run({verb, "--help"}), ExitCode::ok) << verb;
+    EXPECT_THAT(out, HasSubstr(std::string("Examples:\n  assay ") + verb)) << verb;
+  }
+}
+
+TEST_F(CliTest, WithoutADaemonEveryVerbSaysHowToStartIt) {
+  const std::string line = "assay: no daemon is running for " + home.path() + "; start it with: assay up\n";
+  const std::vector<std::vector<std::string>> verbs = {{"ls"},         {"watch"},       {"show", "x"}, {"logs", "x"},
+                                                       {"retry", "x"}, {"cancel", "x"}, {"hold"},      {"release"},
+                                                       {"wait"},       {"report"},      {"export"},    {"devices"}};
+  for (const auto& verb : verbs) {
+    EXPECT_EQ(run(verb), ExitCode::unavailable) << verb[0];
+    EXPECT_EQ(err, line) << verb[0];
+    EXPECT_EQ(out, "") << verb[0];
+  }
+}
+
+TEST_F(CliTest, TheSocketOfADeadDaemonIsNoDaemon) {
+  start_daemon();
+  ASSERT_EQ(::link(socket_path(home.path())->c_str(), home.file("kept").c_str()), 0);
+  server->Shutdown();
+  server.reset();
+  ::rename(home.file("kept").c_str(), socket_path(home.path())->c_str());
+  EXPECT_EQ(run({"ls"}), ExitCode::unavailable);
+  EXPECT_EQ(err, "assay: no daemon is running for " + home.path() + "; start it with: assay up\n");
+  EXPECT_EQ(run({"down"}), ExitCode::ok);
+  EXPECT_EQ(out, "no daemon is running for " + home.path() + "\n");
+}
+
+TEST_F(CliTest, ErrorsAsJson) {
+  EXPECT_EQ(run({"ls", "--json"}), ExitCode::unavailable);
+  EXPECT_EQ(err, R"({"error":{"exit_code":5,"kind":"unavailable","message":"no daemon is running for )" + home.path() +
+                     R"(; start it with: assay up"}})" + "\n");
+}
+
+TEST_F(CliTest, TheDaemonsErrorsKeepTheirMeaning) {
+  start_daemon();
+  const std::vector<std::pair<grpc::StatusCode, ExitCode>> codes = {
+      {grpc::INVALID_ARGUMENT, ExitCode::invalid},     {grpc::NOT_FOUND, ExitCode::not_found},
+      {grpc::FAILED_PRECONDITION, ExitCode::refused},  {grpc::RESOURCE_EXHAUSTED, ExitCode::limits},
+      {grpc::PERMISSION_DENIED, ExitCode::permission}, {grpc::DATA_LOSS, ExitCode::internal},
+      {grpc::UNAVAILABLE, ExitCode::unavailable}};
+  for (const auto& [status, code] : codes) {
+    fake.failure = grpc::Status(status, "why \x1b[31m");
+    EXPECT_EQ(run({"ls"}), code) << status;
+    EXPECT_THAT(err, HasSubstr("why \\x1b[31m")) << status;
+  }
+}
+
+TEST_F(CliTest, ADaemonOfAnotherVersionIsNamed) {
+  start_daemon();
+  fake.failure = grpc::Status(grpc::UNIMPLEMENTED, "");
+  EXPECT_EQ(run({"ls"}), ExitCode::internal);
+  EXPECT_THAT(err, HasSubstr("of another version"));
+}
+
+TEST_F(CliTest, DataIsHandedToItsProgram) {
+  EXPECT_EQ(run_as_given({"data", "prepare", "in.txt", "-o", "out", "--help"}), ExitCode::not_found);
+  EXPECT_EQ(became, programs.path() + "/assay-data");
+  EXPECT_EQ(became_arguments, (std::vector<std::string>{"data", "prepare", "in.txt", "-o", "out", "--help"}));
+}
+
+TEST_F(CliTest, ATooLongHomeIsSaid) {
+  EXPECT_EQ(run_as_given({"--home", "/" + std::string(120, 'x'), "ls"}), ExitCode::invalid);
+  EXPECT_THAT(err, HasSubstr("a socket path has at most 107 bytes"));
+}
+
+}  // namespace
+}  // namespace assay
