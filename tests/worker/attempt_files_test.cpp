@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "tests/support/put_file.h"
 #include "tests/support/temp_folder.h"
 
 namespace assay {
@@ -59,7 +60,6 @@ LeaseRecord lease_record() {
 
 class AttemptFilesTest : public testing::Test {
  protected:
-  void put(const std::string& path, const std::string& text) { ASSERT_TRUE(write_file_atomically(path, text).ok()); }
   TempFolder folder_;
   AttemptFolder attempt_{folder_.path()};
 };
@@ -113,7 +113,7 @@ TEST_F(AttemptFilesTest, LeaseComesBackWithAndWithoutItsOptionalParts) {
 }
 
 TEST_F(AttemptFilesTest, UnknownKeysAreIgnored) {
-  put(attempt_.progress(), R"({"phase": "plan", "resumed_from_step": 3, "graphs_captured": [1, 2]})");
+  put_file(attempt_.progress(), R"({"phase": "plan", "resumed_from_step": 3, "graphs_captured": [1, 2]})");
   ASSERT_TRUE(read_progress(attempt_).has_value());
   EXPECT_EQ(read_progress(attempt_)->resumed_from_step, 3);
 }
@@ -122,7 +122,7 @@ TEST_F(AttemptFilesTest, EveryTruncationIsDamageNotAbsence) {
   ASSERT_TRUE(write_lease(attempt_, lease_record()).ok());
   const std::string whole = read_file(attempt_.lease()).value();
   for (size_t size = 0; size + 2 < whole.size(); ++size) {  // the last two bytes are "}\n"
-    put(attempt_.lease(), whole.substr(0, size));
+    put_file(attempt_.lease(), whole.substr(0, size));
     const auto lease = read_lease(attempt_);
     ASSERT_FALSE(lease.ok()) << size;
     EXPECT_EQ(lease.error().code, ErrorCode::data_loss);
@@ -131,16 +131,16 @@ TEST_F(AttemptFilesTest, EveryTruncationIsDamageNotAbsence) {
 }
 
 TEST_F(AttemptFilesTest, DamageIsNamed) {
-  put(attempt_.progress(), "{");
+  put_file(attempt_.progress(), "{");
   EXPECT_FALSE(read_progress(attempt_).has_value());
-  put(attempt_.result(), R"({"result": "exploded"})");
+  put_file(attempt_.result(), R"({"result": "exploded"})");
   EXPECT_THAT(read_result(attempt_).error().message,
               HasSubstr("result.json is damaged: result is \"exploded\", which is not a known word"));
-  put(attempt_.result(), R"({"result": 3})");
+  put_file(attempt_.result(), R"({"result": 3})");
   EXPECT_EQ(read_result(attempt_).error().code, ErrorCode::data_loss);
-  put(attempt_.result(), "[]");
+  put_file(attempt_.result(), "[]");
   EXPECT_EQ(read_result(attempt_).error().code, ErrorCode::data_loss);
-  put(attempt_.result(), std::string(limits::attempt_file_bytes + 1, ' '));
+  put_file(attempt_.result(), std::string(limits::attempt_file_bytes + 1, ' '));
   EXPECT_FALSE(read_result(attempt_).ok());
 }
 

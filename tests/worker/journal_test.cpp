@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "tests/support/kill_points.h"
+#include "tests/support/put_file.h"
 #include "tests/support/temp_folder.h"
 
 namespace assay {
@@ -54,7 +55,7 @@ class JournalTest : public testing::Test {
     for (int step = from; step < to; ++step) ASSERT_TRUE(writer->append(metrics_of(step)).ok());
   }
   std::string content() const { return read_file(path_).value(); }
-  void set_content(const std::string& bytes) { ASSERT_TRUE(write_file_atomically(path_, bytes).ok()); }
+  void set_content(const std::string& bytes) { put_file(path_, bytes); }
   // Everything a new reader gets; the journal must be good.
   std::vector<JournalRecord> read_all() const {
     auto records = JournalReader(path_).read(1000);
