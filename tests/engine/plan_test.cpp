@@ -1,0 +1,173 @@
+#include "engine/plan/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+#include "engine/plan/parameters.h"
+#include "engine/plan/program.h"
+
+namespace assay {
+namespace {
+
+using ::testing::HasSubstr;
+
+RunConfig d12() {
+  RunConfig c;
+  c.backend = Backend::cpu;
+  c.model.window_pattern = "L";
+  c.model.value_embeddings = false;
+  c.data.path = "unused";
+  return c;
+}
+
+// What the arena cannot be smaller than: the largest sum of bytes alive at one time.
+size_t peak_live_bytes(const std::vector<PlannedBuffer>& buffers) {
+  int last = 0;
+  for (const PlannedBuffer& b : buffers) last = std::max(last, b.last);
+  std::vector<int64_t> change(static_cast<size_t>(last) + 2);
+  for (const PlannedBuffer& b : buffers) {
+    change[static_cast<size_t>(b.first)] += static_cast<int64_t>(b.bytes);
+    change[static_cast<size_t>(b.last) + 1] -= static_cast<int64_t>(b.bytes);
+  }
+  int64_t live = 0, peak = 0;
+  for (int64_t c : change) peak = std::max(peak, live += c);
+  return static_cast<size_t>(peak);
+}
+
+void expect_no_overlap(const std::vector<PlannedBuffer>& buffers, size_t arena) {
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    const PlannedBuffer& a = buffers[i];
+    EXPECT_EQ(a.offset % 256, 0u) << a.name;
+    EXPECT_LE(a.offset + a.bytes, arena) << a.name;
+    for (size_t j = i + 1; j < buffers.size(); ++j) {
+      const PlannedBuffer& b = buffers[j];
+      const bool together = a.first <= b.last && b.first <= a.last;
+      const bool apart = a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset;
+      EXPECT_TRUE(!together || apart) << a.name << " and " << b.name;
+    }
+  }
+}
+
+TEST(Layout, RandomLifetimesNeverOverlapAndStayNearTheLowerBound) {
+  std::mt19937 random(3);
+  for (int round = 0; round < 200; ++round) {
+    const int count = 1 + static_cast<int>(random() % 60), ticks = 1 + static_cast<int>(random() % 40);
+    std::vector<PlannedBuffer> buffers;
+    for (int i = 0; i < count; ++i) {
+      const int first = static_cast<int>(random() % static_cast<unsigned>(ticks));
+      const int last = first + static_cast<int>(random() % static_cast<unsigned>(ticks - first));
+      buffers.push_back({"b" + std::to_string(i), 1 + random() % 100'000, first, last, 0});
+    }
+    const size_t arena = lay_out(buffers);
+    expect_no_overlap(buffers, arena);
+    const size_t bound = peak_live_bytes(buffers);
+    EXPECT_GE(arena, bound);
+    EXPECT_LE(arena, bound + bound / 2 + static_cast<size_t>(count) * 256);
+  }
+}
+
+TEST(Layout, BuffersOfOneMomentAreStackedAndOfDifferentMomentsShareMemory) {
+  std::vector<PlannedBuffer> buffers = {{"a", 512, 0, 1, 0}, {"b", 256, 1, 2, 0}, {"c", 512, 2, 3, 0}};
+  EXPECT_EQ(lay_out(buffers), 768u);
+  EXPECT_EQ(buffers[0].offset, buffers[2].offset);
+  EXPECT_EQ(buffers[1].offset, 512u);
+}
+
+TEST(Plan, CountsTheFlopsOfTheReferenceModel) {
+  const auto plan = build_plan(d12(), Backend::cpu);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_NEAR(plan->flops_per_token / 1e6, 887.5, 0.1);
+  // Per layer: 4 d^2 attention, 8 d router, 3 experts of 2 d h; and the head.
+  EXPECT_EQ(plan->active_matmul_parameters, 12 * (4 * 768 * 768 + 8 * 768 + 3 * 2 * 768 * 1024) + 32768 * 768);
+}
+
+TEST(Plan, CountsEveryParameter) {
+  RunConfig c = d12();
+  c.model.value_embeddings = true;
+  const int64_t layer = 4 * 768 * 768 + 8 * 768 + 9 * 2 * 768 * 1024, table = 32768 * 768;
+  EXPECT_EQ(count_parameters(c), 2 * table + 12 * layer + 6 * (table + 6 * 12) + 2 * 12);
+  c.model.residual_lambdas = false;
+  EXPECT_EQ(count_parameters(c), 2 * table + 12 * layer + 6 * (table + 6 * 12));
+}
+
+TEST(Plan, ShortWindowsCountFewerFlops) {
+  RunConfig c = d12();
+  const double full = flops_per_token(c);
+  c.model.window_pattern = "SSSL";  // 9 of 12 layers look back 512 tokens
+  EXPECT_DOUBLE_EQ(full - flops_per_token(c), 9 * 12.0 * 768 * (2048 - 512));
+}
+
+TEST(Plan, ArenaOfTheReferenceModelIsWithinOnePercentOfItsPeakLiveBytes) {
+  for (const Precision precision : {Precision::bf16, Precision::fp8_experts})
+    for (const Execution execution : {Execution::dynamic_graph, Execution::static_graph, Execution::eager}) {
+      RunConfig c = d12();
+      c.precision = precision;
+      c.execution = execution;
+      const auto plan = build_plan(c, Backend::cpu);
+      ASSERT_TRUE(plan.ok()) << plan.error().message;
+      expect_no_overlap(plan->buffers, plan->arena_bytes);
+      const double bound = static_cast<double>(peak_live_bytes(plan->buffers));
+      EXPECT_LE(static_cast<double>(plan->arena_bytes), 1.01 * bound);
+      EXPECT_GT(plan->peak_mem_mib, static_cast<double>(plan->arena_bytes) / 1048576.0);
+    }
+}
+
+TEST(Plan, StaticCapacityIsTheFairShareTimesTheFactorInSteps) {
+  RunConfig c = d12();
+  c.execution = Execution::static_graph;
+  c.capacity_factor = 1.1;  // 65,536 tokens * 2 / 8 = 16,384 rows; times 1.1 = 18,022.4
+  const auto plan = build_plan(c, Backend::cpu);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_EQ(plan->static_capacity, 18'048);
+  EXPECT_EQ(plan->static_capacity % 128, 0);
+  c.capacity_factor = 200;  // an expert never gets more rows than there are tokens
+  EXPECT_EQ(build_plan(c, Backend::cpu)->static_capacity, 65'536);
+  c.execution = Execution::dynamic_graph;
+  EXPECT_EQ(build_plan(c, Backend::cpu)->static_capacity, 0);
+}
+
+TEST(Plan, RefusesSeveralDevicesOnTheCpu) {
+  RunConfig c = d12();
+  c.devices = 2;
+  const auto plan = build_plan(c, Backend::cpu);
+  ASSERT_FALSE(plan.ok());
+  EXPECT_THAT(plan.error().message, HasSubstr("devices = 2: the cpu backend runs on one device; set devices = 1"));
+}
+
+TEST(Plan, RefusesShapesTheGpuKernelsDoNotHave) {
+  RunConfig c = d12();
+  c.backend = Backend::cuda;
+  c.model.vocab_size = 1001;
+  const auto odd = build_plan(c, Backend::cuda);
+  ASSERT_FALSE(odd.ok());
+  EXPECT_THAT(odd.error().message, HasSubstr("model.vocab_size is 1001; the cuda backend needs a multiple of 8"));
+  c.model.vocab_size = 1024;
+  c.model.head_dim = 32;
+  const auto heads = build_plan(c, Backend::cuda);
+  ASSERT_FALSE(heads.ok());
+  EXPECT_THAT(heads.error().message, HasSubstr("model.head_dim is 32; the cuda backend has attention for 64 and 128"));
+}
+
+TEST(Plan, RefusesMoreRoutedRowsThanTheirNumbersHold) {
+  RunConfig c = d12();
+  c.model.sequence_len = 1 << 20;
+  c.train.device_batch = 2048;
+  c.train.total_batch_tokens = int64_t{1} << 31;
+  const auto plan = build_plan(c, Backend::cpu);
+  ASSERT_FALSE(plan.ok());
+  EXPECT_THAT(plan.error().message, HasSubstr("lower train.device_batch"));
+}
+
+TEST(Plan, NamesWhatIsWrongWithAConfig) {
+  RunConfig c = d12();
+  c.model.top_k = 9;
+  const auto plan = build_plan(c, Backend::cpu);
+  ASSERT_FALSE(plan.ok());
+  EXPECT_THAT(plan.error().message, HasSubstr("model.top_k"));
+}
+
+}  // namespace
+}  // namespace assay

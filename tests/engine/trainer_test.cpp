@@ -1,0 +1,352 @@
+#include "engine/trainer/trainer.h"
+
+#include <gmock/gmock.h>
+
+#include "engine/ops/error.h"
+#include "engine/trainer/run_trainer.h"
+#include "model_fixture.h"
+
+namespace assay::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  TrainerTest() { write_shards(data_.path(), random_corpus(4000, 67, "train"), random_corpus(1200, 67, "val")); }
+
+  RunConfig config(Precision precision = Precision::fp32) const {
+    RunConfig c = tiny_config();
+    c.precision = precision;
+    c.model.sequence_len = 32;
+    c.train.device_batch = 2;
+    c.train.total_batch_tokens = 128;  // two micro-batches
+    c.data.path = data_.path();
+    return c;
+  }
+  static std::vector<StepMetrics> train(Trainer& trainer, int64_t until) {
+    std::vector<StepMetrics> metrics;
+    while (trainer.next_step() < until) metrics.push_back(trainer.step());
+    return metrics;
+  }
+  static std::vector<double> losses(const RunConfig& c, int64_t steps) {
+    std::vector<double> values;
+    for (const StepMetrics& m : train(*Trainer::create(c, {}), steps)) values.push_back(m.loss);
+    return values;
+  }
+  // The error a config ends in, at creation or in its first steps.
+  static EngineError error_of(const RunConfig& c, const TrainerOptions& options = {}, int64_t steps = 5) {
+    try {
+      train(*Trainer::create(c, options), steps);
+    } catch (const EngineError& e) {
+      return e;
+    }
+    ADD_FAILURE() << "no error";
+    return {FailureReason::none, ""};
+  }
+
+  TemporaryFolder data_;
+};
+
+TEST_F(TrainerTest, FillsTheMetricsOfAStep) {
+  const RunConfig c = config();
+  const auto trainer = Trainer::create(c, {});
+  EXPECT_EQ(trainer->next_step(), 0);
+  EXPECT_EQ(trainer->resumed_from_step(), -1);
+  const StepMetrics m = trainer->step();
+  EXPECT_EQ(trainer->next_step(), 1);
+  EXPECT_EQ(m.step, 0);
+  EXPECT_NEAR(m.loss, std::log(67.0), 0.01);  // the head starts near zero
+  EXPECT_GT(m.dt_ms, 0);
+  EXPECT_DOUBLE_EQ(m.tok_per_sec, 128 * 1000.0 / m.dt_ms);
+  EXPECT_DOUBLE_EQ(m.mfu, 100 * trainer->plan().flops_per_token * m.tok_per_sec / 989.5e12);
+  EXPECT_DOUBLE_EQ(m.lr_scale, 0.5);  // two warm-up steps
+  EXPECT_GT(m.grad_norm, 0);
+  EXPECT_LE(m.expert_load_min, 1.0);
+  EXPECT_GE(m.expert_load_max, 1.0);
+  EXPECT_DOUBLE_EQ(m.peak_mem_mib, trainer->plan().peak_mem_mib);
+  EXPECT_TRUE(std::isnan(m.val_loss));
+  EXPECT_GT(m.unix_ms, 1'600'000'000'000);
+  EXPECT_THAT(trainer->notes(), Contains(StartsWith("plan: 2 layers, d = 32, h = 128, 4 experts (top 2)")));
+}
+
+TEST_F(TrainerTest, LearnsARepeatedText) {
+  write_shards(data_.path(), random_corpus(129, 67, "short"));  // one step's worth, again and again
+  for (const Precision p : {Precision::fp32, Precision::bf16, Precision::fp8_noexperts, Precision::fp8_experts}) {
+    RunConfig c = config(p);
+    c.train.steps = 30;
+    const auto all = losses(c, 30);
+    EXPECT_NEAR(all.front(), std::log(67.0), 0.01) << to_string(p);
+    EXPECT_LT(all.back(), 2.5) << to_string(p);
+  }
+}
+
+TEST_F(TrainerTest, TwoMicroBatchesEqualOneTwiceAsLarge) {
+  RunConfig one = config(), two = config();
+  one.train.device_batch = 4;
+  one.model.router_bias_rate = two.model.router_bias_rate = 0.01;
+  const auto a = losses(one, 5), b = losses(two, 5);
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 2e-5 * a[i]) << "step " << i;
+}
+
+// ---------------------------------------------------------------------------------------------------- execution modes
+
+TEST_F(TrainerTest, ExecutionModesAgreeInFp32) {
+  RunConfig c = config();
+  const auto dynamic = losses(c, 6);
+  c.execution = Execution::static_graph;
+  const auto fixed = losses(c, 6);
+  c.execution = Execution::eager;
+  const auto eager = losses(c, 6);
+  for (size_t i = 0; i < dynamic.size(); ++i) {
+    EXPECT_NEAR(eager[i], dynamic[i], 1e-6 * dynamic[i]) << "step " << i;
+    EXPECT_NEAR(fixed[i], dynamic[i], 1e-6 * dynamic[i]) << "step " << i;
+  }
+}
+
+// BF16 and FP8: eager execution rounds relu^2's input once more, so runs differ by BF16's last places.
+TEST_F(TrainerTest, ExecutionModesAgreeInLowPrecisionWithinItsRounding) {
+  for (const Precision p : {Precision::bf16, Precision::fp8_noexperts, Precision::fp8_experts}) {
+    RunConfig c = config(p);
+    const auto dynamic = losses(c, 6);
+    c.execution = Execution::static_graph;
+    const auto fixed = losses(c, 6);
+    c.execution = Execution::eager;
+    const auto eager = losses(c, 6);
+    for (size_t i = 0; i < dynamic.size(); ++i) {
+      EXPECT_NEAR(fixed[i], dynamic[i], 2e-3 * dynamic[i]) << to_string(p) << " step " << i;
+      EXPECT_NEAR(eager[i], dynamic[i], 2e-3 * dynamic[i]) << to_string(p) << " step " << i;
+    }
+  }
+}
+
+class StaticTest : public TrainerTest {
+ protected:
+  // 512 tokens a micro-batch, 256 rows fair share: imbalance exceeds a factor of 1 at once.
+  RunConfig tight() const {
+    RunConfig c = config();
+    c.execution = Execution::static_graph;
+    c.model.sequence_len = 256;
+    c.train.total_batch_tokens = 1024;
+    c.capacity_factor = 1.0;
+    return c;
+  }
+};
+
+TEST_F(StaticTest, GrowsWithoutDroppingTokens) {
+  RunConfig c = tight();
+  const auto trainer = Trainer::create(c, {});
+  EXPECT_EQ(trainer->plan().static_capacity, 256);
+  EXPECT_THAT(trainer->notes(), Contains("static: capacity 256 rows per expert, 0.0 % padding, 1 captures"));
+  std::vector<double> fixed;
+  for (const StepMetrics& m : train(*trainer, 4)) fixed.push_back(m.loss);
+  EXPECT_GT(trainer->plan().static_capacity, 256);
+  EXPECT_THAT(trainer->notes(), Contains(AllOf(HasSubstr("static: capacity"), HasSubstr("% padding"),
+                                               ::testing::Not(HasSubstr(" 1 captures")))));
+  c.execution = Execution::dynamic_graph;
+  const auto dynamic = losses(c, 4);
+  for (size_t i = 0; i < fixed.size(); ++i) EXPECT_NEAR(fixed[i], dynamic[i], 1e-6 * dynamic[i]) << "step " << i;
+}
+
+TEST_F(StaticTest, StopsAtTheRecompileLimitAndSaysWhatToSet) {
+  RunConfig c = tight();
+  c.recompile_limit = 0;
+  const EngineError e = error_of(c);
+  EXPECT_EQ(e.reason, FailureReason::plan_error);
+  EXPECT_EQ(e.step, 0);
+  EXPECT_THAT(e.what(), AllOf(StartsWith("step 0: expert "), HasSubstr(" of layer 0 needs "),
+                              HasSubstr("static capacity is 256 and all 0 re-captures of recompile_limit are used"),
+                              HasSubstr("set capacity_factor = 1."), HasSubstr("execution = \"dynamic\"")));
+}
+
+// --------------------------------------------------------------------------------------------------------- validation
+
+TEST_F(TrainerTest, ValidationIsDueOnTimeAndLeavesTrainingAlone) {
+  RunConfig c = config(Precision::fp8_experts);
+  c.train.steps = 5;
+  const auto plain = train(*Trainer::create(c, {}), 5);
+  c.train.val_every = 2;
+  c.train.val_tokens = 300;
+  const auto trainer = Trainer::create(c, {});
+  const auto checked = train(*trainer, 5);
+  for (size_t i = 0; i < plain.size(); ++i) {
+    EXPECT_EQ(plain[i].loss, checked[i].loss);
+    EXPECT_EQ(plain[i].grad_norm, checked[i].grad_norm);
+    const bool due = i == 1 || i == 3 || i == 4;  // every second step and the last
+    EXPECT_EQ(std::isfinite(checked[i].val_loss), due) << i;
+    if (due) {
+      EXPECT_NEAR(checked[i].val_loss, std::log(67.0), 1.0);
+    }
+  }
+  EXPECT_THAT(trainer->notes(), Contains("data: 4000 training tokens, 4 validation micro-batches"));
+}
+
+// ------------------------------------------------------------------------------------------------------------- resume
+
+struct ResumeCase {
+  const char* name;
+  Precision precision;
+  Fp8Recipe recipe = Fp8Recipe::tensorwise;
+  Execution execution = Execution::dynamic_graph;
+};
+
+class ResumeTest : public TrainerTest, public ::testing::WithParamInterface<ResumeCase> {};
+
+TEST_P(ResumeTest, ContinuesBitForBit) {
+  RunConfig c = config(GetParam().precision);
+  c.fp8.recipe = GetParam().recipe;
+  c.execution = GetParam().execution;
+  if (c.fp8.recipe == Fp8Recipe::blockwise) c.model.d_model = 128;
+  TemporaryFolder checkpoints;
+  const TrainerOptions options{checkpoints.path()};
+  RunTrainer whole(c, {}, Backend::cpu, make_cpu_ops(), 0, 1);
+  const auto expected = train(whole, 6);
+  {
+    const auto first = Trainer::create(c, options);
+    train(*first, 3);
+    first->save_checkpoint();
+  }
+  RunTrainer second(c, options, Backend::cpu, make_cpu_ops(), 0, 1);
+  EXPECT_EQ(second.resumed_from_step(), 3);
+  EXPECT_THAT(second.notes(), Contains(StartsWith("resumed at step 3 from " + checkpoints.path())));
+  const auto resumed = train(second, 6);
+  ASSERT_EQ(resumed.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(resumed[i].step, expected[i + 3].step);
+    EXPECT_EQ(resumed[i].loss, expected[i + 3].loss);
+    EXPECT_EQ(resumed[i].grad_norm, expected[i + 3].grad_norm);
+    EXPECT_EQ(resumed[i].expert_load_max, expected[i + 3].expert_load_max);
+  }
+  for (size_t p = 0; p < whole.model().weights().all().size(); ++p) {
+    const Weight &a = whole.model().weights().all()[p], &b = second.model().weights().all()[p];
+    EXPECT_EQ(read<float>(whole.ops(), a.master), read<float>(second.ops(), b.master)) << a.spec.name;
+    EXPECT_EQ(read<float>(whole.ops(), a.moment2), read<float>(second.ops(), b.moment2)) << a.spec.name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Precisions, ResumeTest,
+    ::testing::Values(ResumeCase{"fp32", Precision::fp32}, ResumeCase{"bf16", Precision::bf16},
+                      ResumeCase{"fp8_noexperts_tensorwise", Precision::fp8_noexperts},
+                      ResumeCase{"fp8_experts_tensorwise", Precision::fp8_experts},
+                      ResumeCase{"fp8_experts_rowwise", Precision::fp8_experts, Fp8Recipe::rowwise},
+                      ResumeCase{"fp8_experts_blockwise", Precision::fp8_experts, Fp8Recipe::blockwise},
+                      ResumeCase{"bf16_eager", Precision::bf16, Fp8Recipe::tensorwise, Execution::eager},
+                      ResumeCase{"bf16_static", Precision::bf16, Fp8Recipe::tensorwise, Execution::static_graph}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+TEST_F(TrainerTest, RefusesToResumeUnderAnotherConfig) {
+  TemporaryFolder checkpoints;
+  RunConfig c = config();
+  {
+    const auto trainer = Trainer::create(c, {checkpoints.path()});
+    trainer->step();
+    trainer->save_checkpoint();
+  }
+  c.train.matrix_lr = 0.01;
+  const EngineError e = error_of(c, {checkpoints.path()});
+  EXPECT_EQ(e.reason, FailureReason::config_invalid);
+  EXPECT_THAT(e.what(), AllOf(HasSubstr(checkpoints.path()), HasSubstr("belongs to another config")));
+  EXPECT_EQ(Trainer::create(c, {checkpoints.path(), /*resume=*/false})->resumed_from_step(), -1);
+}
+
+TEST_F(TrainerTest, SavingWithoutAFolderIsAnError) {
+  const auto trainer = Trainer::create(config(), {});
+  EXPECT_THROW(trainer->save_checkpoint(), EngineError);
+}
+
+// ------------------------------------------------------------------------------------------------------------- errors
+
+TEST_F(TrainerTest, NamesAMissingDataFolder) {
+  RunConfig c = config();
+  c.data.path = data_.path() + "/nowhere";
+  const EngineError e = error_of(c);
+  EXPECT_EQ(e.reason, FailureReason::data_error);
+  EXPECT_THAT(e.what(), HasSubstr("/nowhere"));
+}
+
+TEST_F(TrainerTest, NamesAVocabularyThatIsTooSmall) {
+  RunConfig c = config();
+  c.model.vocab_size = 60;
+  const EngineError e = error_of(c);
+  EXPECT_EQ(e.reason, FailureReason::data_error);
+  EXPECT_THAT(e.what(), AllOf(HasSubstr(data_.path()), HasSubstr("holds token 66, but model.vocab_size = 60"),
+                              HasSubstr("set model.vocab_size to at least 67")));
+}
+
+TEST_F(TrainerTest, NamesMissingShards) {
+  RunConfig c = config();
+  c.train.val_every = 1;
+  std::filesystem::remove(data_.path() + "/text_val_000000.bin");
+  const EngineError no_val = error_of(c);
+  EXPECT_EQ(no_val.reason, FailureReason::data_error);
+  EXPECT_THAT(no_val.what(), HasSubstr("train.val_every = 1 needs validation shards"));
+  write_shards(data_.path(), random_corpus(20, 67, "few"));
+  const EngineError few = error_of(config());
+  EXPECT_EQ(few.reason, FailureReason::data_error);
+}
+
+TEST_F(TrainerTest, NamesAFolderWithoutTrainingShards) {
+  std::filesystem::remove(data_.path() + "/text_train_000001.bin");
+  const EngineError e = error_of(config());
+  EXPECT_EQ(e.reason, FailureReason::data_error);
+  EXPECT_THAT(e.what(), AllOf(HasSubstr(data_.path()), HasSubstr("_train_")));
+}
+
+TEST_F(TrainerTest, RefusesWhatThisBuildCannotRun) {
+  RunConfig c = config();
+  c.devices = 2;
+  c.train.total_batch_tokens = 256;
+  const EngineError devices = error_of(c);
+  EXPECT_EQ(devices.reason, FailureReason::plan_error);
+  EXPECT_THAT(devices.what(), HasSubstr("devices = 2: the cpu backend runs on one device"));
+  c = config(Precision::bf16);
+  c.backend = Backend::cuda;
+  const EngineError cuda = error_of(c);
+  EXPECT_EQ(cuda.reason, FailureReason::plan_error);
+  EXPECT_THAT(cuda.what(), HasSubstr("this build has the cpu backend only"));
+  c = config();
+  c.model.top_k = 5;
+  const EngineError invalid = error_of(c);
+  EXPECT_EQ(invalid.reason, FailureReason::config_invalid);
+  EXPECT_THAT(invalid.what(), HasSubstr("model.top_k = 5 is more than model.experts = 4"));
+}
+
+TEST_F(TrainerTest, NamesTheFirstTensorThatIsNotFinite) {
+  RunTrainer trainer(config(), {}, Backend::cpu, make_cpu_ops(), 0, 1);
+  trainer.step();
+  const auto poison = [&](const char* name, int64_t index, float value) {
+    float* weight = trainer.model().weights().at(name).master.as<float>() + index;
+    trainer.ops().copy_to_device(weight, &value, sizeof(value));
+  };
+  const auto error = [&] {
+    try {
+      trainer.step();
+    } catch (const EngineError& e) {
+      return e;
+    }
+    return EngineError(FailureReason::none, "no error");
+  };
+  // A value of 1e37 in the residual stream: its square is infinite, so the norm's rstd is 0 and the output finite.
+  poison("layer0.wqkv", 2 * 32 * 32, 1e38f);
+  const EngineError gradient = error();
+  EXPECT_EQ(gradient.reason, FailureReason::non_finite);
+  EXPECT_EQ(gradient.step, 1);
+  EXPECT_THAT(gradient.tensor, StartsWith("gradient "));
+  EXPECT_THAT(gradient.what(), AllOf(StartsWith("step 1: gradient "), HasSubstr("nothing was updated")));
+  poison("layer0.wqkv", 2 * 32 * 32, 0);
+  poison("layer1.w1_shared", 0, 1e30f);  // squared by relu^2
+  const EngineError activation = error();
+  EXPECT_EQ(activation.reason, FailureReason::non_finite);
+  EXPECT_EQ(activation.step, 1);
+  EXPECT_EQ(activation.tensor, "activation layer1.h_shared");
+  EXPECT_THAT(activation.what(), AllOf(StartsWith("step 1: the loss is "), HasSubstr("Lower the learning rates")));
+  poison("layer0.router", 0, std::nanf(""));
+  EXPECT_EQ(error().tensor, "parameter layer0.router");
+}
+
+}  // namespace
+}  // namespace assay::testing
