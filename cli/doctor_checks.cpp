@@ -112,7 +112,9 @@ Check check_home(const std::string& home) {
 
 std::vector<Check> check_daemon(const std::string& home) {
   auto client = Client::connect(home);
-  if (!client.ok()) return {{Health::warn, "daemon", client.error().message, "assay up"}};
+  if (!client.ok() && client.error().code == ErrorCode::unavailable)
+    return {{Health::warn, "daemon", "not running", "assay up"}};
+  if (!client.ok()) return {{Health::fail, "daemon", client.error().message, "use a home of your own"}};
   auto info = client->info(info_deadline_ms);
   if (!info.ok()) return {{Health::warn, "daemon", info.error().message, "assay up"}};
   std::vector<Check> checks;

@@ -73,7 +73,8 @@ void print_attempts(Context& context, const v1::Run& run) {
 void print_lines(std::ostream& out, std::string_view text, const char* indent) {
   for (size_t start = 0; start < text.size();) {
     const size_t end = std::min(text.find('\n', start), text.size());
-    out << indent << printable(text.substr(start, end - start)) << "\n";
+    const std::string line = printable(text.substr(start, end - start));
+    out << (line.empty() ? "" : indent + line) << "\n";
     start = end + 1;
   }
 }

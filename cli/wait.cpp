@@ -84,6 +84,7 @@ Result<ExitCode> run_wait(Context& context, const Options& options) {
   if (chosen.empty() && !options.tag.empty())
     return Error{ErrorCode::not_found,
                  fmt::format("no run has the tag '{}'; `assay ls` shows all", printable(options.tag))};
+  if (list.queue_held()) context.console.err << "the queue is held: waiting runs do not start before `assay release`\n";
   const int64_t deadline = context.clock.monotonic_ms() + static_cast<int64_t>(options.timeout_s * 1000);
   while (true) {
     const Standing now = standing(list, chosen);

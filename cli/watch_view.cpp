@@ -14,7 +14,11 @@ namespace assay {
 namespace {
 
 constexpr int frame_lines = 6;  // title, overall bar, blank, table titles; blank, footer
-constexpr int bar_columns = 16;
+
+// Names matter more than bars: a narrow terminal shows percentages alone.
+int bar_columns(int width) {
+  return width >= 100 ? 16 : width >= 88 ? 8 : 0;
+}
 
 std::string spread(const std::string& left, const std::string& right, int width) {
   const std::string cut = shorten(left, std::max(0, width - display_width(right) - 2));
@@ -56,7 +60,8 @@ Table table_of(const v1::ListRunsResponse& list, const WatchView& view, int rows
     const double fraction = progress(run);
     table.add(
         {run.name(), Cell(run.state(), colour),
-         Cell(fmt::format("{} {:3.0f}%", progress_bar(fraction, bar_columns), std::floor(fraction * 100)), colour),
+         Cell(fmt::format("{}{:4.0f}%", progress_bar(fraction, bar_columns(view.width)), std::floor(fraction * 100)),
+              colour),
          fmt::format("{}/{}", observed ? run.latest().last_step() + 1 : 0, run.total_steps()), loss_cell(run),
          rate_cell(run), left < 0 ? "-" : format_duration(left), remark(run, view.now)});
   }
