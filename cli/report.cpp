@@ -6,7 +6,9 @@
 #include "base/file.h"
 #include "cli/client.h"
 #include "cli/format.h"
+#include "cli/new_file.h"
 #include "cli/output.h"
+#include "cli/step_export.h"
 #include "cli/verb.h"
 
 namespace assay {
@@ -24,28 +26,46 @@ bool is_plain_name(const std::string& name) {
          name.find('\0') == std::string::npos;
 }
 
+std::string path_in(const std::string& folder, const std::string& name) {
+  return (std::filesystem::path(folder) / name).string();
+}
+
+// The paths written. The daemon leaves steps.csv out where it would not fit into a message; it is then made here.
+Result<std::vector<std::string>> write_files(Client& client, const v1::GetReportResponse& report,
+                                             const std::string& folder) {
+  ASSAY_TRY(make_folders(folder));
+  std::vector<std::string> written;
+  bool has_steps = false;
+  for (const v1::ReportFile& file : report.files()) {
+    if (!is_plain_name(file.name()))
+      return Error{ErrorCode::internal, fmt::format("the daemon sent a file named '{}'", file.name())};
+    ASSAY_TRY(write_file_atomically(path_in(folder, file.name()), file.content()));
+    written.push_back(path_in(folder, file.name()));
+    has_steps = has_steps || file.name() == "steps.csv";
+  }
+  if (has_steps) return written;
+  NewFile steps(path_in(folder, "steps.csv"));
+  ASSAY_TRY(write_steps_csv(client, report.tag(), steps.stream()));
+  ASSAY_TRY(steps.commit());
+  written.push_back(path_in(folder, "steps.csv"));
+  return written;
+}
+
 Result<ExitCode> run_report(Context& context, const Options& options) {
   ASSAY_ASSIGN(Client client, Client::connect(context.home));
   v1::GetReportRequest request;
   request.set_tag(options.tag);
   request.set_baseline(options.baseline);
   ASSAY_ASSIGN(const v1::GetReportResponse report, client.get_report(request));
-  const std::string folder = options.folder.empty() ? "report_" + report.tag() : options.folder;
   if (options.folder.empty() && !is_plain_name(report.tag()))
     return Error{ErrorCode::invalid_argument,
                  fmt::format("the tag '{}' is no folder name; give a folder with -o", report.tag())};
-  ASSAY_TRY(make_folders(folder));
-  Json written = Json::array();
-  for (const v1::ReportFile& file : report.files()) {
-    if (!is_plain_name(file.name()))
-      return Error{ErrorCode::internal, fmt::format("the daemon sent a file named '{}'", file.name())};
-    const std::string path = (std::filesystem::path(folder) / file.name()).string();
-    ASSAY_TRY(write_file_atomically(path, file.content()));
-    written.push_back(path);
-    if (!context.json) context.console.out << printable(path) << "\n";
-  }
+  const std::string folder = options.folder.empty() ? "report_" + report.tag() : options.folder;
+  ASSAY_ASSIGN(const std::vector<std::string> written, write_files(client, report, folder));
   if (context.json)
     print_json(context, {{"experiment", report.experiment()}, {"tag", report.tag()}, {"files", written}});
+  else
+    for (const std::string& path : written) context.console.out << printable(path) << "\n";
   return ExitCode::ok;
 }
 

@@ -23,6 +23,10 @@ bool is_live(const std::string& state) {
   return state != "completed" && state != "failed" && state != "cancelled";
 }
 
+std::string full_name(const v1::Run& run) {
+  return run.experiment() + "/" + run.tag() + "/" + run.name();
+}
+
 double progress(const v1::Run& run) {
   if (run.state() == "completed") return 1.0;
   if (!observed(run) || run.total_steps() <= 0) return 0.0;
@@ -63,6 +67,13 @@ std::string remark(const v1::Run& run, int64_t now) {
   else if (run.state() == "running" && latest.phase() != "step" && !latest.phase().empty())
     append(latest.phase());
   return text;
+}
+
+std::string attempt_name(const v1::Run& run, const v1::Attempt& attempt) {
+  const bool followed = attempt.n() < run.attempts(run.attempts_size() - 1).n();
+  const bool waits = is_live(run.state()) && run.state() != "running";
+  if (attempt.outcome().result() != "failed" || !(followed || waits)) return run.name();
+  return fmt::format("{}.fail{}", run.name(), attempt.n());
 }
 
 std::string counts_line(const std::map<std::string, int64_t>& by_state, bool colour) {

@@ -10,6 +10,8 @@
 
 namespace assay {
 
+// "experiment/tag/name": what names this run and no other.
+std::string full_name(const v1::Run& run);
 // Steps done, 0..1. A run that resumed counts from its last step, not from how many this attempt made.
 double progress(const v1::Run& run);
 // Expected time to the end from tail50 dt; -1 = not running or nothing to tell from.
@@ -19,6 +21,10 @@ int64_t elapsed_ms(const v1::Run& run, int64_t now);
 // One short remark: "plan_error: ...", "attempt 2, plan", "starts again in 12 s", "cancelling".
 std::string remark(const v1::Run& run, int64_t now);
 bool is_live(const std::string& state);  // neither completed, failed nor cancelled
+
+// "<run>.fail<N>" for a failed attempt that another one followed, or will follow because the run waits for it; else the
+// run's name. The same as in the report. `run` has its attempts.
+std::string attempt_name(const v1::Run& run, const v1::Attempt& attempt);
 
 // "3 running, 12 queued, 4 completed", in the order of the states' life.
 std::string counts_line(const std::map<std::string, int64_t>& by_state, bool colour);

@@ -20,13 +20,6 @@ std::string time_or_dash(int64_t unix_ms) {
   return unix_ms > 0 ? format_local_time(unix_ms) : "-";
 }
 
-// An attempt that failed and was followed by another is `<run>.fail<N>`, as in the report.
-std::string attempt_name(const v1::Run& run, const v1::Attempt& attempt) {
-  const bool followed = attempt.n() < run.attempts(run.attempts_size() - 1).n();
-  if (followed && attempt.outcome().result() == "failed") return fmt::format("{}.fail{}", run.name(), attempt.n());
-  return run.name();
-}
-
 void print_head(Context& context, const v1::Run& run) {
   std::ostream& out = context.console.out;
   const auto line = [&](const char* name, const std::string& value) { out << fmt::format("{:<12}{}\n", name, value); };

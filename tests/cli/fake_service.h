@@ -193,7 +193,7 @@ class FakeService final : public v1::QueueService::Service {
   }
   const v1::Run* find(const std::string& name) const {
     for (const v1::Run& run : runs.runs())
-      if (run.name() == name || run.tag() + "/" + run.name() == name) return &run;
+      if (run.name() == name || run.experiment() + "/" + run.tag() + "/" + run.name() == name) return &run;
     return nullptr;
   }
 };

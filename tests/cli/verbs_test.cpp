@@ -277,6 +277,21 @@ TEST_F(Verbs, ReportWritesItsFiles) {
   EXPECT_EQ(fake.last_report.baseline(), "a");
 }
 
+TEST_F(Verbs, ReportMakesTheStepsFileThatDoesNotFitIntoAMessage) {
+  fake.report.set_tag("t1");
+  v1::Run& r = fake.add_run("a", "completed");
+  r.add_attempts()->set_n(1);
+  r.mutable_attempts(0)->mutable_outcome()->set_result("failed");
+  r.add_attempts()->set_n(2);
+  fake.steps.emplace_back().set_val_loss(std::nan(""));
+  fake.steps.back().set_loss(2.5);
+  EXPECT_EQ(run({"report", "-o", home.file("out")}), ExitCode::ok) << err;
+  EXPECT_EQ(out, home.file("out/steps.csv") + "\n");
+  EXPECT_EQ(*read_file(home.file("out/steps.csv")),
+            "run,attempt,step,loss,dt_ms,tok_per_sec,mfu,lr_scale,grad_norm,expert_load_min,expert_load_max,"
+            "peak_mem_mib,val_loss\na.fail1,1,0,2.5,0,0,0,0,0,0,0,0,\na,2,0,2.5,0,0,0,0,0,0,0,0,\n");
+}
+
 TEST_F(Verbs, ReportStaysInItsFolder) {
   fake.report.set_tag("t1");
   fake.report.add_files()->set_name("../escaped");
