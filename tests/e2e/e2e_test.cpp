@@ -1,0 +1,183 @@
+// The whole way of a run through the real programs, and what a SIGKILL at each of them does to it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+#include <numeric>
+
+#include "base/file.h"
+#include "tests/e2e/system.h"
+#include "worker/attempt/attempt_files.h"
+
+namespace assay {
+namespace {
+
+using testing::ElementsAreArray;
+using testing::HasSubstr;
+using testing::Not;
+
+std::vector<int64_t> all_from(int64_t first, int64_t end) {
+  std::vector<int64_t> steps(static_cast<size_t>(end - first));
+  std::iota(steps.begin(), steps.end(), first);
+  return steps;
+}
+
+class EndToEnd : public testing::Test {
+ protected:
+  void start() { ASSERT_NO_FATAL_FAILURE(system_.start_daemon()); }
+  void enqueue(const std::string& spec) { ASSERT_NO_FATAL_FAILURE(system_.enqueue(spec)); }
+  size_t journal_bytes(const v1::Run& run) const {
+    std::error_code missing;
+    const auto size = std::filesystem::file_size(AttemptFolder{system_.attempt_folder(run)}.journal(), missing);
+    return missing ? 0 : size;
+  }
+  System system_;
+};
+
+// Long enough to be met in the middle, short enough for a test.
+constexpr int64_t long_run = 400;
+
+TEST_F(EndToEnd, EnqueuedRunCompletesWithEveryStep) {
+  start();
+  enqueue(system_.spec(20));
+  const v1::Run run = system_.wait_state("completed");
+  EXPECT_EQ(run.attempts_size(), 1);
+  EXPECT_THAT(system_.steps(1), ElementsAreArray(all_from(0, 20)));
+  EXPECT_EQ(run.latest().outcome().result(), "completed");
+  EXPECT_GT(run.latest().peak_mem_mib(), 0);
+  EXPECT_THAT(*read_file(run.latest().log_path()), HasSubstr("step 19/20 | loss"));
+}
+
+TEST_F(EndToEnd, RunGoesOnWithoutTheDaemonAndLosesNoStep) {
+  start();
+  enqueue(system_.spec(long_run));
+  const v1::Run before = system_.wait_step(3);
+  const ProcessIdentity trainer = system_.trainer(before);
+  system_.kill_daemon();
+  const size_t bytes = journal_bytes(before);
+  system_.wait("steps without a daemon", [&] { return journal_bytes(before) > bytes + 1000; });
+  EXPECT_TRUE(is_alive(trainer));
+  start();
+  const v1::Run run = system_.wait_state("completed");
+  EXPECT_EQ(run.attempts_size(), 1);
+  EXPECT_THAT(system_.steps(1), ElementsAreArray(all_from(0, long_run)));
+}
+
+TEST_F(EndToEnd, RunThatEndsWhileTheDaemonIsAwayIsReportedAfterwards) {
+  start();
+  enqueue(system_.spec(60));
+  const v1::Run before = system_.wait_step(0);
+  system_.kill_daemon();
+  const AttemptFolder folder{system_.attempt_folder(before)};
+  system_.wait("the trainer's result", [&] { return std::filesystem::exists(folder.result()); });
+  start();
+  const v1::Run run = system_.wait_state("completed");
+  EXPECT_EQ(run.attempts_size(), 1);
+  EXPECT_THAT(system_.steps(1), ElementsAreArray(all_from(0, 60)));
+}
+
+TEST_F(EndToEnd, CrashIsCapturedAndARetryResumesFromTheCheckpoint) {
+  start();
+  enqueue(system_.spec(12, "checkpoint_every = 4", "fault = {kind = \"crash\", step = 6, attempts = 1}"));
+  const v1::Run failed = system_.wait_state("failed");
+  const v1::AttemptOutcome& outcome = failed.latest().outcome();
+  EXPECT_EQ(outcome.reason(), "crashed");
+  EXPECT_EQ(outcome.signal(), SIGSEGV);
+  EXPECT_EQ(outcome.step(), 6);
+  EXPECT_THAT(outcome.error(), HasSubstr("SIGSEGV"));
+  EXPECT_THAT(outcome.log_tail(), HasSubstr("injected fault at step 6: crash"));
+  EXPECT_THAT(system_.steps(1), ElementsAreArray(all_from(0, 6)));
+
+  ASSERT_NO_FATAL_FAILURE(system_.retry());
+  system_.wait("the second attempt", [&] { return system_.run().state() == "completed"; });
+  const v1::Run run = system_.run();
+  ASSERT_EQ(run.attempts_size(), 2);
+  EXPECT_EQ(run.attempts(0).outcome().reason(), "crashed") << "an attempt is never overwritten";
+  EXPECT_EQ(run.attempts(1).outcome().result(), "completed");
+  EXPECT_EQ(run.attempts(1).resumed_from_step(), 4);
+  EXPECT_THAT(system_.steps(1), ElementsAreArray(all_from(0, 6)));
+  EXPECT_THAT(system_.steps(2), ElementsAreArray(all_from(4, 12)));
+}
+
+TEST_F(EndToEnd, CancelEndsTheWholeProcessGroup) {
+  start();
+  enqueue(system_.spec(100'000));
+  const ProcessIdentity trainer = system_.trainer(system_.wait_step(1));
+  ASSERT_TRUE(is_alive(trainer));
+  ASSERT_NO_FATAL_FAILURE(system_.cancel());
+  const v1::Run run = system_.wait_state("cancelled");
+  EXPECT_FALSE(is_alive(trainer));
+  EXPECT_FALSE(signal_group(trainer.pid, 0)) << "the group has members";
+  EXPECT_EQ(run.latest().outcome().result(), "cancelled");
+  EXPECT_EQ(run.latest().outcome().exit_code(), 9) << "it ended by itself, in order";
+}
+
+TEST_F(EndToEnd, RunGoesOnWithoutTheWorkerAndLosesNoStep) {
+  start();
+  enqueue(system_.spec(long_run));
+  const ProcessIdentity trainer = system_.trainer(system_.wait_step(3));
+  const pid_t worker = system_.worker_pid();
+  ASSERT_GT(worker, 0);
+  ASSERT_EQ(::kill(worker, SIGKILL), 0);
+  system_.wait("a new worker", [&] { return system_.worker_pid() > 0 && system_.worker_pid() != worker; });
+  EXPECT_TRUE(is_alive(trainer)) << "the trainer outlives its worker";
+  const v1::Run run = system_.wait_state("completed");
+  EXPECT_EQ(run.attempts_size(), 1) << run.DebugString();
+  EXPECT_THAT(system_.steps(1), ElementsAreArray(all_from(0, long_run)));
+}
+
+TEST_F(EndToEnd, KilledTrainerIsACrashThatMentionsMemory) {
+  start();
+  enqueue(system_.spec(100'000));
+  const ProcessIdentity trainer = system_.trainer(system_.wait_step(1));
+  ASSERT_TRUE(signal_group(trainer.pid, SIGKILL));
+  const v1::Run run = system_.wait_state("failed");
+  EXPECT_EQ(run.latest().outcome().reason(), "crashed");
+  EXPECT_EQ(run.latest().outcome().signal(), SIGKILL);
+  EXPECT_THAT(run.latest().outcome().error(), HasSubstr("possibly out of memory"));
+  const std::vector<int64_t> steps = system_.steps(1);
+  EXPECT_THAT(steps, ElementsAreArray(all_from(0, static_cast<int64_t>(steps.size()))));
+  EXPECT_EQ(run.latest().outcome().step(), static_cast<int64_t>(steps.size()));
+}
+
+TEST_F(EndToEnd, StoppedSystemPutsItsRunBackAndResumesIt) {
+  start();
+  enqueue(system_.spec(long_run));
+  system_.wait_step(3);
+  ASSERT_NO_FATAL_FAILURE(system_.shut_down());
+  start();
+  const v1::Run run = system_.wait_state("completed");
+  ASSERT_EQ(run.attempts_size(), 2);
+  EXPECT_EQ(run.attempts(0).outcome().reason(), "worker_lost");
+  std::vector<int64_t> both = system_.steps(1);
+  for (const int64_t step : system_.steps(2)) both.push_back(step);
+  EXPECT_THAT(both, ElementsAreArray(all_from(0, long_run))) << "the checkpoint made at the stop is where it went on";
+}
+
+TEST_F(EndToEnd, SecondDaemonOfTheSameHomeIsRefusedByName) {
+  start();
+  const System::Ended second = system_.run_second_daemon();
+  EXPECT_EQ(second.status.exit_code, 1);
+  EXPECT_THAT(second.output, HasSubstr(system_.home()));
+  EXPECT_THAT(second.output, HasSubstr(std::to_string(system_.daemon_pid())));
+  enqueue(system_.spec(2));
+  EXPECT_EQ(system_.wait_state("completed").state(), "completed") << "the first one is not harmed";
+}
+
+TEST_F(EndToEnd, NothingHalfWrittenIsLeft) {
+  start();
+  enqueue(system_.spec(8, "checkpoint_every = 2"));
+  const v1::Run run = system_.wait_state("completed");
+  const AttemptFolder folder{system_.attempt_folder(run)};
+  for (const std::string& file :
+       {folder.config(), folder.log(), folder.journal(), folder.progress(), folder.result(), folder.lease()})
+    EXPECT_TRUE(std::filesystem::exists(file)) << file;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(system_.home()))
+    EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr("tmp"))) << "a temporary file was left";
+  system_.wait("the worker to forget the lease",
+               [&] { return std::filesystem::is_empty(system_.home() + "/worker/leases"); });
+}
+
+}  // namespace
+}  // namespace assay
