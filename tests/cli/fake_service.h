@@ -20,8 +20,8 @@
 #include "base/home.h"
 #include "cli/program.h"
 #include "proto/queue.grpc.pb.h"
-#include "support/manual_clock.h"
-#include "support/temp_folder.h"
+#include "tests/support/manual_clock.h"
+#include "tests/support/temp_folder.h"
 
 namespace assay::test {
 

@@ -92,7 +92,7 @@ TEST(Takeaways, SayWhatTheReferenceSays) {
   EXPECT_THAT(text,
               HasSubstr("- Execution modes, fp8_experts, 140 steps: `moe_fp8_experts_dynamic_retry2` (dynamic) is the "
                         "fastest at 781338 tok/sec; "
-                        "1.64x that of `moe_fp8_experts_static` (static) (no repeats on both sides, so no interval); "
+                        "1.64x that of `moe_fp8_experts_static` (static); "
                         "2.13x that of `moe_fp8_experts_nocompile` (eager)"));
   EXPECT_THAT(text, HasSubstr("- Long run `moe_fp8_experts_dynamic_long`: completed 360 of 360 steps, every observed "
                               "loss finite, last loss 3.5310, "
