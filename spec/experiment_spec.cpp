@@ -51,8 +51,7 @@ void check_configs(const std::vector<Cell>& cells, int repeats, const ConfigRead
   CellProblems problems;
   for (const Cell& cell : cells) {
     auto found = validate(cell.config);
-    const int64_t last_seed = cell.config.train.seed + repeats - 1;
-    if (found.empty() && last_seed > limits::seed)
+    if (found.empty() && cell.config.train.seed > limits::seed - repeats + 1)
       found.push_back({"train.seed", fmt::format("train.seed = {} leaves no room for {} repeats; expected at most {}",
                                                  cell.config.train.seed, repeats, limits::seed - repeats + 1)});
     for (const ConfigProblem& problem : found)
@@ -68,6 +67,10 @@ std::string cell_key(const Cell& cell) {
   return sha256_hex(cell.name + "\n" + to_toml(config)).substr(0, 16);
 }
 
+std::string run_name(const Cell& cell, int repeat) {
+  return repeat == 1 ? cell.name : fmt::format("{}_repeat{}", cell.name, repeat);
+}
+
 // Every cell once, then every cell's second repeat: a whole comparison is there after the first pass.
 std::vector<PlannedRun> plan_runs(const std::vector<Cell>& cells, int repeats) {
   std::vector<std::string> keys;
@@ -75,30 +78,31 @@ std::vector<PlannedRun> plan_runs(const std::vector<Cell>& cells, int repeats) {
   std::vector<PlannedRun> runs;
   for (int repeat = 1; repeat <= repeats; ++repeat) {
     for (size_t i = 0; i < cells.size(); ++i) {
-      const std::string suffix = repeat == 1 ? "" : fmt::format("_repeat{}", repeat);
       runs.push_back(
-          {.name = cells[i].name + suffix, .cell_key = keys[i], .repeat = repeat, .config = cells[i].config});
+          {.name = run_name(cells[i], repeat), .cell_key = keys[i], .repeat = repeat, .config = cells[i].config});
       runs.back().config.train.seed += repeat - 1;
     }
   }
   return runs;
 }
 
-void check_names(const std::vector<PlannedRun>& runs, const std::vector<Cell>& cells, SpecErrors& errors) {
-  std::map<std::string_view, const Cell*> first;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    const Cell& cell = cells[i % cells.size()];
-    const std::string& name = runs[i].name;
-    const auto cell_problem = name_problem(cell.name);
-    const auto problem = runs[i].repeat == 1 ? cell_problem : name_problem(name);
-    if (problem && (runs[i].repeat == 1 || (!cell_problem && i >= runs.size() - cells.size())))
-      errors.add(cell.at, fmt::format("run name {} {}", in_quotes(name), *problem));
-    const auto [it, is_new] = first.emplace(name, &cell);
-    const Cell& other = *it->second;
-    if (is_new || (runs[i].repeat > 1 && other.name == cell.name)) continue;  // two cells of one name: said once
-    errors.add(std::max(cell.at, other.at),
-               fmt::format("run name {} is used twice, first on line {}; expected a name of its own", in_quotes(name),
-                           std::min(cell.at, other.at).line));
+void check_names(const std::vector<Cell>& cells, int repeats, SpecErrors& errors) {
+  for (const Cell& cell : cells) {
+    auto problem = name_problem(cell.name);
+    const std::string longest = run_name(cell, problem ? 1 : repeats);
+    if (!problem) problem = name_problem(longest);
+    if (problem) errors.add(cell.at, fmt::format("run name {} {}", in_quotes(longest), *problem));
+  }
+  std::map<std::string, const Cell*> first;
+  for (int repeat = 1; repeat <= repeats; ++repeat) {
+    for (const Cell& cell : cells) {
+      const auto [it, is_new] = first.emplace(run_name(cell, repeat), &cell);
+      const Cell& other = *it->second;
+      if (is_new || (repeat > 1 && other.name == cell.name)) continue;  // two cells of one name: said once
+      errors.add(std::max(cell.at, other.at),
+                 fmt::format("run name {} is used twice, first on line {}; expected a name of its own",
+                             in_quotes(it->first), std::min(cell.at, other.at).line));
+    }
   }
 }
 
@@ -144,9 +148,10 @@ ExperimentSpec expand(const SpecSections& sections, std::string_view base_folder
                            cells.size() * static_cast<size_t>(header.repeats), limits::runs_per_experiment));
     return spec;
   }
+  check_names(cells, header.repeats, errors);
+  if (!errors.empty()) return spec;
   spec.runs = plan_runs(cells, header.repeats);
-  check_names(spec.runs, cells, errors);
-  if (errors.empty()) check_baseline(header, spec.runs, errors);
+  check_baseline(header, spec.runs, errors);
   return spec;
 }
 

@@ -235,6 +235,9 @@ TEST(SpecErrors, OfConfigs) {
         "scales would need a second quantisation along tokens; expected fp8.recipe = \"tensorwise\" or fp8.wgrad = "
         "\"bf16\" "
         "(run w)"}},
+      {"repeats = 3\ndefaults.train.seed = 9223372036854775807",
+       {"s.toml:5:16: train.seed = 9223372036854775807 is out of range; expected 0 to 9007199254740992 (run "
+        "moe_bf16_dynamic)"}},
       {"repeats = 2\ndefaults.train.seed = 9007199254740992",
        {"s.toml:5:16: train.seed = 9007199254740992 leaves no room for 2 repeats; expected at most 9007199254740991 "
         "(run "

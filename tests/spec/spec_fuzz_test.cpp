@@ -189,7 +189,7 @@ void check_errors(const std::vector<SpecError>& errors, const std::string& text)
   }
 }
 
-constexpr int rounds = 20'000;
+constexpr int rounds = 5'000;
 
 TEST(SpecFuzz, DamagedSpecsGiveErrorsOrValidRuns) {
   Mutator mutator(20260224);
