@@ -119,7 +119,7 @@ TEST(AttentionGrad, MatchesCentralDifferences) {
     };
     loss();
     const Array gradient = a.gradient(c);
-    check_gradient(a.describe(), loss, a.qkv, gradient, 1e-6, 60);
+    check_gradient(a.describe(), loss, a.qkv, gradient, 1e-6, 40);
   }
 }
 

@@ -206,7 +206,7 @@ TEST(Muon, UpdateIsNearlyOrthogonalInBf16) {
         diagonal += gram[i][i] * gram[i][i];
         for (size_t j = 0; j < gram.size(); ++j) off += i == j ? 0 : gram[i][j] * gram[i][j];
       }
-      EXPECT_LT(off / diagonal, 0.05) << s.describe() << ": a random matrix has about "
+      EXPECT_LT(off / diagonal, 0.15) << s.describe() << ": a random matrix has about "
                                       << static_cast<double>(std::min(R, C)) / static_cast<double>(std::max(R, C));
     }
   }

@@ -7,6 +7,13 @@
 #include "engine/ops/cpu/vector_math.h"
 #include "ops_support.h"
 
+#ifdef __SANITIZE_ADDRESS__
+// A refused allocation must return null here too, as it does without the sanitizer.
+extern "C" const char* __asan_default_options() {
+  return "allocator_may_return_null=1";
+}
+#endif
+
 namespace assay {
 namespace {
 
