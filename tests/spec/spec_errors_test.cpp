@@ -167,6 +167,11 @@ TEST(SpecErrors, OfTheMatrix) {
       {"[matrix]\ntrain.matrix_lr = [1, 0.5, 1.0]",
        {"s.toml:5:28: axis train.matrix_lr has the value \"1\" twice; expected each value once"}},
       {"[[matrix]]\ndevices = [1]", {"s.toml:4:1: matrix is an array of tables; expected a table [matrix]"}},
+      {"[matrix]\nmodel = {depth = [1], d_model = [1], head_dim = [1], experts = [1], top_k = [1], vocab_size = [1], "
+       "sequence_len = [1], softcap = [1], rope_base = [1]}\ntrain = {steps = [1], seed = [1], val_every = [1], "
+       "val_tokens = "
+       "[1], matrix_lr = [1], scalar_lr = [1], timeout_s = [1], weight_decay = [1]}",
+       {"s.toml:4:2: [matrix] has 17 axes; expected at most 16"}},
       {"[matrix]\nprecison = [\"bf16\"]",
        {"s.toml:5:1: unknown key \"precison\" in [matrix]; did you mean \"precision\"?"}},
       {"[matrix]\ndata.path = [\"a b\", \"a-b\"]",
