@@ -1,6 +1,8 @@
 // The changes of runs and attempts.
 #include <fmt/core.h>
 
+#include <cmath>
+
 #include "base/limits.h"
 #include "db/run_store_impl.h"
 
@@ -151,9 +153,9 @@ Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
       "tensor = ?15, error = ?16, log_tail = ?17 WHERE id = ?1",
       change.attempt_id, to_string(to), phase, change.started_at, change.log_path, change.resumed_from_step,
       finished_at, to_string(outcome.result), to_string(outcome.reason), outcome.step, outcome.exit_code,
-      outcome.signal, outcome.peak_mem_mib, clip(outcome.operation, limits::error_chars),
-      clip(outcome.tensor, limits::error_chars), clip(outcome.error, limits::error_chars),
-      clip(outcome.log_tail, limits::log_tail_bytes, true)));
+      outcome.signal, std::isfinite(outcome.peak_mem_mib) ? outcome.peak_mem_mib : 0.0,
+      clip(outcome.operation, limits::error_chars), clip(outcome.tensor, limits::error_chars),
+      clip(outcome.error, limits::error_chars), clip(outcome.log_tail, limits::log_tail_bytes, true)));
   if (!change.to) return {};
   EventRow event;
   event.experiment_id = found.integer(3);

@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "store_fixture.h"
 
 namespace assay {
@@ -72,6 +74,14 @@ TEST_F(ChangesTest, OutcomeIsKeptWholeWithinItsLimits) {
   EXPECT_EQ(stored.peak_mem_mib, 12.5);
   EXPECT_EQ(stored.log_tail.size(), 4'096u);
   EXPECT_THAT(stored.log_tail, testing::EndsWith("alast line")) << "the end of a log is what matters";
+}
+
+TEST_F(ChangesTest, APeakThatIsNoNumberDoesNotKeepAnAttemptFromEnding) {
+  int64_t run = enqueue(1)[0];
+  AttemptOutcome outcome = failed();
+  outcome.peak_mem_mib = std::numeric_limits<double>::quiet_NaN();
+  apply_ok({end(start(run), outcome)});
+  EXPECT_EQ(store_->attempts_of(run)->at(0).outcome.peak_mem_mib, 0);
 }
 
 TEST_F(ChangesTest, LostRaceOnARunIsAbortedAndWritesNothing) {
