@@ -5,6 +5,8 @@
 #include <csignal>
 #include <filesystem>
 #include <numeric>
+#include <random>
+#include <thread>
 
 #include "base/file.h"
 #include "tests/e2e/system.h"
@@ -31,6 +33,26 @@ class EndToEnd : public testing::Test {
     std::error_code missing;
     const auto size = std::filesystem::file_size(AttemptFolder{system_.attempt_folder(run)}.journal(), missing);
     return missing ? 0 : size;
+  }
+  // Completed by its last attempt; the others were lost; every attempt's steps are consecutive, and none ran while
+  // another did.
+  void expect_whole(const v1::Run& run, int64_t length) {
+    EXPECT_EQ(run.state(), "completed") << run.DebugString();
+    int64_t last_end = 0;
+    for (const v1::Attempt& attempt : run.attempts()) {
+      const bool last = attempt.n() == run.attempts_size();
+      EXPECT_EQ(attempt.outcome().result(), last ? "completed" : "failed") << run.DebugString();
+      EXPECT_EQ(attempt.outcome().reason(), last ? "none" : "worker_lost") << run.DebugString();
+      const auto steps = system_.metrics(attempt.n(), run.name());
+      const int64_t first = std::max<int64_t>(attempt.resumed_from_step(), 0);
+      const int64_t end = last ? length : first + static_cast<int64_t>(steps.size());
+      std::vector<int64_t> numbers;
+      for (const v1::StepMetrics& step : steps) numbers.push_back(step.step());
+      EXPECT_THAT(numbers, ElementsAreArray(all_from(first, end))) << run.DebugString();
+      if (steps.empty()) continue;
+      EXPECT_LE(last_end, steps.front().unix_ms()) << "two attempts at once: " << run.DebugString();
+      last_end = steps.back().unix_ms();
+    }
   }
   System system_;
 };
@@ -177,6 +199,32 @@ TEST_F(EndToEnd, NothingHalfWrittenIsLeft) {
     EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr("tmp"))) << "a temporary file was left";
   system_.wait("the worker to forget the lease",
                [&] { return std::filesystem::is_empty(system_.home() + "/worker/leases"); });
+}
+
+// Daemon and worker are killed at random moments while short runs go through the queue, so over time at every
+// transition. Neither is ever a run's fault: every run completes, and whatever attempt did not is a lost one.
+TEST_F(EndToEnd, KillsAtRandomMomentsLoseNoRunAndDoubleNoStep) {
+  constexpr int count = 12, kills = 24;
+  constexpr int64_t length = 30;
+  std::mt19937 random(20260224);  // the choices; the moments also depend on the machine
+  std::uniform_int_distribution<int> pause_ms(0, 400);
+  start();
+  enqueue(system_.spec_of_many(count, length));
+  for (int i = 0; i < kills; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(pause_ms(random)));
+    if (random() % 2 == 0) {
+      system_.kill_daemon();
+      start();
+    } else if (const pid_t worker = system_.worker_pid(); worker > 0) {
+      ::kill(worker, SIGKILL);
+    }
+  }
+  system_.wait("every run to end", [&] {
+    for (const v1::Run& run : system_.runs())
+      if (run.state() != "completed" && run.state() != "failed") return false;
+    return true;
+  });
+  for (int i = 0; i < count; ++i) expect_whole(system_.run("r" + std::to_string(i)), length);
 }
 
 }  // namespace

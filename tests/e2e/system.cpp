@@ -125,10 +125,10 @@ void System::shut_down() {
 
 // --- the queue -----------------------------------------------------------------------------------------------------
 
-std::string System::spec(int64_t steps, const std::string& train, const std::string& top) const {
-  return fmt::format(R"(experiment = "e2e"
-[[runs]]
-name = "a"
+std::string System::one_run(const std::string& name, int64_t steps, const std::string& train,
+                            const std::string& top) const {
+  return fmt::format(R"([[runs]]
+name = "{}"
 backend = "cpu"
 precision = "fp32"
 execution = "eager"
@@ -137,7 +137,17 @@ train = {{steps = {}, total_batch_tokens = 64, device_batch = 2, warmup_steps = 
 data = {{path = "{}/data"}}
 {}
 )",
-                     steps, train.empty() ? "" : ", ", train, temp_.path(), top);
+                     name, steps, train.empty() ? "" : ", ", train, temp_.path(), top);
+}
+
+std::string System::spec(int64_t steps, const std::string& train, const std::string& top) const {
+  return "experiment = \"e2e\"\n" + one_run("a", steps, train, top);
+}
+
+std::string System::spec_of_many(int runs, int64_t steps) const {
+  std::string text = "experiment = \"e2e\"\n";
+  for (int i = 0; i < runs; ++i) text += one_run(fmt::format("r{}", i), steps, fmt::format("seed = {}", i + 1), "");
+  return text;
 }
 
 void System::enqueue(const std::string& spec_text) {
@@ -166,8 +176,17 @@ v1::Run System::run(const std::string& name) {
   return run;
 }
 
-std::vector<int64_t> System::steps(int64_t attempt, const std::string& name) {
-  std::vector<int64_t> all;
+std::vector<v1::Run> System::runs() {
+  grpc::ClientContext context;
+  prepare(context);
+  v1::ListRunsResponse response;
+  const grpc::Status status = queue_->ListRuns(&context, {}, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return {response.runs().begin(), response.runs().end()};
+}
+
+std::vector<v1::StepMetrics> System::metrics(int64_t attempt, const std::string& name) {
+  std::vector<v1::StepMetrics> all;
   bool more = true;
   while (more) {
     grpc::ClientContext context;
@@ -175,14 +194,20 @@ std::vector<int64_t> System::steps(int64_t attempt, const std::string& name) {
     v1::QueryMetricsRequest request;
     request.set_name(name);
     request.set_attempt(attempt);
-    request.set_from_step(all.empty() ? 0 : all.back() + 1);
+    request.set_from_step(all.empty() ? 0 : all.back().step() + 1);
     v1::QueryMetricsResponse response;
     const grpc::Status status = queue_->QueryMetrics(&context, request, &response);
     EXPECT_TRUE(status.ok()) << status.error_message();
-    for (const v1::StepMetrics& step : response.steps()) all.push_back(step.step());
+    all.insert(all.end(), response.steps().begin(), response.steps().end());
     more = status.ok() && response.more();
   }
   return all;
+}
+
+std::vector<int64_t> System::steps(int64_t attempt, const std::string& name) {
+  std::vector<int64_t> numbers;
+  for (const v1::StepMetrics& step : metrics(attempt, name)) numbers.push_back(step.step());
+  return numbers;
 }
 
 void System::retry(const std::string& name) {

@@ -33,8 +33,13 @@ class System {
 
   // A spec with one run "a" of `steps` tiny steps; `train` and `top` are further TOML: keys of train, lines of the run.
   std::string spec(int64_t steps, const std::string& train = "", const std::string& top = "") const;
+  // The same with runs "r0", "r1", ... instead of "a".
+  std::string spec_of_many(int runs, int64_t steps) const;
   void enqueue(const std::string& spec_text);
   v1::Run run(const std::string& name = "a");
+  std::vector<v1::Run> runs();
+  std::vector<v1::StepMetrics> metrics(int64_t attempt, const std::string& name = "a");
+  // Their step numbers.
   std::vector<int64_t> steps(int64_t attempt, const std::string& name = "a");
   void retry(const std::string& name = "a");
   void cancel(const std::string& name = "a");
@@ -55,6 +60,8 @@ class System {
   std::string logs() const;
 
  private:
+  std::string one_run(const std::string& name, int64_t steps, const std::string& train, const std::string& top) const;
+
   TempFolder temp_;
   pid_t daemon_ = 0;
   std::unique_ptr<v1::QueueService::Stub> queue_;

@@ -71,7 +71,8 @@ AttemptOutcome train(const std::string& config_path, StepLoopOptions options) {
 // Prints the outcome and makes result.json this program's last act.
 int end(const AttemptOutcome& outcome, const std::optional<AttemptFolder>& folder) {
   if (outcome.result == AttemptResult::failed)
-    fmt::print(stderr, "error: {}: {}\n", to_string(outcome.reason), outcome.error);
+    // Config errors begin with file:line:col, as compilers' do, so that editors find them.
+    fmt::print(stderr, "{}\nerror: the run failed: {}\n", outcome.error, to_string(outcome.reason));
   else
     fmt::print("{}\n", to_string(outcome.result));
   std::fflush(nullptr);
