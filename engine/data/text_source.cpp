@@ -99,9 +99,10 @@ Status TextReader::fill(size_t size) {
     const int n = ::gzread(file_.get(), chunk.data(), static_cast<unsigned>(chunk.size()));
     int code = Z_OK;
     const char* message = ::gzerror(file_.get(), &code);
+    if (code == Z_ERRNO)
+      return Error{ErrorCode::data_loss, fmt::format("cannot read {}: {}", path_, std::strerror(errno))};
     if (n < 0 || (code != Z_OK && code != Z_STREAM_END))
-      return Error{ErrorCode::data_loss,
-                   fmt::format("cannot read {}: {}", path_, code == Z_ERRNO ? std::strerror(errno) : message)};
+      return Error{ErrorCode::data_loss, fmt::format("cannot read {}", message)};  // zlib puts the path in front
     if (n == 0) at_end_ = true;
     pending_.append(chunk.data(), static_cast<size_t>(n));
   }

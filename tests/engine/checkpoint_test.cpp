@@ -298,7 +298,8 @@ TEST_F(CheckpointTest, AFolderThatCannotBeIsNamed) {
 }
 
 TEST_F(CheckpointTest, AScalarThatIsNotTextIsAnErrorThatLeavesNothing) {
-  CheckpointContent content = Content(10).value();
+  const Content memory(10);
+  CheckpointContent content = memory.value();
   content.scalars["rng"] = "\xFF";
   EXPECT_THROW(save_checkpoint(path_, content), EngineError);
   EXPECT_THAT(names(), IsEmpty());
