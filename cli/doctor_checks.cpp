@@ -9,12 +9,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <thread>
 
 #include "base/file.h"
 #include "base/home.h"
+#include "base/unique_handle.h"
 #include "cli/client.h"
 #include "cli/format.h"
 
@@ -59,6 +61,15 @@ std::string existing_ancestor(const std::string& path) {
   return p.string();
 }
 
+// Tried for real: permissions alone say nothing about a read-only file system, and root passes every access(2).
+bool can_write_into(const std::string& folder) {
+  std::string probe = folder + "/.assay_doctor_XXXXXX";
+  const UniqueFd fd(::mkstemp(probe.data()));
+  if (!fd) return false;
+  ::unlink(probe.c_str());
+  return true;
+}
+
 Check check_socket(const std::string& path) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0)
@@ -97,7 +108,7 @@ Check check_home(const std::string& home) {
   if (const char* network = network_file_system(system.f_type))
     return {Health::fail, "home", fmt::format("{} is on {}, where databases get damaged", home, network),
             "choose a local disk with ASSAY_HOME"};
-  if (::access(there.c_str(), W_OK | X_OK) != 0)
+  if (!can_write_into(there))
     return {Health::fail, "home", fmt::format("{} is not writable", there),
             "choose another folder with --home or ASSAY_HOME"};
   if (auto socket = socket_path(home); !socket.ok())

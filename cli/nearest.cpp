@@ -1,6 +1,7 @@
 #include "cli/nearest.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <numeric>
 #include <utility>
 
@@ -26,12 +27,12 @@ size_t distance(std::string_view a, std::string_view b) {
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
   std::string best;
-  size_t fewest = std::max<size_t>(1, std::max<size_t>(word.size(), 3) / 3) + 1;
+  size_t fewest = SIZE_MAX;
   for (const std::string& candidate : candidates) {
-    if (const size_t edits = distance(word, candidate); edits < fewest) {
-      fewest = edits;
-      best = candidate;
-    }
+    const size_t edits = distance(word, candidate);
+    if (edits >= fewest || edits > (std::max(word.size(), candidate.size()) + 1) / 3) continue;
+    fewest = edits;
+    best = candidate;
   }
   return best;
 }

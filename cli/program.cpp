@@ -90,13 +90,15 @@ std::vector<std::string> verb_names(const CLI::App& app) {
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error,
                           const std::vector<std::string>& arguments) {
   if (app.get_subcommands().empty()) {
-    for (const std::string& word : arguments) {
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      const std::string& word = arguments[i];
+      i += word == "--home";  // its folder is no verb
       if (word.empty() || word.front() == '-') continue;
       const std::string near = nearest(word, verb_names(app));
       if (near.empty()) return fmt::format("there is no verb '{}'; `assay --help` lists them", printable(word));
       return fmt::format("there is no verb '{}'; did you mean '{}'?", printable(word), near);
     }
-    if (arguments.empty()) return "no verb given; `assay --help` lists them";
+    if (error.get_name() == "RequiredError") return "no verb given; `assay --help` lists them";
   }
   std::string text = printable(error.what());
   for (const CLI::App* verb : app.get_subcommands())

@@ -41,7 +41,7 @@ TEST(WatchScreen, ShowsProgressLossSpeedAndTimeLeft) {
           "waits             queued                        0%    0/140       -        -     -",
           "moe_bf16_dynamic  completed  ████████████████ 100%  140/140  4.6605   947987     -",  //
           "",                                                                                    //
-          "1 running, 1 queued, 1 completed                                                             q leaves"));
+          "1 running, 1 queued, 1 completed                                                            q leaves"));
 }
 
 TEST(WatchScreen, FitsAnyTerminal) {
