@@ -94,6 +94,8 @@ class Queue {
     std::vector<DeviceRow> devices;
     std::shared_ptr<WorkerLink> link;  // null: not connected
     int64_t heartbeat_at = 0;          // monotonic ms
+    int64_t refused_pause_ms = 0;      // how long it got no lease after its last refusal
+    int64_t lease_again_at = 0;        // monotonic ms, 0 = now
   };
   // The attempt's own facts that travel with an event.
   struct AttemptFacts {
@@ -132,6 +134,7 @@ class Queue {
   void progress(const Subject& held, const LeaseRef& lease, Phase phase);
   void note_started(const Subject& held, const AttemptReport& report);
   void lose_missing(const WorkerGreeting& greeting);
+  void pause_leases(Worker& worker);
   void answer_ended(const Worker& worker, const AttemptReport& report);
   void raise(const LeaseAlarm& alarm);
   void send(const std::string& worker_id, WorkerOrder order);

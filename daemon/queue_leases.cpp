@@ -43,7 +43,7 @@ void Queue::assign_devices() {
   if (!std::exchange(assign_, false) || held_ || stopping_) return;
   std::set<std::string> connected, busy;
   for (const auto& [id, worker] : workers_)
-    if (worker.link) connected.insert(id);
+    if (worker.link && worker.lease_again_at == 0) connected.insert(id);
   for (const auto& [id, subject] : live_) busy.insert(subject.device_ids.begin(), subject.device_ids.end());
   const auto listed = runs_.list_devices();
   if (!listed.ok()) return log::error("cannot assign devices: {}", listed.error().message);

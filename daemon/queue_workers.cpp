@@ -55,6 +55,7 @@ void Queue::greet(std::shared_ptr<WorkerLink> link, const WorkerGreeting& greeti
   worker.row.last_seen = clock_.unix_ms();
   worker.link = link;
   worker.heartbeat_at = clock_.monotonic_ms();
+  worker.lease_again_at = 0;
   stage({WorkerHello{worker.row, greeting.devices}});
   assign_again_ = true;
 
@@ -181,6 +182,7 @@ void Queue::report(const WorkerLink* link, const AttemptReport& report) {
     event.outcome = report.outcome;
     if (report.kind == "refused") {
       event.kind = RunEventKind::attempt_refused;
+      pause_leases(*worker);
       event.outcome.error = fmt::format("worker {} refused the lease: {}", worker->row.id, report.message);
     } else if (!held->life.attempt->started) {
       facts.started_at = clock_.unix_ms();  // over so soon that its start was not told
@@ -195,6 +197,7 @@ void Queue::report(const WorkerLink* link, const AttemptReport& report) {
 
 // The worker tells it again after every greeting; only news are stored.
 void Queue::note_started(const Subject& held, const AttemptReport& report) {
+  workers_.at(held.worker_id).refused_pause_ms = 0;
   AttemptFacts facts;
   if (!report.log_path.empty()) facts.log_path = report.log_path;
   if (report.resumed_from_step >= 0) facts.resumed_from_step = report.resumed_from_step;
@@ -211,6 +214,13 @@ void Queue::note_started(const Subject& held, const AttemptReport& report) {
   }
 }
 
+// What a worker could not start it can start of no other run either, most likely.
+void Queue::pause_leases(Worker& worker) {
+  worker.refused_pause_ms =
+      std::clamp(2 * worker.refused_pause_ms, limits::refused_pause_min_ms, limits::refused_pause_max_ms);
+  worker.lease_again_at = clock_.monotonic_ms() + worker.refused_pause_ms;
+}
+
 // Told of an attempt that is not live: its end is stored already and the receipt was lost, or the lease is not its own.
 void Queue::answer_ended(const Worker& worker, const AttemptReport& report) {
   const auto known = runs_.get_attempt(report.lease.attempt_id);
@@ -224,6 +234,11 @@ void Queue::answer_ended(const Worker& worker, const AttemptReport& report) {
 
 void Queue::tick() {
   for (const LeaseAlarm& alarm : leases_.tick()) raise(alarm);
+  for (auto& [id, worker] : workers_)
+    if (worker.lease_again_at != 0 && worker.lease_again_at <= clock_.monotonic_ms()) {
+      worker.lease_again_at = 0;
+      assign_ = true;
+    }
   const auto due = runs_.next_retry_at();
   if (due.ok() && *due && **due <= clock_.unix_ms()) assign_ = true;
 }
@@ -260,6 +275,11 @@ std::optional<int64_t> Queue::ms_to_next_tick() {
     // A retry that is due but finds no device waits for one; it is not polled.
     if (until > 0) wait = std::min(wait.value_or(until), until);
   }
+  for (const auto& [id, worker] : workers_)
+    if (worker.lease_again_at != 0) {
+      const int64_t until = worker.lease_again_at - clock_.monotonic_ms();
+      wait = std::min(wait.value_or(until), until);
+    }
   if (wait) wait = std::max<int64_t>(*wait, 0);
   return wait;
 }

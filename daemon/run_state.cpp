@@ -79,7 +79,7 @@ void fail_run(Transition& t, const RunPolicy& policy, std::string cause) {
 }
 
 // The attempt is gone through no fault of the run: again, unless a person wants it cancelled or it keeps happening.
-Transition lose(const RunLife& life, const RunEvent& event, const RunPolicy& policy, int64_t not_before) {
+Transition lose(const RunLife& life, const RunEvent& event, const RunPolicy& policy) {
   Transition t{life};
   AttemptOutcome outcome = event.outcome;
   outcome.result = AttemptResult::failed;
@@ -94,7 +94,7 @@ Transition lose(const RunLife& life, const RunEvent& event, const RunPolicy& pol
   } else if (life.attempts >= limits::max_attempts) {
     fail_run(t, policy, fmt::format("lost {} times in {} attempts", t.next.lost_attempts, life.attempts));
   } else {
-    requeue(t, not_before, "a lost worker does not use up retries");
+    requeue(t, 0, "a lost worker does not use up retries");
   }
   return t;
 }
@@ -108,7 +108,7 @@ Result<Transition> on_ended(const RunLife& life, const RunEvent& event, const Ru
   const AttemptOutcome& outcome = event.outcome;
   if (outcome.result == AttemptResult::none) return illegal("an attempt cannot end without a result");
   if (outcome.result == AttemptResult::failed && outcome.reason == FailureReason::worker_lost)
-    return lose(life, event, policy, 0);
+    return lose(life, event, policy);
   Transition t{life};
   const std::string cause = or_default(event.cause, describe(outcome));
   end_attempt(t, outcome, "attempt_ended", cause);
@@ -259,10 +259,10 @@ Result<Transition> on_attempt_event(const RunLife& life, const RunEvent& event, 
     case RunEventKind::worker_back:
       return on_worker_back(life, event);
     case RunEventKind::worker_lost:
-      return lose(life, event, policy, 0);
+      return lose(life, event, policy);
     case RunEventKind::attempt_refused:
       if (life.attempt->started) return illegal("a started attempt cannot be refused");
-      return lose(life, event, policy, event.at + limits::refused_backoff_ms);
+      return lose(life, event, policy);
     case RunEventKind::lease_expired: {
       if (life.attempt->state == AttemptState::unreachable) return illegal("the attempt is unreachable already");
       Transition t{life};

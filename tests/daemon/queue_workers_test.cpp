@@ -1,0 +1,334 @@
+// Leases, restarts and lost workers.
+#include <map>
+#include <random>
+
+#include "base/limits.h"
+#include "queue_fixture.h"
+
+namespace assay {
+namespace {
+
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+TEST_F(QueueTest, ARestartedDaemonTakesOverWhatRuns) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  const int64_t attempt = worker.attempt_of("a");
+  worker.tell_started(*queue_, attempt);
+  worker.make_steps(attempt, 4);
+  worker.tell_steps(*queue_, attempt);
+  commit();
+  worker.cut();
+  restart();
+  EXPECT_EQ(queue_->connected_workers(), 0);
+  worker.make_steps(attempt, 3);
+  connect(worker);
+  EXPECT_EQ(worker.held.at(attempt).acked, 4);
+  worker.held.at(attempt).acked = 0;  // sends everything again
+  worker.tell_steps(*queue_, attempt);
+  worker.end(attempt);
+  worker.tell_end(*queue_, attempt);
+  commit();
+  EXPECT_EQ(state("a"), "completed");
+  EXPECT_EQ(summary(attempt).steps_observed, 7);
+  EXPECT_EQ(attempts("a").size(), 1u);
+}
+
+TEST_F(QueueTest, SilenceMakesAnAttemptUnreachableAndNothingElse) {
+  FakeWorker worker("w"), other("x");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  connect(other);
+  const int64_t attempt = worker.attempt_of("a");
+  worker.tell_started(*queue_, attempt);
+  worker.heartbeat(*queue_);
+  commit();
+  worker.disconnect(*queue_);
+  commit();
+  pass_ms(limits::lease_ms - 1);
+  EXPECT_EQ(state("a"), "running/running");
+  pass_ms(1);
+  EXPECT_EQ(state("a"), "running/unreachable");
+  pass_ms(100 * limits::lease_ms);
+  EXPECT_EQ(state("a"), "running/unreachable");  // never started again on suspicion
+  EXPECT_EQ(other.attempt_of("a"), 0);
+  worker.cut();
+  other.cut();
+  restart();
+  EXPECT_EQ(state("a"), "running/unreachable");
+  connect(worker);
+  EXPECT_EQ(state("a"), "running/running");
+  finish(worker, attempt);
+  EXPECT_EQ(state("a"), "completed");
+  EXPECT_EQ(attempts("a").size(), 1u);
+}
+
+TEST_F(QueueTest, AWorkerThatComesBackWithoutALeaseProvesItGone) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  const int64_t first = worker.attempt_of("a");
+  worker.die();
+  connect(worker);
+  const int64_t second = worker.attempt_of("a");
+  EXPECT_NE(second, 0);
+  EXPECT_NE(second, first);
+  const auto rows = attempts("a");
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].outcome.reason, FailureReason::worker_lost);
+  EXPECT_EQ(rows[0].outcome.error, "worker w came back without it");
+  EXPECT_EQ(row("a").run.lost_attempts, 1);
+  EXPECT_GT(rows[1].lease_epoch, rows[0].lease_epoch);
+}
+
+TEST_F(QueueTest, AHostThatWasStartedAnewProvesItGoneForItsFormerWorkers) {
+  FakeWorker worker("w", 0, "h1"), same_host("x", 0, "h1"), other_host("y", 0, "h2");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  worker.die();
+  other_host.greeting().worker.boot_id = "boot-9";
+  connect(other_host);
+  EXPECT_EQ(state("a"), "running/leased");
+  same_host.greeting().worker.boot_id = "boot-2";
+  connect(same_host);
+  EXPECT_EQ(attempts("a")[0].outcome.error, "host h1 was started anew");
+  EXPECT_EQ(attempts("a").size(), 2u);
+}
+
+TEST_F(QueueTest, OldEpochsChangeNothingAndAreAbandoned) {
+  FakeWorker worker("w"), ghost("w");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  const int64_t first = worker.attempt_of("a");
+  ghost.held = worker.held;  // a life of the worker that was thought dead
+  worker.die();
+  connect(worker);
+  const int64_t second = worker.attempt_of("a");
+
+  ghost.connect(*queue_);  // says that it holds the first attempt, and not the second
+  commit();
+  EXPECT_THAT(ghost.abandoned, ElementsAre(first));
+  EXPECT_FALSE(worker.connected());
+  EXPECT_EQ(worker.closed, "the worker has opened a newer session");
+  EXPECT_THAT(attempts("a"), testing::SizeIs(3));
+
+  connect(worker);
+  EXPECT_THAT(worker.abandoned, ElementsAre(second));
+  // One by one, with an epoch that is not the live one.
+  const int64_t live = worker.attempt_of("a") != 0 ? worker.attempt_of("a") : attempts("a").back().id;
+  const LeaseRef stale{live, attempts("a").back().lease_epoch - 1};
+  const std::string before = state("a");
+  queue_->steps(worker.link(), {stale, 1, {StepMetrics{}}});
+  queue_->heartbeat(worker.link(), {{stale, Phase::step, 5}});
+  queue_->report(worker.link(), {stale, "ended", {.result = AttemptResult::completed}, "", -1, ""});
+  worker.abandoned.clear();
+  commit();
+  EXPECT_EQ(worker.abandoned.size(), 3u);
+  EXPECT_EQ(state("a"), before);
+  EXPECT_EQ(summary(live).steps_observed, 0);
+}
+
+TEST_F(QueueTest, AnEndWhoseReceiptWasLostIsAcknowledgedAgain) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  const int64_t attempt = worker.attempt_of("a");
+  const auto held = worker.held;
+  finish(worker, attempt);
+  worker.held = held;  // it never saw the receipt
+  worker.end(attempt);
+  worker.receipts.clear();
+  worker.tell_end(*queue_, attempt);
+  commit();
+  EXPECT_THAT(worker.receipts, ElementsAre("ended"));
+  EXPECT_THAT(worker.held, IsEmpty());
+  EXPECT_EQ(attempts("a").size(), 1u);
+}
+
+TEST_F(QueueTest, ARefusedLeaseIsOfferedAgainLater) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a", "b"}));
+  connect(worker);
+  worker.tell_refused(*queue_, worker.attempt_of("a"), "no space left");
+  commit();
+  EXPECT_EQ(state("a"), "queued");
+  EXPECT_EQ(state("b"), "queued");  // not offered to it either
+  EXPECT_EQ(*queue_->ms_to_next_tick(), limits::refused_pause_min_ms);
+  EXPECT_EQ(attempts("a")[0].outcome.error, "worker w refused the lease: no space left");
+  pass_ms(limits::refused_pause_min_ms - 1);
+  EXPECT_EQ(worker.attempt_of("a"), 0);
+  pass_ms(1);
+  worker.tell_refused(*queue_, worker.attempt_of("a"), "no space left");
+  commit();
+  EXPECT_EQ(*queue_->ms_to_next_tick(), 2 * limits::refused_pause_min_ms);
+  pass_ms(2 * limits::refused_pause_min_ms);
+  ASSERT_NE(worker.attempt_of("a"), 0);
+  finish(worker, worker.attempt_of("a"));
+  worker.tell_refused(*queue_, worker.attempt_of("b"), "again");
+  commit();
+  EXPECT_EQ(*queue_->ms_to_next_tick(), limits::refused_pause_min_ms);  // a start made up for it
+}
+
+TEST_F(QueueTest, AStuckTrainerIsStoppedAndItsEndIsStalled) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  const int64_t attempt = worker.attempt_of("a");
+  worker.tell_started(*queue_, attempt);
+  for (int64_t t = 0; t < limits::step_deadline_ms + limits::heartbeat_ms; t += limits::heartbeat_ms) {
+    worker.heartbeat(*queue_);
+    pass_ms(limits::heartbeat_ms);
+  }
+  EXPECT_EQ(state("a"), "running/stopping");
+  EXPECT_EQ(worker.held.at(attempt).stop_reason, "stalled");
+  worker.cut();
+  restart();
+  worker.held.at(attempt).stop_reason.clear();
+  connect(worker);
+  EXPECT_EQ(worker.held.at(attempt).stop_reason, "stalled");  // said again
+  worker.end(attempt, AttemptResult::failed, FailureReason::stalled, "no progress");
+  worker.tell_end(*queue_, attempt);
+  commit();
+  EXPECT_EQ(state("a"), "failed");
+}
+
+TEST_F(QueueTest, ATimeoutStopsTheRun) {
+  FakeWorker worker("w");
+  ExperimentSpec spec = spec_of({"a"});
+  spec.runs[0].config.train.timeout_s = 20;
+  enqueue(spec);
+  connect(worker);
+  const int64_t attempt = worker.attempt_of("a");
+  EXPECT_EQ(worker.held.at(attempt).order.timeout_s, 20);
+  worker.tell_started(*queue_, attempt);
+  commit();
+  pass_ms(19'999);
+  EXPECT_EQ(state("a"), "running/starting");
+  pass_ms(1);
+  EXPECT_EQ(worker.held.at(attempt).stop_reason, "timeout");
+}
+
+TEST_F(QueueTest, ALeaseThatAConnectedWorkerStopsNamingIsLost) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  const int64_t attempt = worker.attempt_of("a");
+  worker.held.clear();
+  for (int64_t t = 0; t < limits::lease_ms; t += limits::heartbeat_ms) {
+    worker.heartbeat(*queue_);
+    pass_ms(limits::heartbeat_ms);
+  }
+  EXPECT_EQ(attempts("a")[0].outcome.error, "worker w does not name it any longer");
+  EXPECT_THAT(worker.abandoned, ElementsAre(attempt));
+  EXPECT_NE(worker.attempt_of("a"), 0);
+}
+
+TEST_F(QueueTest, AGapInTheMetricsEndsTheSession) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  const LeaseRef lease = worker.held.begin()->second.order.lease;
+  queue_->steps(worker.link(), {lease, 5, {StepMetrics{}}});
+  EXPECT_FALSE(worker.connected());
+  EXPECT_EQ(summary(lease.attempt_id).steps_observed, 0);
+}
+
+TEST_F(QueueTest, StoppingWorkersPutsTheirRunsBack) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a", "b"}));
+  connect(worker);
+  const int64_t attempt = worker.attempt_of("a");
+  worker.tell_started(*queue_, attempt);
+  commit();
+  queue_->stop_workers("stopped by assay down");
+  commit();
+  EXPECT_TRUE(worker.draining);
+  EXPECT_EQ(worker.held.at(attempt).stop_reason, "worker_stopped");
+  EXPECT_FALSE(queue_->stopped());
+  worker.end(attempt, AttemptResult::failed, FailureReason::worker_lost, "the worker was stopped");
+  worker.tell_end(*queue_, attempt);
+  commit();
+  EXPECT_TRUE(queue_->stopped());
+  EXPECT_EQ(state("a"), "queued");
+  EXPECT_EQ(row("a").run.lost_attempts, 1);
+  EXPECT_THAT(worker.held, IsEmpty());  // and nothing new
+}
+
+TEST_F(QueueTest, NobodyIsConnectedToADaemonThatHasJustStarted) {
+  FakeWorker worker("w");
+  connect(worker);
+  EXPECT_EQ(runs_->list_workers()->at(0).state, "connected");
+  worker.cut();
+  restart();
+  EXPECT_EQ(runs_->list_workers()->at(0).state, "disconnected");
+}
+
+// Seeded chaos: daemon and workers are killed and cut at random, between staging and commit too. In the end every run
+// is completed, none was executed twice at once (FakeWorker throws), and every step is stored once.
+class QueueChaos : public QueueTest, public testing::WithParamInterface<unsigned> {};
+
+TEST_P(QueueChaos, LosesNothingAndDoublesNothing) {
+  constexpr int64_t steps = 10;
+  std::mt19937 random(GetParam());
+  const auto one_in = [&](unsigned n) { return random() % n == 0; };
+  std::vector<std::string> names;
+  for (int i = 0; i < 12; ++i) names.push_back("r" + std::to_string(i));
+  enqueue(spec_of(names, Backend::cuda));
+  FakeWorker a("a", 2), b("b", 1);
+  int kills = 0;
+  for (int round = 0; round < 4'000; ++round) {
+    const bool chaos = round < 1'500;
+    for (FakeWorker* worker : {&a, &b}) {
+      if (!worker->connected()) {
+        if (!one_in(3)) continue;
+        worker->connect(*queue_);
+        if (chaos && one_in(3)) continue;  // its welcome is not committed yet when it goes on
+        commit();
+      }
+      std::vector<int64_t> ids;
+      for (const auto& [id, lease] : worker->held) ids.push_back(id);
+      for (const int64_t id : ids) {
+        if (!worker->connected() || !worker->held.contains(id)) continue;
+        FakeWorker::Held& lease = worker->held.at(id);
+        if (one_in(3)) worker->tell_started(*queue_, id);
+        if (!lease.ended) worker->make_steps(id, std::min<int64_t>(random() % 4, steps - lease.steps));
+        if (!lease.ended && lease.steps == steps) worker->end(id);
+        worker->tell_steps(*queue_, id, 1 + random() % 5);
+        if (lease.ended && lease.acked == steps) worker->tell_end(*queue_, id);
+        if (!one_in(4)) commit();
+      }
+      if (worker->connected() && one_in(2)) worker->heartbeat(*queue_);
+      if (chaos && one_in(40)) worker->disconnect(*queue_);
+      if (chaos && one_in(120)) worker->die();
+    }
+    if (chaos && one_in(40)) {
+      ++kills;
+      a.cut();
+      b.cut();
+      restart();
+    }
+    for (const auto& [id, lease] : a.held) {
+      if (lease.ended) continue;
+      ASSERT_EQ(b.attempt_of(lease.order.run), 0) << lease.order.run << " is executed twice at once";
+    }
+    pass_ms(random() % 9'000);
+    // Ends are told only after a commit has acknowledged the steps, so a round without chaos always moves on.
+    if (runs_->count_runs({})->by_state[static_cast<size_t>(RunState::completed)] == 12) break;
+  }
+  EXPECT_GT(kills, 0);
+  for (const std::string& name : names) {
+    EXPECT_EQ(state(name), "completed") << name;
+    const auto rows = attempts(name);
+    EXPECT_EQ(summary(rows.back().id).steps_observed, steps) << name;
+    for (size_t i = 0; i + 1 < rows.size(); ++i) EXPECT_EQ(rows[i].outcome.reason, FailureReason::worker_lost) << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, QueueChaos, testing::Range(0u, 12u));
+
+}  // namespace
+}  // namespace assay

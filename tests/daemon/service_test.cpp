@@ -1,0 +1,432 @@
+// The whole daemon in this process: real gRPC on a Unix socket in a folder of its own, a worker that is only a client.
+#include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <fstream>
+#include <future>
+
+#include "base/file.h"
+#include "base/limits.h"
+#include "daemon/daemon.h"
+#include "engine/data/shard.h"
+#include "proto/queue.grpc.pb.h"
+#include "proto/worker.grpc.pb.h"
+#include "tests/support/temp_folder.h"
+
+namespace assay {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::SizeIs;
+
+constexpr char spec_text[] = R"(
+experiment = "svc"
+[defaults]
+backend = "cpu"
+precision = "fp32"
+execution = "eager"
+model = {depth = 2, experts = 4, top_k = 2, vocab_size = 256, sequence_len = 64, d_model = 64, head_dim = 32}
+train = {steps = 3, total_batch_tokens = 128, device_batch = 2, seed = 1}
+data  = {path = "DATA"}
+[matrix]
+"train.matrix_lr" = [0.01, 0.02]
+)";
+
+class ServiceTest : public testing::Test {
+ protected:
+  ServiceTest() {
+    EXPECT_TRUE(make_folders(folder_.file("data")).ok());
+    EXPECT_TRUE(write_shard(folder_.file("data/x_train_000.bin"), std::vector<uint16_t>(4096, 7)).ok());
+    start();
+  }
+  void start(bool allow_faults = false) {
+    daemon_.reset();
+    auto daemon = Daemon::start({.home = home(), .allow_faults = allow_faults}, clock_);
+    ASSERT_TRUE(daemon.ok()) << daemon.error().message;
+    daemon_ = std::move(*daemon);
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetMaxReceiveMessageSize(limits::message_bytes);
+    channel_ = grpc::CreateCustomChannel("unix:" + socket(), grpc::InsecureChannelCredentials(), arguments);
+    queue_ = v1::QueueService::NewStub(channel_);
+    workers_ = v1::WorkerService::NewStub(channel_);
+  }
+  std::string home() const { return folder_.file("home"); }
+  std::string socket() const { return home() + "/assayd.sock"; }
+
+  template <class Request, class Response>
+  grpc::Status call(grpc::Status (v1::QueueService::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                    const Request& request, Response* response) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));
+    return (queue_.get()->*method)(&context, request, response);
+  }
+  std::string spec(std::string more = {}) const {
+    std::string text = spec_text + more;
+    text.replace(text.find("DATA"), 4, folder_.file("data"));
+    return text;
+  }
+  grpc::Status enqueue(const std::string& text, v1::EnqueueResponse* response, const std::string& id = "") {
+    v1::EnqueueRequest request;
+    request.set_spec_text(text);
+    request.set_spec_file("svc.toml");
+    request.set_base_folder(folder_.path());
+    request.set_tag("t1");
+    request.set_request_id(id);
+    return call(&v1::QueueService::Stub::Enqueue, request, response);
+  }
+  v1::ListRunsResponse list() {
+    v1::ListRunsResponse runs;
+    EXPECT_TRUE(call(&v1::QueueService::Stub::ListRuns, v1::ListRunsRequest(), &runs).ok());
+    return runs;
+  }
+
+  TempFolder folder_;
+  SystemClock clock_;
+  std::unique_ptr<Daemon> daemon_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::QueueService::Stub> queue_;
+  std::unique_ptr<v1::WorkerService::Stub> workers_;
+};
+
+// A worker's stream, read and written by hand.
+class Stream {
+ public:
+  explicit Stream(v1::WorkerService::Stub& stub) : stream_(stub.Session(&context_)) {
+    context_.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));
+  }
+  void hello(const std::vector<std::pair<int64_t, int64_t>>& leases = {}) {
+    v1::WorkerMessage message;
+    v1::Hello* hello = message.mutable_hello();
+    hello->set_worker_id("w");
+    hello->set_host("h");
+    hello->set_boot_id("b");
+    v1::Device* device = hello->add_devices();
+    device->set_id("cpu:h");
+    device->set_kind("cpu");
+    device->set_memory_bytes(int64_t{8} << 30);
+    for (const auto& [attempt, epoch] : leases) {
+      v1::HeldLease* lease = hello->add_leases();
+      lease->set_attempt_id(attempt);
+      lease->set_lease_epoch(epoch);
+    }
+    EXPECT_TRUE(stream_->Write(message));
+  }
+  void write(const v1::WorkerMessage& message) { EXPECT_TRUE(stream_->Write(message)); }
+  v1::DaemonMessage read() {
+    v1::DaemonMessage message;
+    EXPECT_TRUE(stream_->Read(&message));
+    return message;
+  }
+  grpc::Status finish() {
+    stream_->WritesDone();
+    v1::DaemonMessage message;
+    while (stream_->Read(&message)) {
+    }
+    return stream_->Finish();
+  }
+  void cancel() { context_.TryCancel(); }
+
+ private:
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::WorkerMessage, v1::DaemonMessage>> stream_;
+};
+
+v1::WorkerMessage event_of(const v1::Lease& lease, const std::string& kind, const std::string& log = "") {
+  v1::WorkerMessage message;
+  v1::AttemptEvent* event = message.mutable_event();
+  event->set_attempt_id(lease.attempt_id());
+  event->set_lease_epoch(lease.lease_epoch());
+  event->set_kind(kind);
+  event->set_log_path(log);
+  event->set_resumed_from_step(-1);
+  if (kind == "ended") event->mutable_outcome()->set_result("completed");
+  return message;
+}
+
+v1::WorkerMessage steps_of(const v1::Lease& lease, int64_t first_seq, int64_t n) {
+  v1::WorkerMessage message;
+  v1::MetricBatch* batch = message.mutable_metrics();
+  batch->set_attempt_id(lease.attempt_id());
+  batch->set_lease_epoch(lease.lease_epoch());
+  batch->set_first_seq(first_seq);
+  for (int64_t i = 0; i < n; ++i) {
+    v1::StepMetrics* step = batch->add_steps();
+    step->set_step(first_seq - 1 + i);
+    step->set_loss(2.5);
+    step->set_dt_ms(10);
+  }
+  return message;
+}
+
+TEST_F(ServiceTest, TheSocketIsForItsOwnerAlone) {
+  struct stat info {};
+  ASSERT_EQ(::stat(socket().c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+  ASSERT_EQ(::stat(home().c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0700u);
+}
+
+TEST_F(ServiceTest, InfoSaysWhoServes) {
+  v1::InfoResponse info;
+  ASSERT_TRUE(call(&v1::QueueService::Stub::Info, v1::InfoRequest(), &info).ok());
+  EXPECT_EQ(info.home(), home());
+  EXPECT_EQ(info.pid(), ::getpid());
+  EXPECT_FALSE(info.fault_injection());
+  EXPECT_EQ(info.workers_connected(), 0);
+}
+
+TEST_F(ServiceTest, ARunFromItsSpecToItsReport) {
+  v1::EnqueueResponse added;
+  const grpc::Status status = enqueue(spec(), &added, "id-1");
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_THAT(added.added(), SizeIs(2));
+  v1::EnqueueResponse again;
+  ASSERT_TRUE(enqueue(spec(), &again, "id-1").ok());
+  EXPECT_EQ(again.added_size(), 2);  // the same request: the same answer
+  ASSERT_TRUE(enqueue(spec(), &again, "id-2").ok());
+  EXPECT_EQ(again.already_there(), 2);
+
+  Stream worker(*workers_);
+  worker.hello();
+  EXPECT_EQ(worker.read().welcome().heartbeat_ms(), limits::heartbeat_ms);
+  const v1::DaemonMessage message = worker.read();
+  ASSERT_TRUE(message.has_lease());
+  const v1::Lease lease = message.lease();
+  EXPECT_EQ(lease.run(), added.added(0));
+  EXPECT_EQ(lease.tag(), "t1");
+  ASSERT_TRUE(make_folders(lease.folder()).ok());
+  const std::string log = lease.folder() + "/trainer.log";
+  std::ofstream(log) << "first line\nsecond line\n";
+
+  worker.write(event_of(lease, "started", log));
+  EXPECT_EQ(worker.read().event_ack().kind(), "started");
+  worker.write(steps_of(lease, 1, 3));
+  EXPECT_EQ(worker.read().ack().seq(), 3);
+
+  v1::TailLogRequest tail;
+  tail.set_name(lease.run());
+  tail.set_offset(-12);
+  v1::TailLogResponse text;
+  ASSERT_TRUE(call(&v1::QueueService::Stub::TailLog, tail, &text).ok());
+  EXPECT_EQ(text.data(), "second line\n");
+  EXPECT_EQ(text.size(), 23);
+  EXPECT_TRUE(text.live());
+
+  worker.write(event_of(lease, "ended"));
+  EXPECT_EQ(worker.read().event_ack().kind(), "ended");
+  EXPECT_EQ(worker.read().lease().run(), added.added(1));  // the next one
+
+  v1::GetRunRequest get;
+  get.set_name("t1/" + lease.run());
+  v1::Run run;
+  ASSERT_TRUE(call(&v1::QueueService::Stub::GetRun, get, &run).ok());
+  EXPECT_EQ(run.state(), "completed");
+  ASSERT_EQ(run.attempts_size(), 1);
+  EXPECT_EQ(run.attempts(0).steps_observed(), 3);
+  EXPECT_THAT(run.config_toml(), HasSubstr("matrix_lr"));
+
+  v1::QueryMetricsRequest query;
+  query.set_name(lease.run());
+  query.set_limit(2);
+  v1::QueryMetricsResponse steps;
+  ASSERT_TRUE(call(&v1::QueueService::Stub::QueryMetrics, query, &steps).ok());
+  EXPECT_EQ(steps.steps_size(), 2);
+  EXPECT_TRUE(steps.more());
+
+  v1::GetReportResponse report;
+  ASSERT_TRUE(call(&v1::QueueService::Stub::GetReport, v1::GetReportRequest(), &report).ok());
+  ASSERT_EQ(report.files_size(), 3);
+  EXPECT_THAT(report.files(0).content(), HasSubstr(lease.run()));
+
+  v1::ListDevicesResponse devices;
+  ASSERT_TRUE(call(&v1::QueueService::Stub::ListDevices, v1::ListDevicesRequest(), &devices).ok());
+  ASSERT_EQ(devices.devices_size(), 1);
+  EXPECT_EQ(devices.devices(0).state(), "busy");
+  EXPECT_EQ(devices.devices(0).run(), added.added(1));
+
+  // A plan knows now how long such a step takes.
+  v1::PlanRequest plan;
+  plan.set_spec_text(spec());
+  plan.set_base_folder(folder_.path());
+  plan.set_tag("t1");
+  v1::PlanResponse planned;
+  ASSERT_TRUE(call(&v1::QueueService::Stub::Plan, plan, &planned).ok());
+  ASSERT_EQ(planned.runs_size(), 2);
+  EXPECT_NEAR(planned.runs(0).estimated_seconds(), 0.03, 1e-9);
+  EXPECT_TRUE(planned.runs(0).already_queued());
+  EXPECT_GT(planned.runs(0).parameters(), 0);
+  worker.cancel();
+}
+
+TEST_F(ServiceTest, NothingWrongIsQueued) {
+  v1::EnqueueResponse added;
+  const grpc::Status bad = enqueue(spec("precison = [\"fp32\"]\n"), &added);
+  EXPECT_EQ(bad.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(bad.error_message(), HasSubstr("svc.toml:"));
+
+  const grpc::Status faults = enqueue(spec("[[runs]]\nname = \"f\"\nfault = {kind = \"crash\", step = 1}\n"), &added);
+  EXPECT_EQ(faults.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(faults.error_message(), HasSubstr("svc.toml: f: fault: injected faults need a daemon started with"));
+
+  const grpc::Status gpu = enqueue(spec("[[runs]]\nname = \"g\"\nbackend = \"cuda\"\n"), &added);
+  EXPECT_THAT(gpu.error_message(), HasSubstr("g: backend: no worker has a GPU"));
+
+  const grpc::Status data = enqueue(spec("[[runs]]\nname = \"d\"\ndata.path = \"/nowhere\"\n"), &added);
+  EXPECT_THAT(data.error_message(), HasSubstr("d: data.path: "));
+  EXPECT_THAT(data.error_message(), HasSubstr("/nowhere"));
+  EXPECT_EQ(list().total(), 0);
+
+  start(true);
+  EXPECT_TRUE(enqueue(spec("[[runs]]\nname = \"f\"\nfault = {kind = \"crash\", step = 1}\n"), &added).ok());
+  EXPECT_EQ(list().total(), 3);
+}
+
+TEST_F(ServiceTest, ErrorsKeepTheirMeaning) {
+  v1::GetRunRequest get;
+  get.set_name("nobody");
+  v1::Run run;
+  EXPECT_EQ(call(&v1::QueueService::Stub::GetRun, get, &run).error_code(), grpc::StatusCode::NOT_FOUND);
+  v1::ListRunsRequest request;
+  request.mutable_selector()->add_states("runing");
+  v1::ListRunsResponse runs;
+  const grpc::Status state = call(&v1::QueueService::Stub::ListRuns, request, &runs);
+  EXPECT_EQ(state.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(state.error_message(), HasSubstr("\"runing\" is no run state"));
+}
+
+TEST_F(ServiceTest, AStrangeWorkerIsRefused) {
+  Stream no_hello(*workers_);
+  v1::WorkerMessage heartbeat;
+  heartbeat.mutable_heartbeat();
+  no_hello.write(heartbeat);
+  EXPECT_EQ(no_hello.finish().error_message(), "the first message must be a hello");
+
+  Stream bad_device(*workers_);
+  v1::WorkerMessage hello;
+  hello.mutable_hello()->set_worker_id("w");
+  v1::Device* device = hello.mutable_hello()->add_devices();
+  device->set_id("d");
+  device->set_kind("tpu");
+  bad_device.write(hello);
+  EXPECT_EQ(bad_device.finish().error_message(), "hello: device d is a \"tpu\"; expected cpu or cuda");
+
+  Stream bad_event(*workers_);
+  bad_event.hello();
+  bad_event.read();
+  v1::WorkerMessage event;
+  event.mutable_event()->set_kind("exploded");
+  bad_event.write(event);
+  EXPECT_EQ(bad_event.finish().error_message(), "event: unknown kind \"exploded\"");
+}
+
+TEST_F(ServiceTest, WatchTellsThePastAndTheFuture) {
+  v1::EnqueueResponse added;
+  ASSERT_TRUE(enqueue(spec(), &added).ok());
+  grpc::ClientContext context;
+  v1::WatchRequest request;
+  request.set_follow(true);
+  auto events = queue_->Watch(&context, request);
+  v1::Event event;
+  std::vector<std::string> runs;
+  while (runs.size() < 2 && events->Read(&event))
+    if (event.kind() == "run_enqueued") runs.push_back(event.run());
+  EXPECT_THAT(runs, ElementsAre(added.added(0), added.added(1)));
+  EXPECT_EQ(event.tag(), "t1");
+
+  v1::HoldRequest hold;
+  v1::ChangeResponse change;
+  ASSERT_TRUE(call(&v1::QueueService::Stub::Hold, hold, &change).ok());
+  ASSERT_TRUE(events->Read(&event));
+  EXPECT_EQ(event.kind(), "queue_held");
+  context.TryCancel();
+  while (events->Read(&event)) {
+  }
+  EXPECT_EQ(events->Finish().error_code(), grpc::StatusCode::CANCELLED);
+
+  // From an id on, without waiting.
+  grpc::ClientContext later;
+  v1::WatchRequest from;
+  from.set_from_event_id(event.id() - 1);
+  auto rest = queue_->Watch(&later, from);
+  ASSERT_TRUE(rest->Read(&event));
+  EXPECT_EQ(event.kind(), "queue_held");
+  EXPECT_FALSE(rest->Read(&event));
+  EXPECT_TRUE(rest->Finish().ok());
+}
+
+TEST_F(ServiceTest, ARestartedDaemonIsGivenItsWorkersBack) {
+  v1::EnqueueResponse added;
+  ASSERT_TRUE(enqueue(spec(), &added).ok());
+  v1::Lease lease;
+  {
+    Stream worker(*workers_);
+    worker.hello();
+    worker.read();
+    lease = worker.read().lease();
+    worker.write(event_of(lease, "started"));
+    worker.read();
+    worker.write(steps_of(lease, 1, 2));
+    worker.read();
+    daemon_.reset();
+    worker.finish();
+  }
+  start();
+  Stream worker(*workers_);
+  worker.hello({{lease.attempt_id(), lease.lease_epoch()}, {999, 999}});
+  const v1::DaemonMessage welcome = worker.read();
+  ASSERT_EQ(welcome.welcome().acks_size(), 1);
+  EXPECT_EQ(welcome.welcome().acks(0).seq(), 2);
+  EXPECT_EQ(worker.read().abandon().attempt_id(), 999);
+  worker.write(steps_of(lease, 1, 3));  // with what is there already
+  EXPECT_EQ(worker.read().ack().seq(), 3);
+  worker.write(event_of(lease, "ended"));
+  EXPECT_EQ(worker.read().event_ack().kind(), "ended");
+  v1::GetRunRequest get;
+  get.set_name(lease.run());
+  v1::Run run;
+  ASSERT_TRUE(call(&v1::QueueService::Stub::GetRun, get, &run).ok());
+  EXPECT_EQ(run.latest().steps_observed(), 3);
+  worker.cancel();
+}
+
+TEST_F(ServiceTest, AShutdownThatStopsWorkersWaitsForTheirRuns) {
+  v1::EnqueueResponse added;
+  ASSERT_TRUE(enqueue(spec(), &added).ok());
+  Stream worker(*workers_);
+  worker.hello();
+  worker.read();
+  const v1::Lease lease = worker.read().lease();
+  v1::ShutdownRequest request;
+  request.set_stop_workers(true);
+  v1::ShutdownResponse response;
+  ASSERT_TRUE(call(&v1::QueueService::Stub::Shutdown, request, &response).ok());
+  auto stopped = std::async(std::launch::async, [&] { daemon_->stop(); });
+  EXPECT_EQ(worker.read().stop().reason(), "worker_stopped");
+  EXPECT_TRUE(worker.read().has_drain());
+  v1::WorkerMessage ended = event_of(lease, "ended");
+  ended.mutable_event()->mutable_outcome()->set_result("failed");
+  ended.mutable_event()->mutable_outcome()->set_reason("worker_lost");
+  worker.write(ended);
+  EXPECT_EQ(worker.read().event_ack().kind(), "ended");
+  stopped.wait();
+  worker.finish();
+  start();
+  const v1::ListRunsResponse runs = list();
+  ASSERT_EQ(runs.runs_size(), 2);
+  for (const v1::Run& run : runs.runs()) EXPECT_EQ(run.state(), "queued");
+}
+
+TEST_F(ServiceTest, ASecondDaemonOnTheSameHomeIsRefusedByName) {
+  const auto second = Daemon::start({.home = home()}, clock_);
+  ASSERT_FALSE(second.ok());
+  EXPECT_EQ(second.error().message, "another daemon (pid " + std::to_string(::getpid()) + ") serves " + home() +
+                                        "; stop it with: assay --home " + home() + " down");
+}
+
+}  // namespace
+}  // namespace assay
