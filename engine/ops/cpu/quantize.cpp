@@ -31,7 +31,7 @@ float amax_of(const float* x, int64_t stride, int64_t rows, int64_t cols) {
 
 float scale_of(float amax, float max) {
   const float scale = amax / max;
-  return scale > 0 && std::isfinite(1.0f / scale) ? scale : (std::isnan(scale) ? scale : 1.0f);
+  return std::isfinite(1.0f / scale) || std::isnan(scale) ? scale : 1.0f;
 }
 
 void encode(const float* x, int64_t stride, int64_t rows, int64_t cols, float scale, DType format, uint8_t* codes) {
