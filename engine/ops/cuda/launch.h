@@ -1,0 +1,59 @@
+// The CUDA ops: each launches the kernels of its CPU twin (same name and arguments, engine/ops/*.h) on a stream and
+// returns. No allocation, no synchronisation, no read of device memory by the host, so all may be captured in a graph.
+// Activations are bf16 or f32; statistics, weights and gradients f32. What an op cannot do it refuses with fail_op.
+// Contents of device memory (tokens, picks, slots, targets) are trusted: who wrote them has checked them.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "engine/ops/activation.h"
+#include "engine/ops/cuda/workspace.h"
+#include "engine/ops/loss.h"
+#include "engine/ops/norm.h"
+#include "engine/ops/optimizer.h"
+#include "engine/ops/permute.h"
+#include "engine/ops/quantize.h"
+#include "engine/ops/reduce.h"
+#include "engine/ops/rope.h"
+#include "engine/ops/router.h"
+
+namespace assay::cuda {
+
+// --- norm, embedding (norm.cu, norm_grad.cu, embed_grad.cu) --------------------------------------------------------
+void embed_norm(cudaStream_t, const EmbedNormArgs&);
+void mix_norm(cudaStream_t, const MixNormArgs&);
+void mix_norm_grad(cudaStream_t, const MixNormGradArgs&, Workspace);
+void embed_norm_grad(cudaStream_t, const EmbedNormGradArgs&, Workspace);
+void embed_grad(cudaStream_t, const EmbedGradArgs&, Workspace);
+
+// --- rope (rope.cu) ------------------------------------------------------------------------------------------------
+void qk_norm_rope(cudaStream_t, const QkNormRopeArgs&);
+void qk_norm_rope_grad(cudaStream_t, const QkNormRopeGradArgs&, Workspace);
+
+// --- router and rows in expert order (router.cu, route_plan.cu, permute.cu)
+// -------------------------------------------
+void norm_route(cudaStream_t, const NormRouteArgs&);
+void router_grad(cudaStream_t, const RouterGradArgs&, Workspace);
+void route_plan(cudaStream_t, const RoutePlanArgs&, Workspace);
+void router_bias_update(cudaStream_t, const RouterBiasArgs&);
+void permute(cudaStream_t, const PermuteArgs&);
+void combine(cudaStream_t, const CombineArgs&);
+void gather_scalar(cudaStream_t, const GatherScalarArgs&);
+
+// --- activation, loss, optimizer (activation.cu, loss.cu, adamw.cu) --------------------------------------------------
+void relu2(cudaStream_t, const Relu2Args&);
+void relu2_grad(cudaStream_t, const Relu2GradArgs&);
+void softcap_xent(cudaStream_t, const SoftcapXentArgs&);
+void adamw(cudaStream_t, const AdamWArgs&);
+
+// --- reductions and casts (reduce.cu, quantize.cu)
+// --------------------------------------------------------------------
+void sum_squares(cudaStream_t, const SumSquaresArgs&, Workspace);
+void sum(cudaStream_t, const SumArgs&, Workspace);
+void add(cudaStream_t, const AddArgs&);
+void cast(cudaStream_t, const CastArgs&);
+void fill_zero(cudaStream_t, const FillZeroArgs&);
+void quantize(cudaStream_t, const QuantizeArgs&, Workspace);
+void scale_update(cudaStream_t, const ScaleUpdateArgs&);
+
+}  // namespace assay::cuda
