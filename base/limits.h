@@ -85,7 +85,8 @@ inline constexpr size_t error_chars = 8'192;
 // A larger text file is cut into documents of this size: it bounds memory (a batch of them is held at once) and lets a
 // corpus of one big file be encoded by all cores and have a validation part.
 inline constexpr size_t document_bytes = 1u << 20;
-// SentencePiece's BPE takes 4 s on 6 MB at 4,096 pieces and 14 s on 10 MB at 32,768; more text hardly changes the pieces.
+// SentencePiece's BPE takes 4 s of CPU on 6 MB at 4,096 pieces and 15 to 35 s on 10 MB at 32,768; more text hardly changes
+// the pieces.
 inline constexpr size_t tokenizer_sample_bytes = 10u << 20;
 // The safetensors format's own bound on its JSON header: a larger length is a damaged or hostile file.
 inline constexpr size_t safetensors_header_bytes = 100'000'000;
