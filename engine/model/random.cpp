@@ -1,5 +1,6 @@
 #include "engine/model/random.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -14,6 +15,18 @@ uint64_t fnv1a(std::string_view text) {
   uint64_t hash = 0xCBF29CE484222325u;
   for (char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
   return hash;
+}
+
+// Two pairs of independent normals from the four words of a block.
+std::array<double, 4> normal_block(const std::array<uint32_t, 4>& words) {
+  std::array<double, 4> values;
+  for (size_t pair = 0; pair < 4; pair += 2) {
+    const double radius = std::sqrt(-2.0 * std::log(to_unit(words[pair])));
+    const double angle = 2.0 * std::numbers::pi * to_unit(words[pair + 1]);
+    values[pair] = radius * std::cos(angle);
+    values[pair + 1] = radius * std::sin(angle);
+  }
+  return values;
 }
 
 }  // namespace
@@ -45,11 +58,24 @@ double RandomStream::uniform(int64_t index) const {
 }
 
 double RandomStream::normal(int64_t index) const {
-  const auto words = block(index / 4);
-  const size_t pair = static_cast<size_t>(index % 4) / 2 * 2;
-  const double radius = std::sqrt(-2.0 * std::log(to_unit(words[pair])));
-  const double angle = 2.0 * std::numbers::pi * to_unit(words[pair + 1]);
-  return radius * (index % 2 == 0 ? std::cos(angle) : std::sin(angle));
+  const std::array<double, 4> values = normal_block(block(index / 4));
+  return values[static_cast<size_t>(index % 4)];
+}
+
+void RandomStream::fill_uniform(double* values, int64_t n) const {
+#pragma omp parallel for schedule(static)
+  for (int64_t first = 0; first < n; first += 4) {
+    const auto words = block(first / 4);
+    for (int64_t i = first; i < std::min(first + 4, n); ++i) values[i] = to_unit(words[static_cast<size_t>(i - first)]);
+  }
+}
+
+void RandomStream::fill_normal(double* values, int64_t n) const {
+#pragma omp parallel for schedule(static)
+  for (int64_t first = 0; first < n; first += 4) {
+    const auto normals = normal_block(block(first / 4));
+    for (int64_t i = first; i < std::min(first + 4, n); ++i) values[i] = normals[static_cast<size_t>(i - first)];
+  }
 }
 
 }  // namespace assay

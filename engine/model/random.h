@@ -13,10 +13,13 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint3
 class RandomStream {
  public:
   RandomStream(int64_t seed, std::string_view name);
-  // In the open interval (0, 1), from 32 bits.
+  // Value `index`: in the open interval (0, 1), from 32 bits.
   double uniform(int64_t index) const;
-  // Standard normal (Box-Muller on words of one Philox block).
+  // Value `index` of a standard normal (Box-Muller on words of one Philox block).
   double normal(int64_t index) const;
+  // Values 0 .. n-1 of the same sequences, four to a block and in parallel.
+  void fill_uniform(double* values, int64_t n) const;
+  void fill_normal(double* values, int64_t n) const;
 
  private:
   std::array<uint32_t, 4> block(int64_t index) const;

@@ -72,10 +72,12 @@ std::vector<double> initial_values(const ParameterSpec& p, const ModelShape& s, 
   std::vector<double> v(static_cast<size_t>(p.numel()), 0.0);
   const RandomStream random(seed, p.name);
   const auto normal = [&](double std) {
-    for (size_t i = 0; i < v.size(); ++i) v[i] = std * random.normal(static_cast<int64_t>(i));
+    random.fill_normal(v.data(), p.numel());
+    for (double& x : v) x *= std;
   };
   const auto uniform = [&](double low, double high) {
-    for (size_t i = 0; i < v.size(); ++i) v[i] = low + (high - low) * random.uniform(static_cast<int64_t>(i));
+    random.fill_uniform(v.data(), p.numel());
+    for (double& x : v) x = low + (high - low) * x;
   };
   // From `first` at layer 0 down by `fall` at the last.
   const auto ramp = [&](double first, double fall) {

@@ -157,6 +157,17 @@ TEST(Model, InitialWeightsHaveNanochatsSpread) {
             (std::vector<double>{1.15, 1.15 - 0.10}));
 }
 
+TEST(Random, FillingGivesTheSameValuesAsAskingOneByOne) {
+  const RandomStream random(3, "stream");
+  std::vector<double> uniform(1001), normal(1001);
+  random.fill_uniform(uniform.data(), 1001);
+  random.fill_normal(normal.data(), 1001);
+  for (int64_t i = 0; i < 1001; ++i) {
+    ASSERT_EQ(uniform[static_cast<size_t>(i)], random.uniform(i)) << i;
+    ASSERT_EQ(normal[static_cast<size_t>(i)], random.normal(i)) << i;
+  }
+}
+
 // Known-answer vectors of the Philox4x32-10 paper's reference implementation (Random123, kat_vectors).
 TEST(Random, PhiloxMatchesItsPublishedVectors) {
   EXPECT_EQ(philox({0, 0, 0, 0}, {0, 0}), (std::array<uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
