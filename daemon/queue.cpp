@@ -86,6 +86,7 @@ void Queue::keep(const Subject& subject, int64_t attempt_id) {
   } else {
     if (attempt_id != 0) live_.erase(attempt_id);
     staged_[subject.run_id] = subject.life;
+    assign_again_ |= subject.life.state == RunState::queued;  // the store's claims show it after the commit
   }
 }
 
@@ -119,6 +120,8 @@ Status Queue::advance(Subject& subject, RunEvent event, ChangeList& list, const 
   subject.life = t.next;
   keep(subject, before.attempt_id);
   if (!subject.life.attempt) assign_ = true;
+  // The store's claims show a run that was put back (a retry, a release) only after this commit.
+  if (subject.life.state == RunState::queued) assign_again_ = true;
   return perform(before, subject, t.actions, list);
 }
 
