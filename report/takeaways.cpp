@@ -44,22 +44,43 @@ std::string steps_per_run(const ReportCell& cell) {
   return fmt::format("{} steps", cell.first->run.total_steps);
 }
 
+void sort_by_speed(Cells& cells) {
+  std::stable_sort(cells.begin(), cells.end(),
+                   [](const ReportCell* a, const ReportCell* b) { return a->tok_per_sec.mean > b->tok_per_sec.mean; });
+}
+
+// The cells whose speed the repeats do not tell from the first one's.
+Cells rivals_of_first(const Cells& by_speed) {
+  Cells rivals;
+  for (size_t i = 1; i < by_speed.size(); ++i)
+    if (compare(by_speed[0]->tok_per_sec, by_speed[i]->tok_per_sec) == Order::not_distinguishable)
+      rivals.push_back(by_speed[i]);
+  return rivals;
+}
+
+std::string speed_text(const ReportCell& cell) {
+  return fmt::format("{} ({} tok/sec)", md_code(cell.name), estimate_text(cell.tok_per_sec, 0));
+}
+
 void fastest(Lines& lines, const Evidence& evidence) {
   Cells done = evidence.done;
   std::erase_if(done, [](const ReportCell* cell) { return cell->tok_per_sec.n == 0 || cell->tok_per_sec.mean <= 0; });
   if (done.empty()) return;
-  std::stable_sort(done.begin(), done.end(),
-                   [](const ReportCell* a, const ReportCell* b) { return a->tok_per_sec.mean > b->tok_per_sec.mean; });
+  sort_by_speed(done);
   const ReportCell& first = *done[0];
-  std::string line =
-      fmt::format("Fastest: {} with {} tok/sec", md_code(first.name), estimate_text(first.tok_per_sec, 0));
-  if (done.size() > 1) {
-    const ReportCell& second = *done[1];
-    line +=
-        fmt::format(", {} the next, {} ({} tok/sec){}", ratio_text(first.tok_per_sec.mean / second.tok_per_sec.mean),
-                    md_code(second.name), estimate_text(second.tok_per_sec, 0),
-                    evidence.certainty(first.tok_per_sec, second.tok_per_sec));
+  if (const Cells rivals = rivals_of_first(done); !rivals.empty()) {
+    std::string list;
+    for (const ReportCell* rival : rivals) list += (list.empty() ? "" : ", ") + speed_text(*rival);
+    lines.push_back(
+        fmt::format("Fastest: not distinguishable; {} has the highest mean, but the 95 % intervals of the "
+                    "repeats overlap with {}.",
+                    speed_text(first), list));
+    return;
   }
+  std::string line = fmt::format("Fastest: {}", speed_text(first));
+  if (done.size() > 1)
+    line += fmt::format(", {} the next, {}{}", ratio_text(first.tok_per_sec.mean / done[1]->tok_per_sec.mean),
+                        speed_text(*done[1]), evidence.certainty(first.tok_per_sec, done[1]->tok_per_sec));
   lines.push_back(line + ".");
 }
 
@@ -145,13 +166,13 @@ void execution_modes(Lines& lines, const Evidence& evidence) {
   }
   for (Cells& family : families) {
     if (family.size() < 2) continue;
-    std::stable_sort(family.begin(), family.end(), [](const ReportCell* a, const ReportCell* b) {
-      return a->tok_per_sec.mean > b->tok_per_sec.mean;
-    });
+    sort_by_speed(family);
     const ReportCell& best = *family[0];
-    std::string line = fmt::format("Execution modes, {}, {}: {} ({}) is the fastest at {} tok/sec",
-                                   to_string(best.first->config.precision), steps_per_run(best), md_code(best.name),
-                                   to_string(best.first->config.execution), estimate_text(best.tok_per_sec, 0));
+    std::string line =
+        fmt::format("Execution modes, {}, {}: {} ({}) {} {} tok/sec", to_string(best.first->config.precision),
+                    steps_per_run(best), md_code(best.name), to_string(best.first->config.execution),
+                    rivals_of_first(family).empty() ? "is the fastest at" : "has the highest mean,",
+                    estimate_text(best.tok_per_sec, 0));
     for (size_t i = 1; i < family.size(); ++i)
       line += fmt::format("; {} that of {} ({}){}", ratio_text(best.tok_per_sec.mean / family[i]->tok_per_sec.mean),
                           md_code(family[i]->name), to_string(family[i]->first->config.execution),
