@@ -176,7 +176,7 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   const CUtensorMap ma = make_map(a, sizeof(A), rows, k, tile_m),
                     mb = make_map(b, sizeof(B), size_t(groups) * n, k, C::bn),
                     mo = make_map(out, sizeof(O), rows, n, 64);
-  GroupedParams p{d_start, d_rows, groups, n, int(k * sizeof(A) / 128), f, f + 3, f + 1, f + 2, f + 3, partial};
+  GroupedParams p{d_start, d_rows, groups, 0, n, int((k * sizeof(A) + 127) / 128), f, f + 3, f + 1, f + 2, f + 3, partial, 1.0f, 1.0f};
   CHECK(cudaFuncSetAttribute(grouped_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
   int sms = 0;
   CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
@@ -293,7 +293,7 @@ void wgrad_lab(const char* name, const std::vector<int>& counts, int m, int n, i
   CHECK(cudaMemset(sums, 0, 16));
   const CUtensorMap ma = C::fp8 ? make_map(a, 1, m, rows, tile_m) : make_map(a, 2, rows, m, 64);
   const CUtensorMap mb = C::fp8 ? make_map(b, 1, n, rows, C::bn) : make_map(b, 2, rows, n, 64);
-  WgradParams p{d_start, d_rows, groups, m, n, splits, true, dw, turnstile, f, f + 1};
+  WgradParams p{d_start, d_rows, groups, 0, m, n, splits, true, dw, turnstile, f, f + 1};
   CHECK(cudaFuncSetAttribute(wgrad_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
   int sms = 0;
   CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));

@@ -122,10 +122,26 @@ __device__ __forceinline__ void finish_values(float (&d)[C::bn / 2], EpilogueSta
         p.gate_partial[static_cast<size_t>(row + local_row + 8 * i) * (p.n / C::bn) + column / C::bn] = row_sum[i];
     }
   }
+  if constexpr (C::epilogue == Epilogue::residual) {
+    sm90::barrier_wait(state.hidden_full, state.hidden_phase);
+    state.hidden_phase ^= 1;
+    const uint32_t base = sm90::smem_address(state.staging) + local_row * 128 + ((local_row & 7) << 4) + 4 * (lane & 3);
+#pragma unroll
+    for (int i = 0; i < C::bn / 4; ++i) {
+      const int byte = 16 * (i / 2);
+      uint32_t pair;
+      asm volatile("ld.shared.b32 %0, [%1];"
+                   : "=r"(pair)
+                   : "r"((base ^ (byte & 127) / 16 << 4) + byte / 128 * C::box_bytes + (i & 1) * 8 * 128));
+      const float2 r = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&pair));
+      d[2 * i] = p.alpha * scale * d[2 * i] + p.beta * r.x;
+      d[2 * i + 1] = p.alpha * scale * d[2 * i + 1] + p.beta * r.y;
+    }
+  }
 #pragma unroll
   for (int i = 0; i < C::bn / 2; ++i) {
     float v = d[i];
-    if constexpr (C::epilogue != Epilogue::relu2_grad) v *= scale;
+    if constexpr (!C::loads_hidden) v *= scale;
     if constexpr (C::epilogue == Epilogue::relu2) v = v > 0 ? v * v : 0.0f;
     if constexpr (C::out != OutType::bf16) {
       state.amax = fmaxf(state.amax, fabsf(v));

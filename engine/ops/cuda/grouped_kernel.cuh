@@ -1,6 +1,7 @@
-// Grouped GEMM for Hopper, both operands K-major ("TN"): for every group g and its rows r,
-//   out[r, N] = epilogue(sum_k a[r, k] * b[g, n, k]).
-// Serves fprop and dgrad (which reads a transposed copy of the weights), BF16 and FP8.
+// Grouped, batched and dense GEMM for Hopper: for every group g and its rows r,
+//   out[r, N] = epilogue(sum_k a[r, k] * b[g, n, k])      (b K-major: fprop, and dgrad in FP8)
+//   out[r, N] = epilogue(sum_k a[r, k] * b[g, k, n])      (b MN-major, BF16 only: dgrad without a transposed copy)
+// A dense product is one group, a batched one has groups of equal size.
 //
 // Groups start at multiples of 128 rows and the rows between a group's end and the next start are padding, so a tile
 // never crosses groups and stores need no mask. Offsets are read on the device: one launch, no host involved.
@@ -23,33 +24,39 @@ enum class GemmType { bf16, e4m3_e4m3, e5m2_e4m3 };
 enum class OutType { bf16, e4m3, e5m2 };
 // relu2: out = relu(acc)^2. relu2_grad: acc is dL/dh and `hidden` holds h = relu(z)^2; out = dL/dz = acc * 2*sqrt(h),
 // and the row sums of acc * h, from which the router's gradient follows, go to gate_partial.
-enum class Epilogue { none, relu2, relu2_grad };
+// residual: out = alpha * acc + beta * hidden, BF16.
+enum class Epilogue { none, relu2, relu2_grad, residual };
 
 constexpr int tile_m = 128;           // rows per block: 64 per consumer warpgroup
 constexpr int stage_row_bytes = 128;  // one swizzle row of K per stage
 constexpr int max_groups = 128;       // bounds the offsets kept in shared memory
 
 struct GroupedParams {
-  const int32_t* start;  // [groups], multiples of tile_m
-  const int32_t* rows;   // [groups]
+  const int32_t*
+      start;            // [groups], multiples of tile_m; null: group g owns rows [g * group_rows, (g + 1) * group_rows)
+  const int32_t* rows;  // [groups]
   int groups;
+  int group_rows;
   int n;                      // columns of out
-  int k_steps;                // K bytes / stage_row_bytes
+  int k_steps;                // stages along K, rounded up
   const float* a_scale;       // FP8: dequantisation scale [1] of a
   const float* b_scale;       // FP8: [groups]
   const float* out_scale;     // FP8 out: scale [1] of out (value = code * scale)
   float* out_amax;            // FP8 out: raised to max |out|
   const float* hidden_scale;  // relu2_grad with FP8 hidden: scale [1]
   float* gate_partial;        // relu2_grad: [rows, n / bn], each the sum over one tile's columns
+  float alpha, beta;          // residual
 };
 
 // transposed_: FP8 out is also stored as [n, rows], the K-major operand of the FP8 weight gradient.
-template <GemmType type_, OutType out_, Epilogue epilogue_, bool transposed_ = false, int bn_ = 256>
+template <GemmType type_, OutType out_, Epilogue epilogue_, bool transposed_ = false, bool b_mn_major_ = false,
+          int bn_ = 256>
 struct GroupedConfig {
   static constexpr GemmType type = type_;
   static constexpr OutType out = out_;
   static constexpr Epilogue epilogue = epilogue_;
-  static constexpr bool transposed = transposed_;
+  static constexpr bool transposed = transposed_, b_mn_major = b_mn_major_;
+  static constexpr bool loads_hidden = epilogue_ == Epilogue::relu2_grad || epilogue_ == Epilogue::residual;
   static constexpr int bn = bn_;
   static constexpr bool fp8 = type != GemmType::bf16;
   static constexpr int out_size = out == OutType::bf16 ? 2 : 1;
@@ -57,30 +64,54 @@ struct GroupedConfig {
   static constexpr int boxes = bn / box_columns;
   static constexpr int box_bytes = 64 * stage_row_bytes;
   // Staging of one warpgroup: two boxes in flight, or the whole tile where `hidden` (of out's width) is loaded into it.
-  static constexpr int staging_boxes = epilogue == Epilogue::relu2_grad ? boxes : 2;
+  static constexpr int staging_boxes = loads_hidden ? boxes : 2;
   static constexpr int staging = staging_boxes * box_bytes;
   static constexpr int a_bytes = tile_m * stage_row_bytes, b_bytes = bn * stage_row_bytes;
   static constexpr int stages = (232448 - 2048 - 2 * staging - max_groups * 8 - 16) / (a_bytes + b_bytes);
   static constexpr int smem = stages * (a_bytes + b_bytes) + 2 * staging + 1024 + 256;
+  static constexpr int k_per_stage = fp8 ? 128 : 64;
   static_assert(bn % box_columns == 0 && stages >= 3);
+  static_assert(!b_mn_major || !fp8, "wgmma reads FP8 K-major only");
+  static_assert(epilogue != Epilogue::residual || out == OutType::bf16);
   static_assert(!transposed || (out_size == 1 && bn * 64 == staging),
                 "the transposed tile is staged in the same bytes");
 };
 
-// Tile t of the launch -> group, row and column. Rows of one group and column tiles vary fastest over columns.
+// Tile t of the launch -> group, row and column; columns run fastest, then the rows of a group.
 struct TileWalk {
   int prefix[max_groups + 1];
   int start[max_groups];
 };
+struct Tile {
+  int group, row, column;
+};
+template <class C>
+__device__ __forceinline__ Tile find_tile(const TileWalk& walk, const GroupedParams& p, int columns, int t,
+                                          int& group) {
+  int local;
+  if (p.start == nullptr) {
+    const int per_group = (p.group_rows + tile_m - 1) / tile_m * columns;
+    group = t / per_group;
+    local = t % per_group;
+    return {group, group * p.group_rows + local / columns * tile_m, local % columns * C::bn};
+  }
+  while (t >= walk.prefix[group + 1]) ++group;  // tiles come in rising order
+  local = t - walk.prefix[group];
+  return {group, walk.start[group] + local / columns * tile_m, local % columns * C::bn};
+}
 
 template <class C>
 __device__ __forceinline__ void multiply_stage(float (&d)[C::bn / 2], const uint8_t* a, const uint8_t* b, bool first) {
   const uint64_t da = sm90::matrix_descriptor(a, 16, 1024);
-  const uint64_t db = sm90::matrix_descriptor(b, 16, 1024);
+  // MN-major: boxes of 64 columns x 64 k, 8 k make a 1024-byte atom, boxes follow each other along n.
+  constexpr int box = 64 * 128;
+  const uint64_t db = C::b_mn_major ? sm90::matrix_descriptor(b, box, 1024) : sm90::matrix_descriptor(b, 16, 1024);
+  constexpr int b_step = C::b_mn_major ? 16 * 128 / 16 : 2;
 #pragma unroll
   for (int k = 0; k < stage_row_bytes / 32; ++k) {
     const bool accumulate = !(first && k == 0);
-    if constexpr (C::type == GemmType::bf16) sm90::wgmma_bf16<false, false>(d, da + 2 * k, db + 2 * k, accumulate);
+    if constexpr (C::type == GemmType::bf16)
+      sm90::wgmma_bf16<false, C::b_mn_major>(d, da + 2 * k, db + b_step * k, accumulate);
     if constexpr (C::type == GemmType::e4m3_e4m3) sm90::wgmma_e4m3_e4m3(d, da + 2 * k, db + 2 * k, accumulate);
     if constexpr (C::type == GemmType::e5m2_e4m3) sm90::wgmma_e5m2_e4m3(d, da + 2 * k, db + 2 * k, accumulate);
   }
@@ -110,7 +141,7 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
   __shared__ TileWalk walk;
 
   const int warpgroup = threadIdx.x / 128;
-  const int columns = p.n / C::bn;
+  const int columns = (p.n + C::bn - 1) / C::bn;
 
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::stages; ++s) {
@@ -120,16 +151,17 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
     for (int c = 0; c < 2; ++c) sm90::barrier_init(&hidden_full[c], 1);
     sm90::fence_barrier_init();
     int total = 0;
-    for (int g = 0; g < p.groups; ++g) {
+    for (int g = 0; p.start != nullptr && g < p.groups; ++g) {
       walk.prefix[g] = total;
       walk.start[g] = p.start[g];
       total += (p.rows[g] + tile_m - 1) / tile_m * columns;
+      walk.prefix[g + 1] = total;
     }
-    walk.prefix[p.groups] = total;
   }
   __syncthreads();
 
-  const int tiles = walk.prefix[p.groups];
+  const int tiles =
+      p.start != nullptr ? walk.prefix[p.groups] : p.groups * ((p.group_rows + tile_m - 1) / tile_m) * columns;
 
   if (warpgroup == 0) {
     sm90::registers_give<40>();
@@ -138,16 +170,20 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
       uint32_t phase = 0;
       int g = 0;
       for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
-        while (t >= walk.prefix[g + 1]) ++g;
-        const int local = t - walk.prefix[g];
-        const int row = walk.start[g] + local / columns * tile_m;
-        const int b_row = g * p.n + local % columns * C::bn;
+        const Tile tile = find_tile<C>(walk, p, columns, t, g);
         for (int k = 0; k < p.k_steps; ++k) {
           sm90::barrier_wait(&empty[stage], phase ^ 1);
           sm90::barrier_expect(&full[stage], C::a_bytes + C::b_bytes);
-          const int x = k * (C::type == GemmType::bf16 ? 64 : 128);
-          sm90::tma_load(stage_a + stage * C::a_bytes, &map_a, x, row, &full[stage]);
-          sm90::tma_load(stage_b + stage * C::b_bytes, &map_b, x, b_row, &full[stage]);
+          const int x = k * C::k_per_stage;
+          sm90::tma_load(stage_a + stage * C::a_bytes, &map_a, x, tile.row, &full[stage]);
+          uint8_t* b = stage_b + stage * C::b_bytes;
+          if constexpr (C::b_mn_major) {
+            const int first = tile.group * p.k_steps * C::k_per_stage + x;
+            for (int i = 0; i < C::bn / 64; ++i)
+              sm90::tma_load(b + i * 8192, &map_b, tile.column + 64 * i, first, &full[stage]);
+          } else {
+            sm90::tma_load(b, &map_b, x, tile.group * p.n + tile.column, &full[stage]);
+          }
           if (++stage == C::stages) stage = 0, phase ^= 1;
         }
       }
@@ -162,10 +198,9 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
     uint32_t phase = 0;
     int g = 0;
     for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
-      while (t >= walk.prefix[g + 1]) ++g;
-      const int local = t - walk.prefix[g];
-      const int row = walk.start[g] + local / columns * tile_m + consumer * 64, column = local % columns * C::bn;
-      if constexpr (C::epilogue == Epilogue::relu2_grad) load_hidden<C>(state, &map_hidden, column, row);
+      const Tile tile = find_tile<C>(walk, p, columns, t, g);
+      const int row = tile.row + consumer * 64, column = tile.column;
+      if constexpr (C::loads_hidden) load_hidden<C>(state, &map_hidden, column, row);
       float d[C::bn / 2];
       int previous = -1;
       for (int k = 0; k < p.k_steps; ++k) {
@@ -183,7 +218,7 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
       }
       sm90::wgmma_wait<0>();
       if (elected) sm90::barrier_arrive(&empty[previous]);
-      const float scale = C::fp8 ? *p.a_scale * p.b_scale[g] : 1.0f;
+      const float scale = C::fp8 ? *p.a_scale * p.b_scale[tile.group] : 1.0f;
       finish_values<C>(d, state, p, scale, column, row);
       store_tile<C>(d, state, &map_out, column, row);
       if constexpr (C::transposed) store_transposed<C>(d, state, &map_transposed, column, row);

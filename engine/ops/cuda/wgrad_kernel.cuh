@@ -15,9 +15,9 @@
 namespace assay::cuda {
 
 struct WgradParams {
-  const int32_t* start;  // [groups], multiples of 128
+  const int32_t* start;  // [groups], multiples of 128; null: one group of all rows (group_rows)
   const int32_t* rows;   // [groups]; rows up to the next multiple of 128 hold zeros
-  int groups, m, n, splits;
+  int groups, group_rows, m, n, splits;
   bool accumulate;       // add to dw instead of replacing it
   float* dw;             // [groups, m, n]
   int32_t* turnstile;    // [2 * groups * m/128 * n/bn], zero before and after
@@ -42,16 +42,17 @@ struct WgradUnit {
 template <class C>
 __device__ __forceinline__ WgradUnit wgrad_unit(int u, int tiles, const WgradParams& p) {
   WgradUnit w;
-  const int columns = p.n / C::bn, per_group = columns * (p.m / tile_m);
+  const int columns = (p.n + C::bn - 1) / C::bn, per_group = columns * ((p.m + tile_m - 1) / tile_m);
   w.chunk = u / tiles;
   w.tile = u % tiles;
   w.group = w.tile / per_group;
   w.m = w.tile % per_group / columns * tile_m;
   w.n = w.tile % columns * C::bn;
-  const int steps = (p.rows[w.group] + C::k_per_stage - 1) / C::k_per_stage;
+  const int rows = p.start == nullptr ? p.group_rows : p.rows[w.group];
+  const int steps = (rows + C::k_per_stage - 1) / C::k_per_stage;
   const int first = steps * w.chunk / p.splits;
   w.steps = steps * (w.chunk + 1) / p.splits - first;
-  w.first_row = p.start[w.group] + first * C::k_per_stage;
+  w.first_row = (p.start == nullptr ? 0 : p.start[w.group]) + first * C::k_per_stage;
   return w;
 }
 
@@ -90,6 +91,7 @@ __device__ __forceinline__ void wgrad_store(const float (&d)[C::bn / 2], const W
   for (int j = 0; j < C::bn / 8; ++j) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
+      if (row + 8 * i >= p.m || w.n + 2 * (lane & 3) + 8 * j >= p.n) continue;  // edge tiles; n is even
       float* at = out + static_cast<size_t>(8 * i) * p.n + 8 * j;
       const float x = d[4 * j + 2 * i] * scale, y = d[4 * j + 2 * i + 1] * scale;
       if (add)
@@ -117,7 +119,7 @@ __global__ __launch_bounds__(384, 1) void wgrad_kernel(const __grid_constant__ C
     sm90::fence_barrier_init();
   }
   __syncthreads();
-  const int tiles = p.groups * (p.m / tile_m) * (p.n / C::bn), units = tiles * p.splits;
+  const int tiles = p.groups * ((p.m + tile_m - 1) / tile_m) * ((p.n + C::bn - 1) / C::bn), units = tiles * p.splits;
   const int warpgroup = threadIdx.x / 128;
   int stage = 0;
   uint32_t phase = 0;

@@ -1,0 +1,21 @@
+// Dense and grouped products on CUDA: checks shapes and types, then picks a kernel. Same arguments as the CPU twins.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "engine/ops/cuda/workspace.h"
+#include "engine/ops/gemm.h"
+#include "engine/ops/grouped_gemm.h"
+
+namespace assay::cuda {
+
+// BF16 operands: a * b^T and a * b into BF16 (with residual), a^T * b accumulated into FP32.
+void gemm(cudaStream_t, const GemmArgs&, Workspace);
+// Tensorwise scales: into BF16 (with residual), or accumulated into FP32.
+void gemm_fp8(cudaStream_t, const GemmFp8Args&, Workspace);
+// Groups start at multiples of 128 rows; rows between a group's end and the next multiple of 128 are written too.
+void grouped_gemm(cudaStream_t, const GroupedGemmArgs&, Workspace);
+// As above; those padding rows must hold zeros.
+void grouped_wgrad(cudaStream_t, const GroupedWgradArgs&, Workspace);
+
+}  // namespace assay::cuda

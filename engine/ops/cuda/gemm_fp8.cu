@@ -1,0 +1,48 @@
+#include "engine/ops/cuda/gemm.h"
+#include "engine/ops/cuda/grouped_launch.cuh"
+
+namespace assay::cuda {
+
+void gemm_fp8(cudaStream_t stream, const GemmFp8Args& g, Workspace workspace) {
+  const Tensor &a = g.a.codes, &b = g.b.codes;
+  ASSAY_OP_CHECK("gemm_fp8", g.a.mode == ScaleMode::tensorwise && g.b.mode == ScaleMode::tensorwise,
+                 "CUDA products take tensorwise scales");
+  ASSAY_OP_CHECK("gemm_fp8", a.dim(1) == b.dim(1) && g.out.dim(0) == a.dim(0) && g.out.dim(1) == b.dim(0),
+                 a.describe() + " x " + b.describe() + "^T -> " + g.out.describe());
+  ASSAY_OP_CHECK("gemm_fp8", b.dtype == DType::fp8_e4m3, "b is e4m3, got " + b.describe());
+  const float *a_scale = g.a.scales.as<float>(), *b_scale = g.b.scales.as<float>();
+  if (g.out.dtype == DType::f32) {
+    ASSAY_OP_CHECK("gemm_fp8", !g.residual, "no residual for f32");
+    const WeightGradient x{"gemm_fp8", a.data, b.data, a.dim(1), a.dim(0), b.dim(0), a.dim(1)};
+    WgradParams p{};
+    p.groups = 1;
+    p.group_rows = static_cast<int>(x.rows);
+    p.accumulate = g.accumulate;
+    p.dw = g.out.as<float>();
+    p.a_scale = a_scale;
+    p.b_scale = b_scale;
+    if (a.dtype == DType::fp8_e5m2)
+      launch_wgrad<WgradConfig<GemmType::e5m2_e4m3, 256, 4>>(stream, x, p, workspace);
+    else
+      launch_wgrad<WgradConfig<GemmType::e4m3_e4m3, 256, 4>>(stream, x, p, workspace);
+    return;
+  }
+  ASSAY_OP_CHECK("gemm_fp8", g.out.dtype == DType::bf16 && !g.accumulate,
+                 "out is bf16 or f32, got " + g.out.describe());
+  Product x{
+      .op = "gemm_fp8", .a = a.data, .b = b.data, .out = g.out.data, .rows = a.dim(0), .n = b.dim(0), .k = a.dim(1)};
+  GroupedParams p{};
+  p.groups = 1;
+  p.group_rows = static_cast<int>(x.rows);
+  p.a_scale = a_scale;
+  p.b_scale = b_scale;
+  p.alpha = p.beta = 1.0f;
+  if (g.residual) {
+    x.hidden = g.residual.data;
+    launch_fp8_product<OutType::bf16, Epilogue::residual>(stream, a.dtype, x, p);
+  } else {
+    launch_fp8_product<OutType::bf16, Epilogue::none>(stream, a.dtype, x, p);
+  }
+}
+
+}  // namespace assay::cuda

@@ -1,0 +1,120 @@
+// Host side of the GEMM kernels: shapes to descriptors, parameters and a launch. Each .cu file instantiates its family.
+#pragma once
+
+#include <string>
+
+#include "engine/ops/cuda/check.h"
+#include "engine/ops/cuda/grouped_kernel.cuh"
+#include "engine/ops/cuda/tensor_map.h"
+#include "engine/ops/cuda/wgrad_kernel.cuh"
+#include "engine/ops/cuda/workspace.h"
+#include "engine/ops/error.h"
+
+namespace assay::cuda {
+
+inline int multiprocessors() {
+  static const int count = [] {
+    int device = 0, n = 0;
+    ASSAY_CUDA_CHECK("device", cudaGetDevice(&device));
+    ASSAY_CUDA_CHECK("device", cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device));
+    return n;
+  }();
+  return count;
+}
+
+inline std::string describe(int64_t rows, int64_t n, int64_t k) {
+  return "rows " + std::to_string(rows) + ", n " + std::to_string(n) + ", k " + std::to_string(k);
+}
+
+// What a product reads and writes. `rows` is all rows of `a` and `out`; b is [groups * n, k], or [groups * k, n]
+// MN-major.
+struct Product {
+  const char* op;
+  const void *a, *b;
+  void* out;
+  const void* hidden = nullptr;
+  void* transposed = nullptr;  // [n, rows]
+  int64_t rows, n, k;
+};
+
+template <class C>
+void launch_product(cudaStream_t stream, const Product& x, GroupedParams p) {
+  constexpr int in_bytes = C::fp8 ? 1 : 2;
+  p.n = static_cast<int>(x.n);
+  p.k_steps = static_cast<int>((x.k + C::k_per_stage - 1) / C::k_per_stage);
+  if (p.start != nullptr && p.groups > max_groups)
+    throw EngineError(FailureReason::plan_error, "at most " + std::to_string(max_groups) + " experts on CUDA", x.op);
+  if (C::b_mn_major && p.groups > 1 && x.k % C::k_per_stage != 0)
+    throw EngineError(FailureReason::plan_error, "batched dgrad needs k to be a multiple of 64", x.op);
+  const CUtensorMap a = matrix_map(x.op, x.a, in_bytes, x.rows, x.k, tile_m);
+  const CUtensorMap b = C::b_mn_major ? matrix_map(x.op, x.b, 2, p.groups * x.k, x.n, 64)
+                                      : matrix_map(x.op, x.b, in_bytes, p.groups * x.n, x.k, C::bn);
+  const CUtensorMap out = matrix_map(x.op, x.out, C::out_size, x.rows, x.n, 64);
+  const CUtensorMap hidden = C::loads_hidden ? matrix_map(x.op, x.hidden, C::out_size, x.rows, x.n, 64) : out;
+  const CUtensorMap transposed = C::transposed ? matrix_map(x.op, x.transposed, 1, x.n, x.rows, C::bn, 64) : out;
+  static const bool configured = [] {
+    ASSAY_CUDA_CHECK("grouped_gemm",
+                     cudaFuncSetAttribute(grouped_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
+    return true;
+  }();
+  static_cast<void>(configured);
+  grouped_kernel<C><<<multiprocessors(), 384, C::smem, stream>>>(a, b, out, transposed, hidden, p);
+  ASSAY_CUDA_LAUNCHED(x.op, describe(x.rows, x.n, x.k));
+}
+
+// As launch_product; picks the FP8 format of `a` (b is always E4M3).
+template <OutType out, Epilogue epilogue, bool transposed = false>
+void launch_fp8_product(cudaStream_t stream, DType a, const Product& x, const GroupedParams& p) {
+  if (a == DType::fp8_e5m2)
+    launch_product<GroupedConfig<GemmType::e5m2_e4m3, out, epilogue, transposed>>(stream, x, p);
+  else
+    launch_product<GroupedConfig<GemmType::e4m3_e4m3, out, epilogue, transposed>>(stream, x, p);
+}
+
+// dw [groups, m, n] f32. BF16: a [rows, m], b [rows, n]; FP8: a [m, rows], b [n, rows].
+struct WeightGradient {
+  const char* op;
+  const void *a, *b;
+  int64_t rows, m, n;
+  int64_t group_rows;  // typical rows of a group, for the choice of splits
+};
+
+// Splits such that the last wave is full: the least waste over the splits whose chunks stay at least 16 stages long.
+template <class C>
+int wgrad_splits(const WeightGradient& x, int groups) {
+  const int64_t tiles = groups * ((x.m + tile_m - 1) / tile_m) * ((x.n + C::bn - 1) / C::bn);
+  const int64_t sms = multiprocessors(), steps = (x.group_rows + C::k_per_stage - 1) / C::k_per_stage;
+  int best = 1;
+  double best_cost = 1e30;
+  for (int s = 1; s <= 16 && (s == 1 || steps / s >= 16); ++s) {
+    const int64_t waves = (tiles * s + sms - 1) / sms;
+    // In units of one tile's full sum; an extra chunk adds a tile to memory, worth about 3 stages.
+    const double cost = static_cast<double>(waves) * (static_cast<double>(steps) / s + 3.0);
+    if (cost < best_cost) best_cost = cost, best = s;
+  }
+  return best;
+}
+
+template <class C>
+void launch_wgrad(cudaStream_t stream, const WeightGradient& x, WgradParams p, Workspace workspace) {
+  p.m = static_cast<int>(x.m);
+  p.n = static_cast<int>(x.n);
+  p.splits = wgrad_splits<C>(x, p.groups);
+  const int64_t half_tiles = 2 * p.groups * ((x.m + tile_m - 1) / tile_m) * ((x.n + C::bn - 1) / C::bn);
+  p.turnstile = workspace.take<int32_t>(x.op, half_tiles);
+  ASSAY_CUDA_CHECK(x.op, cudaMemsetAsync(p.turnstile, 0, half_tiles * sizeof(int32_t), stream));
+  const CUtensorMap a =
+      C::fp8 ? matrix_map(x.op, x.a, 1, x.m, x.rows, tile_m) : matrix_map(x.op, x.a, 2, x.rows, x.m, 64);
+  const CUtensorMap b =
+      C::fp8 ? matrix_map(x.op, x.b, 1, x.n, x.rows, C::bn) : matrix_map(x.op, x.b, 2, x.rows, x.n, 64);
+  static const bool configured = [] {
+    ASSAY_CUDA_CHECK("wgrad",
+                     cudaFuncSetAttribute(wgrad_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
+    return true;
+  }();
+  static_cast<void>(configured);
+  wgrad_kernel<C><<<multiprocessors(), 384, C::smem, stream>>>(a, b, p);
+  ASSAY_CUDA_LAUNCHED(x.op, describe(x.rows, x.m, x.n));
+}
+
+}  // namespace assay::cuda
