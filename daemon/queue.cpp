@@ -120,8 +120,6 @@ Status Queue::advance(Subject& subject, RunEvent event, ChangeList& list, const 
   subject.life = t.next;
   keep(subject, before.attempt_id);
   if (!subject.life.attempt) assign_ = true;
-  // The store's claims show a run that was put back (a retry, a release) only after this commit.
-  if (subject.life.state == RunState::queued) assign_again_ = true;
   return perform(before, subject, t.actions, list);
 }
 
