@@ -2,6 +2,14 @@
 
 namespace assay {
 
+namespace {
+
+Tensor element(const Tensor& vector, int64_t i) {
+  return vector.view({vector.numel()}).slice(i, 1);
+}
+
+}  // namespace
+
 AttentionBlock::AttentionBlock(const Context& c, int64_t layer)
     : c_(c),
       layer_(layer),
@@ -21,6 +29,13 @@ AttentionBlock::AttentionBlock(const Context& c, int64_t layer)
   dout_ = c.layer(layer, "dout", c.act, {N, s.heads, s.head_dim});
   dqkv_ = c.layer(layer, "dqkv", c.act, {N, 3, s.heads, s.head_dim});
   dn_ = c.layer(layer, "dn1", c.act, {N, d});
+  if (const Weight* resid = c.weights.find("resid_lambdas")) {
+    const Weight& x0 = c.weights.at("x0_lambdas");
+    resid_lambda_ = element(resid->master, layer);
+    resid_lambda_grad_ = element(resid->grad, layer);
+    x0_lambda_ = element(x0.master, layer);
+    x0_lambda_grad_ = element(x0.grad, layer);
+  }
   if (!s.dense_fp8) return;
   n8_ = c.fp8(layer_name(layer, "n1_8"), DType::fp8_e4m3, N, d);
   attention8_ = c.fp8(layer_name(layer, "attention_8"), DType::fp8_e4m3, N, d);
@@ -30,23 +45,12 @@ AttentionBlock::AttentionBlock(const Context& c, int64_t layer)
   wqkv_scratch_ = WgradScratch::take(c, layer_name(layer, "wqkv"), N, 3 * d, d);
 }
 
-// This layer's scalar, or empty if the run has none.
-Tensor AttentionBlock::lambda(const char* name) const {
-  const Weight* w = c_.weights.find(name);
-  return w == nullptr ? Tensor{} : w->master.view({w->master.numel()}).slice(layer_, 1);
-}
-
-Tensor AttentionBlock::lambda_grad(const char* name) const {
-  const Weight* w = c_.weights.find(name);
-  return w == nullptr ? Tensor{} : w->grad.view({w->grad.numel()}).slice(layer_, 1);
-}
-
 void AttentionBlock::forward(const Tensor& x, const Tensor& x0) {
   const ModelShape& s = c_.shape;
   c_.ops.mix_norm({.x_in = x,
                    .x0 = x0,
-                   .resid_lambda = lambda("resid_lambdas"),
-                   .x0_lambda = lambda("x0_lambdas"),
+                   .resid_lambda = resid_lambda_,
+                   .x0_lambda = x0_lambda_,
                    .x = x,
                    .n = n_,
                    .rstd = rstd_,
@@ -86,12 +90,12 @@ void AttentionBlock::backward(const Tensor& dx, const Tensor& x0, const Tensor& 
                         .n = n_,
                         .rstd = rstd_,
                         .x0 = x0,
-                        .resid_lambda = lambda("resid_lambdas"),
-                        .x0_lambda = lambda("x0_lambdas"),
+                        .resid_lambda = resid_lambda_,
+                        .x0_lambda = x0_lambda_,
                         .dx = dx,
                         .dx0 = dx0,
-                        .resid_lambda_grad = lambda_grad("resid_lambdas"),
-                        .x0_lambda_grad = lambda_grad("x0_lambdas")});
+                        .resid_lambda_grad = resid_lambda_grad_,
+                        .x0_lambda_grad = x0_lambda_grad_});
 }
 
 // dx -> dout, and the gradient of Wo.

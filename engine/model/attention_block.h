@@ -17,14 +17,14 @@ class AttentionBlock {
  private:
   void project_back(const Tensor& dx);
   void rope_back();
-  Tensor lambda(const char* name) const;
-  Tensor lambda_grad(const char* name) const;
 
   const Context& c_;
   int64_t layer_;
   int64_t window_;
   const Weight &wqkv_, &wo_;
-  const Weight *ve_, *gate_;  // null on layers without value embedding
+  const Weight *ve_, *gate_;         // null on layers without value embedding
+  Tensor resid_lambda_, x0_lambda_;  // [1] of this layer; empty if the run has none
+  Tensor resid_lambda_grad_, x0_lambda_grad_;
   Tensor n_, rstd_, qkv_, qk_rstd_, attention_, lse_;
   Tensor dout_, dqkv_, dn_;
   Quantized n8_, attention8_, dattention8_, dqkv8_;

@@ -54,6 +54,15 @@ void DeviceRun::build() {
   peak_mem_mib_ = std::max(peak_mem_mib_, plan_.peak_mem_mib);
 }
 
+void DeviceRun::take_over_capacity(int64_t capacity, int recaptures) {
+  recaptures_ = recaptures;
+  if (capacity == plan_.static_capacity) return;
+  options_.static_capacity = capacity;
+  model_.reset();
+  memory_.reset();
+  build();
+}
+
 // The old arena is gone before the new one comes: device memory never holds both. What must survive waits on the host.
 void DeviceRun::grow(const CapacityExceeded& e, int64_t step) {
   if (recaptures_ >= config_.recompile_limit) {

@@ -31,6 +31,8 @@ class DeviceRun {
   const Model& model() const { return *model_; }
   const RunPlan& plan() const { return plan_; }
   int recaptures() const { return recaptures_; }
+  // Static execution, on resume: what the run had grown to. The model is new if the capacity differs.
+  void take_over_capacity(int64_t capacity, int recaptures);
   // Largest arena of the run so far, plus the backend's overhead.
   double peak_mem_mib() const { return peak_mem_mib_; }
 

@@ -75,9 +75,9 @@ std::string resume_hash(const RunConfig& config) {
   return sha256_hex(to_toml(same));
 }
 
-std::string save_run(const std::string& folder, const RunConfig& config, Model& model, Ops& ops, int64_t next_step,
+std::string save_run(const std::string& folder, const RunConfig& config, DeviceRun& run, Ops& ops, int64_t next_step,
                      const LoaderCursor& cursor) {
-  const DeviceTensors device = device_tensors(model);
+  const DeviceTensors device = device_tensors(run.model());
   std::vector<std::vector<char>> storage;
   storage.reserve(device.weights.size() + device.optimizer.size() + device.state.size());
   CheckpointContent content;
@@ -88,10 +88,12 @@ std::string save_run(const std::string& folder, const RunConfig& config, Model& 
   content.state = to_host(device.state, ops, storage);
   content.scalars["loader.position"] = std::to_string(cursor.position);
   content.scalars["loader.epoch"] = std::to_string(cursor.epoch);
+  content.scalars["static.capacity"] = std::to_string(run.plan().static_capacity);
+  content.scalars["static.recaptures"] = std::to_string(run.recaptures());
   return save_checkpoint(folder, content);
 }
 
-std::optional<ResumePoint> load_run(const std::string& folder, const RunConfig& config, Model& model, Ops& ops,
+std::optional<ResumePoint> load_run(const std::string& folder, const RunConfig& config, DeviceRun& run, Ops& ops,
                                     std::vector<std::string>& notes) {
   const std::optional<LoadedCheckpoint> found = load_newest_checkpoint(folder, &notes);
   if (!found) return std::nullopt;
@@ -101,7 +103,9 @@ std::optional<ResumePoint> load_run(const std::string& folder, const RunConfig& 
                                   "another checkpoint folder or without resume",
                                   found->folder),
                       "resume");
-  const DeviceTensors device = device_tensors(model);
+  run.take_over_capacity(read_scalar(*found, "static.capacity"),
+                         static_cast<int>(read_scalar(*found, "static.recaptures")));
+  const DeviceTensors device = device_tensors(run.model());
   to_device(found->weights, device.weights, found->folder, ops);
   to_device(found->optimizer, device.optimizer, found->folder, ops);
   to_device(found->state, device.state, found->folder, ops);

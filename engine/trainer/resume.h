@@ -6,7 +6,7 @@
 
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/data/loader.h"
-#include "engine/model/model.h"
+#include "engine/trainer/device_run.h"
 
 namespace assay {
 
@@ -14,16 +14,17 @@ namespace assay {
 std::string resume_hash(const RunConfig&);
 
 // Copies weights, optimizer and state to the host and saves them. Returns the new checkpoint's folder.
-std::string save_run(const std::string& folder, const RunConfig&, Model&, Ops&, int64_t next_step, const LoaderCursor&);
+std::string save_run(const std::string& folder, const RunConfig&, DeviceRun&, Ops&, int64_t next_step,
+                     const LoaderCursor&);
 
 struct ResumePoint {
   int64_t next_step = 0;
   LoaderCursor cursor;
   std::string folder;
 };
-// Into an initialised model. Nothing if the folder has no whole checkpoint; damaged ones are named in `notes`. Throws
-// EngineError(config_invalid) if the newest belongs to another config.
-std::optional<ResumePoint> load_run(const std::string& folder, const RunConfig&, Model&, Ops&,
+// Into the run's model, grown to the static capacity it had. Nothing if the folder has no whole checkpoint; damaged
+// ones are named in `notes`. Throws EngineError(config_invalid) if the newest belongs to another config.
+std::optional<ResumePoint> load_run(const std::string& folder, const RunConfig&, DeviceRun&, Ops&,
                                     std::vector<std::string>& notes);
 
 }  // namespace assay

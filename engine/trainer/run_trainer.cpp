@@ -32,7 +32,7 @@ RunTrainer::RunTrainer(const RunConfig& config, const TrainerOptions& options, B
       batches_(config_, device_.plan().shape, rank, world_size) {
   device_.model().initialise(config_.train.seed);
   if (options_.checkpoint_folder.empty() || !options_.resume) return;
-  if (const auto point = load_run(options_.checkpoint_folder, config_, device_.model(), *ops_, start_notes_)) {
+  if (const auto point = load_run(options_.checkpoint_folder, config_, device_, *ops_, start_notes_)) {
     next_step_ = resumed_from_ = point->next_step;
     batches_.seek(point->cursor);
     start_notes_.push_back(fmt::format("resumed at step {} from {}", next_step_, point->folder));
@@ -127,13 +127,19 @@ double RunTrainer::validation_loss() {
     batches_.next_validation();
     sum += device_.evaluate(batches_.tokens(), batches_.targets(), next_step_);
   }
-  return sum / static_cast<double>(batches_.validation_batches() * plan().shape.tokens);
+  const double loss = sum / static_cast<double>(batches_.validation_batches() * plan().shape.tokens);
+  if (std::isfinite(loss)) return loss;
+  const std::string tensor = device_.model().first_non_finite(batches_.tokens(), batches_.targets());
+  throw EngineError(FailureReason::non_finite,
+                    fmt::format("validation after step {}: the loss is {}; not finite in its last micro-batch: {}",
+                                next_step_, loss, tensor.empty() ? "nothing" : tensor),
+                    "validation", tensor, next_step_);
 }
 
 void RunTrainer::save_checkpoint() {
   if (options_.checkpoint_folder.empty())
     throw EngineError(FailureReason::internal, "save_checkpoint without a checkpoint folder", "checkpoint");
-  save_run(options_.checkpoint_folder, config_, device_.model(), *ops_, next_step_, batches_.cursor());
+  save_run(options_.checkpoint_folder, config_, device_, *ops_, next_step_, batches_.cursor());
 }
 
 std::vector<std::string> RunTrainer::notes() const {

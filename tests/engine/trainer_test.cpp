@@ -162,6 +162,20 @@ TEST_F(StaticTest, StopsAtTheRecompileLimitAndSaysWhatToSet) {
                               HasSubstr("set capacity_factor = 1."), HasSubstr("execution = \"dynamic\"")));
 }
 
+TEST_F(StaticTest, ResumesWithTheCapacityItHadGrownTo) {
+  const RunConfig c = tight();
+  TemporaryFolder checkpoints;
+  const auto whole = Trainer::create(c, {checkpoints.path()});
+  train(*whole, 2);
+  whole->save_checkpoint();
+  const auto resumed = Trainer::create(c, {checkpoints.path()});
+  EXPECT_GT(resumed->plan().static_capacity, 256);
+  EXPECT_EQ(resumed->plan().static_capacity, whole->plan().static_capacity);
+  const auto a = train(*whole, 4), b = train(*resumed, 4);
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(a[i].loss, b[i].loss);
+  EXPECT_EQ(whole->notes().back(), resumed->notes().back());
+}
+
 // --------------------------------------------------------------------------------------------------------- validation
 
 TEST_F(TrainerTest, ValidationIsDueOnTimeAndLeavesTrainingAlone) {
