@@ -137,7 +137,7 @@ Result<ChangeAnswer> Queue::set_held(bool held, const std::string& method, const
     answer.unchanged.push_back(held ? "the queue: it is held already" : "the queue: it is not held");
   } else {
     held_ = held;
-    assign_ = true;
+    assign_again_ = true;  // the store offers no claims until the release is committed
     answer.changed.push_back("the queue");
     list.push_back(RunStore::hold_queue(held, "assay " + method));
     events_staged_ = true;

@@ -276,7 +276,7 @@ TEST_P(QueueChaos, LosesNothingAndDoublesNothing) {
   std::mt19937 random(GetParam());
   const auto one_in = [&](unsigned n) { return random() % n == 0; };
   std::vector<std::string> names;
-  for (int i = 0; i < 12; ++i) names.push_back("r" + std::to_string(i));
+  for (int i = 0; i < 20; ++i) names.push_back("r" + std::to_string(i));
   enqueue(spec_of(names, Backend::cuda));
   FakeWorker a("a", 2), b("b", 1);
   int kills = 0;
@@ -302,10 +302,10 @@ TEST_P(QueueChaos, LosesNothingAndDoublesNothing) {
         if (!one_in(4)) commit();
       }
       if (worker->connected() && one_in(2)) worker->heartbeat(*queue_);
-      if (chaos && one_in(40)) worker->disconnect(*queue_);
-      if (chaos && one_in(120)) worker->die();
+      if (chaos && one_in(20)) worker->disconnect(*queue_);
+      if (chaos && one_in(30)) worker->die();
     }
-    if (chaos && one_in(40)) {
+    if (chaos && (one_in(10) || kills == 0)) {
       ++kills;
       a.cut();
       b.cut();
@@ -317,7 +317,7 @@ TEST_P(QueueChaos, LosesNothingAndDoublesNothing) {
     }
     pass_ms(random() % 9'000);
     // Ends are told only after a commit has acknowledged the steps, so a round without chaos always moves on.
-    if (runs_->count_runs({})->by_state[static_cast<size_t>(RunState::completed)] == 12) break;
+    if (runs_->count_runs({})->by_state[static_cast<size_t>(RunState::completed)] == 20) break;
   }
   EXPECT_GT(kills, 0);
   for (const std::string& name : names) {

@@ -283,7 +283,7 @@ TEST(RunState, RandomWalksKeepTheInvariantsAndReplayFromTheirEvents) {
     RunLife life;
     Replayed replayed;
     int64_t at = now, next_epoch = 1;
-    for (int i = 0; i < 1'000; ++i, at += 700) {
+    for (int i = 0; i < 5'000; ++i, at += 700) {
       const RunEvent event = random_event(random, life, at, next_epoch);
       const auto t = apply(life, event, policy);
       if (!t.ok()) {

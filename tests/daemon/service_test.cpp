@@ -273,7 +273,7 @@ TEST_F(ServiceTest, NothingWrongIsQueued) {
   EXPECT_EQ(faults.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(faults.error_message(), HasSubstr("svc.toml: f: fault: injected faults need a daemon started with"));
 
-  const grpc::Status gpu = enqueue(spec("[[runs]]\nname = \"g\"\nbackend = \"cuda\"\n"), &added);
+  const grpc::Status gpu = enqueue(spec("[[runs]]\nname = \"g\"\nbackend = \"cuda\"\nprecision = \"bf16\"\n"), &added);
   EXPECT_THAT(gpu.error_message(), HasSubstr("g: backend: no worker has a GPU"));
 
   const grpc::Status data = enqueue(spec("[[runs]]\nname = \"d\"\ndata.path = \"/nowhere\"\n"), &added);
