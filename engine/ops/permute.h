@@ -5,12 +5,14 @@
 
 namespace assay {
 
-// out[r] = x[token_of[r]] for r < token_of.numel(); zeros where token_of[r] == -1. With x8/out8: codes and row scales
+// out[r] = x[token_of[r]] for r < token_of.numel(), times gate[r] (in FP32, one rounding) if there is a gate; zeros
+// where token_of[r] == -1. With x8/out8 (never together with a gate): codes and row scales
 // are copied as bytes (rowwise and block_1x128), never requantised; padding rows get code 0 and scale 1.
 struct PermuteArgs {
   Tensor token_of;  // i32 [R]
   Tensor x, out;
   Quantized x8, out8;
+  Tensor gate;      // f32 | f64 [R] or empty
 };
 // out[t] = residual[t] + sum_j weights[t, j] * y[slot[t, j]] (+ shared[t]), summed in FP32 in the order j = 0..k-1 then
 // shared then residual; one rounding. weights empty = ones. residual may be empty or alias out.

@@ -26,6 +26,8 @@ struct RouterGradArgs {
 // Where each (token, pick) goes: rows of expert e in ascending token order from start[e].
 // start/rows are written by this op: capacity == 0: start = prefix sum of counts, rows = counts (dynamic);
 // capacity > 0: start[e] = e * capacity, rows[e] = capacity (static); needs counts[e] <= capacity, which the caller checked.
+// Every start is rounded up to a multiple of `alignment`, so that a tile of that many rows meets one expert only. The
+// buffer must hold N*k + E*(alignment - 1) rows (E * capacity rounded up, if static); those of no expert are padding.
 struct RoutePlanArgs {
   Tensor picks, counts, weights;
   int64_t capacity = 0;
@@ -33,6 +35,7 @@ struct RoutePlanArgs {
   Tensor slot;         // i32 [N, k] out: row in the permuted buffer
   Tensor token_of;     // i32 [R] out: token of a permuted row, -1 = padding
   Tensor gate_of;      // f32 | f64 [R] out: weight of a permuted row, 0 = padding
+  int64_t alignment = 1;
 };
 // bias_e += rate * sign(mean(total) - total_e). total i32 [E]: loads summed over the step's micro-batches and ranks.
 struct RouterBiasArgs {

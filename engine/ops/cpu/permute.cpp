@@ -20,6 +20,17 @@ void gather_rows(const int32_t* token_of, int64_t R, const T* from, T* to, int64
   }
 }
 
+template <class S>
+void scale_rows(const Tensor& gate, const Tensor& out, int64_t R, int64_t d) {
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < R; ++r) {
+    const Acc<S> scale = gate.as<Acc<S>>()[r];
+    S* row = out.as<S>() + r * d;
+#pragma omp simd
+    for (int64_t j = 0; j < d; ++j) store(row[j], scale * load(row[j]));
+  }
+}
+
 void permute_codes(const PermuteArgs& a, int64_t R) {
   const int64_t K = a.x8.codes.dim(a.x8.codes.rank - 1), N = a.x8.codes.numel() / K;
   ASSAY_OP_CHECK(
@@ -86,12 +97,16 @@ void permute(const PermuteArgs& a) {
         "permute", token >= -1 && token < source.dim(0),
         "token_of[" + std::to_string(r) + "] = " + std::to_string(token) + " is outside " + source.describe());
   }
+  ASSAY_OP_CHECK("permute", !a.gate || (a.x && !a.x8), "a gate needs x, and no FP8 copy of it");
   if (a.x8) permute_codes(a, R);
   if (!a.x) return;
   const int64_t d = a.x.dim(1);
   check_tensor("permute", "out", a.out, a.x.dtype, {R, d});
   dispatch("permute", a.x.dtype,
            [&]<class S>(S) { gather_rows<S>(a.token_of.as<int32_t>(), R, a.x.as<S>(), a.out.as<S>(), d, S{}); });
+  if (!a.gate) return;
+  check_tensor("permute", "gate", a.gate, stat_dtype(a.x.dtype), {R});
+  dispatch("permute", a.x.dtype, [&]<class S>(S) { scale_rows<S>(a.gate, a.out, R, d); });
 }
 
 void combine(const CombineArgs& a) {

@@ -106,6 +106,10 @@ void router_grad_body(const RouterGradArgs& a, const Shape& s) {
   }
 }
 
+int64_t align_up(int64_t x, int64_t alignment) {
+  return (x + alignment - 1) / alignment * alignment;
+}
+
 template <class A>
 void route_plan_body(const RoutePlanArgs& a, const Shape& s, int64_t R) {
   int32_t* start = a.start.as<int32_t>();
@@ -114,10 +118,11 @@ void route_plan_body(const RoutePlanArgs& a, const Shape& s, int64_t R) {
   int32_t total = 0;
   for (int64_t e = 0; e < s.E; ++e) {
     const int32_t count = a.counts.as<int32_t>()[e];
-    start[e] = a.capacity > 0 ? static_cast<int32_t>(e * a.capacity) : total;
+    start[e] =
+        static_cast<int32_t>(a.capacity > 0 ? e * align_up(a.capacity, a.alignment) : align_up(total, a.alignment));
     rows[e] = a.capacity > 0 ? static_cast<int32_t>(a.capacity) : count;
     next[static_cast<size_t>(e)] = start[e];
-    total += count;
+    total = start[e] + count;
   }
   std::fill(a.token_of.as<int32_t>(), a.token_of.as<int32_t>() + R, -1);
   std::fill(a.gate_of.as<A>(), a.gate_of.as<A>() + R, A(0));
@@ -146,7 +151,7 @@ void check_counts(const RoutePlanArgs& a, const Shape& s, int64_t R) {
                    "expert " + std::to_string(e) + " has " + std::to_string(count) +
                        " rows, more than the capacity of " + std::to_string(a.capacity));
   }
-  const int64_t needed = a.capacity > 0 ? s.E * a.capacity : s.N * s.k;
+  const int64_t needed = a.capacity > 0 ? s.E * align_up(a.capacity, a.alignment) : s.N * s.k + s.E * (a.alignment - 1);
   ASSAY_OP_CHECK("route_plan", R >= needed,
                  "token_of has " + std::to_string(R) + " rows, needs " + std::to_string(needed));
 }
@@ -197,7 +202,9 @@ void router_grad(const RouterGradArgs& a) {
 
 void route_plan(const RoutePlanArgs& a) {
   const char* op = "route_plan";
-  ASSAY_OP_CHECK(op, a.picks.rank == 2 && a.capacity >= 0, "picks " + a.picks.describe() + ", expected [N, k]");
+  ASSAY_OP_CHECK(op, a.picks.rank == 2 && a.capacity >= 0 && a.alignment >= 1,
+                 "picks " + a.picks.describe() + ", expected [N, k]; capacity " + std::to_string(a.capacity) +
+                     ", alignment " + std::to_string(a.alignment));
   const Shape s{a.picks.dim(0), 0, a.counts.numel(), a.picks.dim(1)};
   const int64_t R = a.token_of.numel();
   check_experts(op, s);

@@ -53,12 +53,11 @@ void embed_norm_grad_body(cudaStream_t stream, const EmbedNormGradArgs& a, int64
   const char* op = "embed_norm_grad";
   float* mean = workspace.take<float>(op, N);
   dispatch_row(op, a.x, d, [&]<class L>(L) {
-    row_mean_kernel<L, S, G><<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(a.x.as<S>(), a.dx.as<G>(), mean, N,
-                                                                               static_cast<int>(d));
+    row_mean_kernel<L, S, G>
+        <<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(a.x.as<S>(), a.dx.as<G>(), mean, N, static_cast<int>(d));
   });
   ASSAY_CUDA_LAUNCHED(op, a.x.describe());
-  const SortedTokens sorted =
-      sort_tokens(op, stream, a.tokens.as<int32_t>(), N, a.table_grad.numel() / d, workspace);
+  const SortedTokens sorted = sort_tokens(op, stream, a.tokens.as<int32_t>(), N, a.table_grad.numel() / d, workspace);
   launch_token_sum(op, stream, sorted, N, d, a.table_grad,
                    NormedRow<S, G>{a.x.as<S>(), a.dx.as<G>(), a.rstd.as<float>(), mean, static_cast<int>(d)});
 }
@@ -93,8 +92,7 @@ void embed_grad(cudaStream_t stream, const EmbedGradArgs& a, Workspace workspace
   check_vectors(op, "dy", a.dy, d);
   check_tensor(op, "tokens", a.tokens, DType::i32, {N});
   check_tensor(op, "table_grad", a.table_grad, DType::f32, {a.table_grad.numel() / d, d});
-  const SortedTokens sorted =
-      sort_tokens(op, stream, a.tokens.as<int32_t>(), N, a.table_grad.numel() / d, workspace);
+  const SortedTokens sorted = sort_tokens(op, stream, a.tokens.as<int32_t>(), N, a.table_grad.numel() / d, workspace);
   dispatch(op, a.dy.dtype, [&]<class S>(S) {
     launch_token_sum(op, stream, sorted, N, d, a.table_grad, PlainRow<S>{a.dy.as<S>(), static_cast<int>(d)});
   });

@@ -130,12 +130,18 @@ void mix_norm(cudaStream_t stream, const MixNormArgs& a) {
   }
   const NormedFp8 n8 = normed_fp8(op, a.n8, N, d);
   dispatch(op, a.n.dtype, [&]<class S>(S) {
-    const MixNorm<S> k{a.x_in.as<S>(), a.x0.as<S>(), a.resid_lambda.as<float>(), a.x0_lambda.as<float>(),
-                       a.x.as<S>(),    a.n.as<S>(),  a.rstd.as<float>(),         N,
-                       static_cast<int>(d), n8};
-    dispatch_row(op, a.n, d, [&]<class L>(L) {
-      mix_norm_kernel<L, S><<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(k);
-    });
+    const MixNorm<S> k{a.x_in.as<S>(),
+                       a.x0.as<S>(),
+                       a.resid_lambda.as<float>(),
+                       a.x0_lambda.as<float>(),
+                       a.x.as<S>(),
+                       a.n.as<S>(),
+                       a.rstd.as<float>(),
+                       N,
+                       static_cast<int>(d),
+                       n8};
+    dispatch_row(op, a.n, d,
+                 [&]<class L>(L) { mix_norm_kernel<L, S><<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(k); });
   });
   ASSAY_CUDA_LAUNCHED(op, a.n.describe());
 }

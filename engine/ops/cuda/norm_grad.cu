@@ -1,5 +1,5 @@
-// Backward of mix_norm. Bytes per element with lambdas: dx, dn, n, x0, dx0 in (2 each), dx, dx0 out; without: dx, dn, n in,
-// dx out.
+// Backward of mix_norm. Bytes per element with lambdas: dx, dn, n, x0, dx0 in (2 each), dx, dx0 out; without: dx, dn, n
+// in, dx out.
 #include "engine/ops/cuda/launch.h"
 #include "engine/ops/cuda/rows.cuh"
 
@@ -152,8 +152,8 @@ void launch_mix(cudaStream_t stream, const MixNormGradArgs& a, int64_t N, int64_
   const int64_t blocks = std::min(ceil_div(N, L::rows_per_block), lambda_blocks);
   LambdaSums* sums = workspace.take<LambdaSums>("mix_norm_grad", blocks);
   mix_norm_grad_kernel<L, S, S0><<<blocks, 128, 0, stream>>>(
-      {a.dn.as<S>(), a.n.as<S>(), a.x0.as<S>(), a.rstd.as<float>(), a.resid_lambda.as<float>(),
-       a.x0_lambda.as<float>(), a.dx.as<S>(), a.dx0.as<S0>(), sums, N, static_cast<int>(d)});
+      {a.dn.as<S>(), a.n.as<S>(), a.x0.as<S>(), a.rstd.as<float>(), a.resid_lambda.as<float>(), a.x0_lambda.as<float>(),
+       a.dx.as<S>(), a.dx0.as<S0>(), sums, N, static_cast<int>(d)});
   ASSAY_CUDA_LAUNCHED("mix_norm_grad", a.dx.describe());
   lambda_grad_kernel<<<1, 32, 0, stream>>>(sums, static_cast<int>(blocks), a.resid_lambda.as<float>(),
                                            a.x0_lambda.as<float>(), a.resid_lambda_grad.as<float>(),
@@ -173,9 +173,12 @@ void mix_norm_grad(cudaStream_t stream, const MixNormGradArgs& a, Workspace work
   dispatch(op, a.dx.dtype, [&]<class S>(S) {
     dispatch_row(op, a.dx, d, [&]<class L>(L) {
       if (!a.resid_lambda) {
-        norm_grad_kernel<L, S><<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(
-            {.dn = a.dn.as<S>(), .n = a.n.as<S>(), .rstd = a.rstd.as<float>(), .dx = a.dx.as<S>(), .N = N,
-             .d = static_cast<int>(d)});
+        norm_grad_kernel<L, S><<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>({.dn = a.dn.as<S>(),
+                                                                                    .n = a.n.as<S>(),
+                                                                                    .rstd = a.rstd.as<float>(),
+                                                                                    .dx = a.dx.as<S>(),
+                                                                                    .N = N,
+                                                                                    .d = static_cast<int>(d)});
       } else if (a.dx0.dtype == DType::f32) {
         launch_mix<L, S, float>(stream, a, N, d, workspace);
       } else {
