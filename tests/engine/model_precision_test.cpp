@@ -19,6 +19,9 @@ struct Case {
   bool lm_head = false;
   Fp8Format grad_format = Fp8Format::e5m2;
 };
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.name;
+}
 
 std::vector<Case> all_cases() {
   std::vector<Case> cases;

@@ -14,6 +14,9 @@ struct Case {
   bool residual_lambdas = true;
   const char* window = "SL";
 };
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.name;
+}
 
 class ModelGradient : public ::testing::TestWithParam<Case> {};
 

@@ -206,6 +206,9 @@ struct ResumeCase {
   Fp8Recipe recipe = Fp8Recipe::tensorwise;
   Execution execution = Execution::dynamic_graph;
 };
+void PrintTo(const ResumeCase& c, std::ostream* out) {
+  *out << c.name;
+}
 
 class ResumeTest : public TrainerTest, public ::testing::WithParamInterface<ResumeCase> {};
 
