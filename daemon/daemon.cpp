@@ -73,6 +73,7 @@ Daemon::~Daemon() {
 }
 
 void Daemon::stop_workers() {
+  if (supervisor_) supervisor_->expect_end();
   loop_->post([](Queue& queue) { queue.stop_workers("stopped by assay down"); });
   const int64_t deadline = clock_.monotonic_ms() + limits::stop_grace_ms + report_ms;
   bool stopped = false;

@@ -97,6 +97,8 @@ void WorkerSupervisor::run() {
       note_end();
     } else if (known) {
       sleep_until_change(-1);
+    } else if (ending_) {
+      sleep_until_change(-1);
     } else if (const int64_t wait = start_again_at_ - clock_.monotonic_ms(); wait > 0) {
       sleep_until_change(wait);
     } else {
@@ -109,7 +111,7 @@ void WorkerSupervisor::run() {
 void WorkerSupervisor::sleep_until_change(int64_t at_most_ms) {
   std::array<pollfd, 2> fds = {pollfd{wake_.get(), POLLIN, 0}, pollfd{exit_fd_.get(), POLLIN, 0}};
   // Without a pidfd (an old kernel) the worker is looked at once a second.
-  const int64_t timeout = exit_fd_ || at_most_ms >= 0 ? at_most_ms : 1'000;
+  const int64_t timeout = exit_fd_ || !worker() || at_most_ms >= 0 ? at_most_ms : 1'000;
   ::poll(fds.data(), exit_fd_ ? 2 : 1, static_cast<int>(timeout));
 }
 
@@ -154,10 +156,11 @@ void WorkerSupervisor::note_end() {
   const int64_t lived = clock_.monotonic_ms() - started_at_;
   pause_ms_ = restart_pause_ms(lived, pause_ms_);
   start_again_at_ = clock_.monotonic_ms() + pause_ms_;
-  const std::string how = !ended               ? ""
+  const std::string how = !ended || (ended->signal == 0 && ended->exit_code < 0) ? ""  // of a former daemon's: not told
                           : ended->signal != 0 ? fmt::format(" by signal {}", ended->signal)
                                                : fmt::format(" with exit code {}", ended->exit_code);
-  log::warn("worker (pid {}) ended{} after {} s", worker_->pid, how, lived / 1000);
+  log::write(ending_ ? log::Level::info : log::Level::warn,
+             fmt::format("worker (pid {}) ended{} after {} s", worker_->pid, how, lived / 1000));
   exit_fd_.reset();
   std::lock_guard lock(mutex_);
   worker_.reset();

@@ -34,7 +34,9 @@ class WorkerSupervisor {
   static Result<std::unique_ptr<WorkerSupervisor>> start(const std::string& home, WorkerCommand command, const Clock&);
   ~WorkerSupervisor();  // stops looking after the worker, which goes on
 
-  // The worker has been told to end. Waits up to `drain_ms` for that, then sends SIGTERM and waits for as long as it
+  // The worker is about to be told to end: it is not started again.
+  void expect_end() { ending_ = true; }
+  // After expect_end(). Waits up to `drain_ms` for that, then sends SIGTERM and waits for as long as it
   // may take to stop its trainers. False (and a line in the log) if it is still there.
   bool wait_for_end(int64_t drain_ms);
   std::optional<ProcessIdentity> worker() const;
@@ -54,6 +56,7 @@ class WorkerSupervisor {
   const Clock& clock_;
   UniqueFd wake_;  // eventfd
   std::atomic<bool> stop_ = false;
+  std::atomic<bool> ending_ = false;
   mutable std::mutex mutex_;  // worker_
   std::optional<ProcessIdentity> worker_;
   // The thread's own.

@@ -141,6 +141,7 @@ TEST(WorkerSupervisor, TheWorkerOutlivesItAndIsFoundAgain) {
   ::kill(worker.pid, SIGKILL);
   ASSERT_TRUE(eventually([&] { return (*second)->worker() && (*second)->worker()->pid != worker.pid; }));
   const ProcessIdentity next = *(*second)->worker();
+  (*second)->expect_end();
   EXPECT_TRUE((*second)->wait_for_end(1));  // SIGTERM is enough for sleep
   EXPECT_FALSE(is_alive(next));
 }

@@ -1,4 +1,7 @@
 // Leases, restarts and lost workers.
+#include <sys/resource.h>
+
+#include <csignal>
 #include <map>
 #include <random>
 
@@ -235,6 +238,51 @@ TEST_F(QueueTest, AGapInTheMetricsEndsTheSession) {
   queue_->steps(worker.link(), {lease, 5, {StepMetrics{}}});
   EXPECT_FALSE(worker.connected());
   EXPECT_EQ(summary(lease.attempt_id).steps_observed, 0);
+}
+
+// No file can grow or be written: what a full disk does.
+class FullDisk {
+ public:
+  FullDisk() {
+    ::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit none{0, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &none);
+  }
+  ~FullDisk() { ::setrlimit(RLIMIT_FSIZE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(QueueTest, WhatCannotBeStoredIsNotAcknowledgedAndIsToldAgain) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a", "b"}));
+  connect(worker);
+  const int64_t attempt = worker.attempt_of("a");
+  worker.end(attempt);
+  {
+    FullDisk full;
+    worker.tell_end(*queue_, attempt);
+    ASSERT_TRUE(queue_->cancel({.names = {"b"}}, false, "").ok());
+    const Status failed = queue_->commit();
+    ASSERT_FALSE(failed.ok());
+    EXPECT_THAT(failed.error().message, HasSubstr("queue.db"));
+  }
+  EXPECT_THAT(worker.receipts, IsEmpty());
+  EXPECT_EQ(worker.closed, "the daemon could not store its state; come back");
+  EXPECT_EQ(state("a"), "running/leased");
+  EXPECT_EQ(state("b"), "queued");
+  // The writer stays stopped until the daemon is started again; nothing is leased or acknowledged meanwhile.
+  worker.connect(*queue_);
+  EXPECT_FALSE(queue_->commit().ok());
+  EXPECT_FALSE(worker.connected());
+  restart();
+  connect(worker);
+  worker.tell_end(*queue_, attempt);
+  commit();
+  EXPECT_EQ(state("a"), "completed");
+  EXPECT_EQ(attempts("a").size(), 1u);
 }
 
 TEST_F(QueueTest, StoppingWorkersPutsTheirRunsBack) {

@@ -1,6 +1,7 @@
 // The whole daemon in this process: real gRPC on a Unix socket in a folder of its own, a worker that is only a client.
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -284,6 +285,58 @@ TEST_F(ServiceTest, NothingWrongIsQueued) {
   start(true);
   EXPECT_TRUE(enqueue(spec("[[runs]]\nname = \"f\"\nfault = {kind = \"crash\", step = 1}\n"), &added).ok());
   EXPECT_EQ(list().total(), 3);
+}
+
+TEST_F(ServiceTest, AnOversizedMessageIsRefused) {
+  v1::EnqueueResponse added;
+  EXPECT_EQ(enqueue(std::string(limits::message_bytes + 1, '#'), &added).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  const grpc::Status spec = enqueue(std::string(limits::spec_bytes + 1, '#'), &added);
+  EXPECT_EQ(spec.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(spec.error_message(), HasSubstr("svc.toml"));
+}
+
+// One raw call: protobuf messages of the standard services are not part of this program.
+std::string raw_call(const std::shared_ptr<grpc::Channel>& channel, const std::string& method) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));
+  grpc::CompletionQueue done;
+  grpc::ByteBuffer request, response;
+  grpc::Slice empty("");
+  request = grpc::ByteBuffer(&empty, 1);
+  auto call = stub.PrepareUnaryCall(&context, method, request, &done);
+  call->StartCall();
+  grpc::Status status;
+  call->Finish(&response, &status, nullptr);
+  void* tag = nullptr;
+  bool ok = false;
+  done.Next(&tag, &ok);
+  if (!status.ok()) return "error: " + status.error_message();
+  std::vector<grpc::Slice> slices;
+  if (!response.Dump(&slices).ok()) return "error: no answer";
+  std::string bytes;
+  for (const grpc::Slice& slice : slices) bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  return bytes;
+}
+
+TEST_F(ServiceTest, HealthAndReflectionAreServed) {
+  EXPECT_EQ(raw_call(channel_, "/grpc.health.v1.Health/Check"), std::string("\x08\x01"));  // status = SERVING
+  grpc::ClientContext context;
+  grpc::GenericStub stub(channel_);
+  // A stream: that it is implemented at all shows in how it ends, OK and not UNIMPLEMENTED.
+  grpc::CompletionQueue done;
+  auto call = stub.PrepareCall(&context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &done);
+  void* tag = nullptr;
+  bool ok = false;
+  call->StartCall(nullptr);
+  ASSERT_TRUE(done.Next(&tag, &ok) && ok);
+  call->WritesDone(nullptr);
+  ASSERT_TRUE(done.Next(&tag, &ok) && ok);
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  ASSERT_TRUE(done.Next(&tag, &ok) && ok);
+  EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
 TEST_F(ServiceTest, ErrorsKeepTheirMeaning) {
