@@ -184,7 +184,7 @@ void dispatch(const char* op, DType dtype, F&& f) {
   }
 }
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) {
+__host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 

@@ -1,0 +1,84 @@
+// What the two directions of QK-norm + RoPE share: a warp works on one row; a head is held by D / 16 lanes, each with
+// eight columns of its first half and the eight that they rotate with.
+#pragma once
+
+#include "engine/ops/cuda/element.cuh"
+#include "engine/ops/norm.h"
+#include "engine/ops/rope.h"
+
+namespace assay::cuda {
+
+constexpr int gate_columns = 12;  // leading columns of n that drive the value-embedding gate
+constexpr int max_heads = 128;
+
+struct RopeShape {
+  int64_t N, T;
+  int H, d;  // d: width of n, 0 without value embeddings
+};
+
+// A head of D = 16 * lanes columns.
+template <int lanes_>
+struct HeadLayout {
+  static constexpr int lanes = lanes_;
+  static constexpr int D = 16 * lanes;
+  static constexpr int heads_at_once = 32 / lanes;
+  static __device__ __forceinline__ int head() { return threadIdx.x % 32 / lanes; }
+  static __device__ __forceinline__ int column() { return threadIdx.x % lanes * vec; }  // and column() + D / 2
+};
+
+template <class F>
+void dispatch_head(const char* op, const Tensor& packed, F&& f) {
+  switch (packed.dim(3)) {
+    case 16:
+      return f(HeadLayout<1>{});
+    case 32:
+      return f(HeadLayout<2>{});
+    case 64:
+      return f(HeadLayout<4>{});
+    case 128:
+      return f(HeadLayout<8>{});
+    default:
+      fail_op(op, __FILE__, __LINE__, packed.describe() + " has a head size other than 16, 32, 64 and 128");
+  }
+}
+
+__device__ __forceinline__ float sigmoid(float x) {
+  return 1.0f / (1.0f + expf(-x));
+}
+
+// n[:12] . gate_w[h], in the order of the columns.
+template <class S>
+__device__ __forceinline__ float gate_logit(const S* n, const float* gate_w) {
+  float sum = 0;
+#pragma unroll
+  for (int c = 0; c < gate_columns; ++c) sum += to_float(n[c]) * gate_w[c];
+  return sum;
+}
+
+template <class Args>
+RopeShape check_rope(const char* op, const Args& a, const Tensor& packed) {
+  ASSAY_OP_CHECK(op, packed && packed.rank == 4 && packed.dim(1) == 3 && packed.numel() > 0,
+                 "packed projection is " + packed.describe() + ", expected [N, 3, H, D]");
+  const int64_t N = packed.dim(0), H = packed.dim(2), D = packed.dim(3);
+  check_vectors(op, "packed projection", packed, D);
+  ASSAY_OP_CHECK(op, H <= max_heads, packed.describe() + " has more than " + std::to_string(max_heads) + " heads");
+  ASSAY_OP_CHECK(op, a.T > 0 && N % a.T == 0,
+                 std::to_string(N) + " rows are not whole sequences of " + std::to_string(a.T));
+  check_tensor(op, "cos", a.cos, DType::f32, {a.T, D / 2});
+  check_tensor(op, "sin", a.sin, DType::f32, {a.T, D / 2});
+  check_vectors(op, "cos", a.cos, D / 2);
+  check_vectors(op, "sin", a.sin, D / 2);
+  check_tensor(op, "rstd", a.rstd, DType::f32, {N * 2 * H});
+  RopeShape s{N, a.T, static_cast<int>(H), 0};
+  if (!a.ve_table) return s;
+  check_tensor(op, "tokens", a.tokens, DType::i32, {N});
+  check_tensor(op, "ve_table", a.ve_table, DType::f32, {a.ve_table.numel() / (H * D), H * D});
+  check_vectors(op, "ve_table", a.ve_table, H * D);
+  check_tensor(op, "gate_w", a.gate_w, DType::f32, {H, gate_columns});
+  s.d = static_cast<int>(a.n.numel() / N);
+  check_tensor(op, "n", a.n, packed.dtype, {N, s.d});
+  ASSAY_OP_CHECK(op, s.d >= gate_columns, "n is " + a.n.describe() + ", narrower than the gate's 12 columns");
+  return s;
+}
+
+}  // namespace assay::cuda

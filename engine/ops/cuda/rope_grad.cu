@@ -1,0 +1,188 @@
+// Gradient of QK-norm + RoPE. Bytes per element of q and k: dqkv and qkv in, dqkv out (2 each). With value embeddings:
+// the gates' gradients row by row, then the table's by sorted tokens, both in fixed order.
+#include "engine/ops/cuda/launch.h"
+#include "engine/ops/cuda/rope.cuh"
+#include "engine/ops/cuda/token_sum.cuh"
+
+namespace assay::cuda {
+namespace {
+
+template <class S>
+struct RopeGrad {
+  S* dqkv;
+  const S* qkv;
+  const float *cos, *sin, *rstd;
+  const int32_t* tokens;  // from here on: null without value embeddings
+  const float* ve_table;
+  const S* n;
+  const float* gate_w;
+  S* dn;
+  float *gates, *dlogits;  // [N, H] out
+};
+
+template <class L, class S>
+__device__ __forceinline__ void rotate_and_norm_grad(S* dy, const S* y, const float (&cos)[vec],
+                                                     const float (&sin)[vec], bool live, const float* rstd_of) {
+  const int c1 = L::column(), c2 = L::column() + L::D / 2;
+  const Packed<S> dy1 = load_or_zero(dy + c1, live), dy2 = load_or_zero(dy + c2, live);
+  const Packed<S> y1 = load_or_zero(y + c1, live), y2 = load_or_zero(y + c2, live);
+  const float rstd = live ? *rstd_of : 0.0f;
+  float dot = 0;
+#pragma unroll
+  for (int i = 0; i < vec; ++i) dot += dy1.get(i) * y1.get(i) + dy2.get(i) * y2.get(i);
+  const float mean = warp_sum<L::lanes>(dot) / static_cast<float>(L::D);
+  float out1[vec], out2[vec];
+#pragma unroll
+  for (int i = 0; i < vec; ++i) {
+    const float g1 = rstd * (dy1.get(i) - y1.get(i) * mean), g2 = rstd * (dy2.get(i) - y2.get(i) * mean);
+    out1[i] = g1 * cos[i] - g2 * sin[i];
+    out2[i] = g1 * sin[i] + g2 * cos[i];
+  }
+  if (!live) return;
+  store(dy + c1, out1);
+  store(dy + c2, out2);
+}
+
+// Gate and logit gradient of one head, known to all its lanes.
+template <class L, class S>
+__device__ __forceinline__ void gate_grad(const RopeGrad<S>& a, const RopeShape& s, int64_t row, int h, bool live) {
+  float dot = 0;
+  if (live) {
+    const S* dv = a.dqkv + ((row * 3 + 2) * s.H + h) * L::D + L::column();
+    const float* ve = a.ve_table + (static_cast<int64_t>(a.tokens[row]) * s.H + h) * L::D + L::column();
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      const Packed<S> g = load(dv + part * L::D / 2);
+      const Packed<float> e = load(ve + part * L::D / 2);
+#pragma unroll
+      for (int i = 0; i < vec; ++i) dot += g.get(i) * round_to<S>(e.get(i));
+    }
+  }
+  dot = warp_sum<L::lanes>(dot);
+  if (!live || L::column() != 0) return;
+  const float p = sigmoid(gate_logit(a.n + row * s.d, a.gate_w + h * gate_columns));
+  a.gates[row * s.H + h] = 3.0f * p;
+  a.dlogits[row * s.H + h] = 3.0f * dot * p * (1.0f - p);
+}
+
+template <class L, class S>
+__global__ __launch_bounds__(256) void rope_grad_kernel(RopeGrad<S> a, RopeShape s) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
+  if (row >= s.N) return;
+  const int64_t base = row * 3 * s.H * L::D, at = row % s.T * (L::D / 2) + L::column();
+  float cos[vec], sin[vec];
+  unpack(load(a.cos + at), cos);
+  unpack(load(a.sin + at), sin);
+  for (int first = 0; first < 2 * s.H; first += L::heads_at_once) {
+    const int h = first + L::head();
+    rotate_and_norm_grad<L>(a.dqkv + base + h * L::D, a.qkv + base + h * L::D, cos, sin, h < 2 * s.H,
+                            a.rstd + row * 2 * s.H + h);
+  }
+  if (a.ve_table == nullptr) return;
+  for (int first = 0; first < s.H; first += L::heads_at_once)
+    gate_grad<L>(a, s, row, first + L::head(), first + L::head() < s.H);
+  __syncwarp();  // the row's dlogits are in memory, written by this warp
+  const int c = threadIdx.x % 32;
+  if (c >= gate_columns) return;
+  float dn = 0;
+  for (int h = 0; h < s.H; ++h) dn += a.dlogits[row * s.H + h] * a.gate_w[h * gate_columns + c];
+  S* to = a.dn + row * s.d + c;
+  *to = rounded<S>(to_float(*to) + dn);
+}
+
+// gate_w_grad [H, 12] += sum over rows of dlogits[row, h] * n[row, c]: blocks of 256 rows, then the blocks in order.
+constexpr int gate_rows = 256;
+
+template <class S>
+__global__ __launch_bounds__(256) void gate_partial_kernel(const float* dlogits, const S* n, RopeShape s,
+                                                           float* partial) {
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * gate_rows;
+  const int rows = static_cast<int>(min(static_cast<int64_t>(gate_rows), s.N - first));
+  for (int i = threadIdx.x; i < s.H * gate_columns; i += 256) {
+    const int h = i / gate_columns, c = i % gate_columns;
+    float sum = 0;
+#pragma unroll 8
+    for (int r = 0; r < rows; ++r) sum += dlogits[(first + r) * s.H + h] * to_float(n[(first + r) * s.d + c]);
+    partial[static_cast<int64_t>(blockIdx.x) * s.H * gate_columns + i] = sum;
+  }
+}
+
+__global__ void gate_sum_kernel(const float* partial, int blocks, int count, float* gate_w_grad) {
+  const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+  if (i >= count) return;
+  float sum = 0;
+  for (int b = lane; b < blocks; b += 32) sum += partial[static_cast<int64_t>(b) * count + i];
+  sum = warp_sum(sum);
+  if (lane == 0) gate_w_grad[i] += sum;
+}
+
+// gate[row, h] * dv[row, h]
+template <class S>
+struct GatedRow {
+  const S* dqkv;
+  const float* gates;
+  int H, D;
+  __device__ __forceinline__ void get(int32_t row, int column, float (&x)[vec]) const {
+    const int64_t at = (static_cast<int64_t>(row) * 3 + 2) * H * D + column;
+    const Packed<S> dv = load(dqkv + at);
+    const float gate = gates[static_cast<int64_t>(row) * H + column / D];
+#pragma unroll
+    for (int i = 0; i < vec; ++i) x[i] = gate * dv.get(i);
+  }
+};
+
+template <class S>
+void value_embedding_grad(cudaStream_t stream, const QkNormRopeGradArgs& a, const RopeShape& s, const RopeGrad<S>& k,
+                          Workspace& workspace) {
+  const char* op = "qk_norm_rope_grad";
+  const int64_t blocks = ceil_div(s.N, gate_rows), D = a.dqkv.dim(3);
+  const int count = s.H * gate_columns;
+  float* partial = workspace.take<float>(op, blocks * count);
+  gate_partial_kernel<S><<<blocks, 256, 0, stream>>>(k.dlogits, k.n, s, partial);
+  ASSAY_CUDA_LAUNCHED(op, a.dqkv.describe());
+  gate_sum_kernel<<<ceil_div(count, 8), 256, 0, stream>>>(partial, static_cast<int>(blocks), count,
+                                                          a.gate_w_grad.as<float>());
+  ASSAY_CUDA_LAUNCHED(op, a.dqkv.describe());
+  const int64_t vocabulary = a.ve_table.numel() / (s.H * D);
+  const SortedTokens sorted = sort_tokens(op, stream, k.tokens, s.N, vocabulary, workspace);
+  launch_token_sum(op, stream, sorted, s.N, s.H * D, a.ve_table_grad,
+                   GatedRow<S>{k.dqkv, k.gates, s.H, static_cast<int>(D)});
+}
+
+}  // namespace
+
+void qk_norm_rope_grad(cudaStream_t stream, const QkNormRopeGradArgs& a, Workspace workspace) {
+  const char* op = "qk_norm_rope_grad";
+  const RopeShape s = check_rope(op, a, a.dqkv);
+  const int64_t D = a.dqkv.dim(3);
+  check_tensor(op, "qkv", a.qkv, a.dqkv.dtype, {s.N * 3 * s.H, D});
+  check_vectors(op, "qkv", a.qkv, D);
+  if (a.ve_table) {
+    check_tensor(op, "ve_table_grad", a.ve_table_grad, DType::f32, {a.ve_table.numel() / (s.H * D), s.H * D});
+    check_tensor(op, "gate_w_grad", a.gate_w_grad, DType::f32, {s.H, gate_columns});
+    check_tensor(op, "dn", a.dn, a.dqkv.dtype, {s.N, s.d});
+  }
+  dispatch(op, a.dqkv.dtype, [&]<class S>(S) {
+    RopeGrad<S> k{a.dqkv.as<S>(),
+                  a.qkv.as<S>(),
+                  a.cos.as<float>(),
+                  a.sin.as<float>(),
+                  a.rstd.as<float>(),
+                  a.tokens.as<int32_t>(),
+                  a.ve_table.as<float>(),
+                  a.n.as<S>(),
+                  a.gate_w.as<float>(),
+                  a.dn.as<S>(),
+                  nullptr,
+                  nullptr};
+    if (a.ve_table) {
+      k.gates = workspace.take<float>(op, s.N * s.H);
+      k.dlogits = workspace.take<float>(op, s.N * s.H);
+    }
+    dispatch_head(op, a.dqkv, [&]<class L>(L) { rope_grad_kernel<L, S><<<ceil_div(s.N, 8), 256, 0, stream>>>(k, s); });
+    ASSAY_CUDA_LAUNCHED(op, a.dqkv.describe());
+    if (a.ve_table) value_embedding_grad<S>(stream, a, s, k, workspace);
+  });
+}
+
+}  // namespace assay::cuda

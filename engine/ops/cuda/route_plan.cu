@@ -1,0 +1,108 @@
+// Where each (token, pick) goes: a stable distribution of the picks over the experts.
+#include "engine/ops/cuda/buckets.cuh"
+#include "engine/ops/cuda/launch.h"
+
+namespace assay::cuda {
+namespace {
+
+struct RoutePlan {
+  const int32_t* picks;
+  const float* weights;
+  int32_t *start, *rows, *slot, *token_of;
+  float* gate_of;
+  int32_t* block_counts;  // [blocks, E]
+  int64_t items, R;       // N * k; rows of the permuted buffer
+  int k, E, blocks;
+  int64_t capacity, alignment;
+};
+
+// Counts the experts of 1,024 items; the grid also marks every row as padding.
+__global__ __launch_bounds__(bucket_block) void count_kernel(RoutePlan p) {
+  count_block(p.block_counts, p.items, p.E, [&](int64_t i) { return p.picks[i]; });
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * bucket_block;
+  for (int64_t r = static_cast<int64_t>(blockIdx.x) * bucket_block + threadIdx.x; r < p.R; r += stride) {
+    p.token_of[r] = -1;
+    p.gate_of[r] = 0;
+  }
+}
+
+__device__ __forceinline__ int64_t align_up(int64_t x, int64_t alignment) {
+  return (x + alignment - 1) / alignment * alignment;
+}
+
+__global__ __launch_bounds__(1024) void start_kernel(RoutePlan p) {
+  __shared__ int32_t count[max_buckets];
+  for (int e = threadIdx.x / 32; e < p.E; e += 32) {
+    const int32_t sum = scan_column(p.block_counts, p.blocks, p.E, e);
+    if (threadIdx.x % 32 == 0) count[e] = sum;
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  int64_t next = 0;
+  for (int e = 0; e < p.E; ++e) {
+    next = p.capacity > 0 ? e * align_up(p.capacity, p.alignment) : align_up(next, p.alignment);
+    p.start[e] = static_cast<int32_t>(next);
+    p.rows[e] = p.capacity > 0 ? static_cast<int32_t>(p.capacity) : count[e];
+    next += count[e];
+  }
+}
+
+__global__ __launch_bounds__(bucket_block) void place_kernel(RoutePlan p) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * bucket_block + threadIdx.x;
+  const int expert = i < p.items ? p.picks[i] : -1;
+  const int32_t rank = rank_in_block(expert, p.E);
+  if (expert < 0) return;
+  const int32_t row = p.start[expert] + p.block_counts[static_cast<int64_t>(blockIdx.x) * p.E + expert] + rank;
+  p.slot[i] = row;
+  if (row >= p.R) return;  // only if an expert is beyond capacity, which the caller excludes
+  p.token_of[row] = static_cast<int32_t>(i / p.k);
+  p.gate_of[row] = p.weights[i];
+}
+
+}  // namespace
+
+void route_plan(cudaStream_t stream, const RoutePlanArgs& a, Workspace workspace) {
+  const char* op = "route_plan";
+  ASSAY_OP_CHECK(op, a.picks.rank == 2 && a.picks.numel() > 0 && a.capacity >= 0 && a.alignment >= 1,
+                 "picks " + a.picks.describe() + ", expected [N, k]; capacity " + std::to_string(a.capacity) +
+                     ", alignment " + std::to_string(a.alignment));
+  const int64_t N = a.picks.dim(0), k = a.picks.dim(1), E = a.counts.numel(), R = a.token_of.numel();
+  ASSAY_OP_CHECK(op, k <= E && E <= max_buckets,
+                 "top_k " + std::to_string(k) + " of " + std::to_string(E) + " experts (at most " +
+                     std::to_string(max_buckets) + ")");
+  check_tensor(op, "picks", a.picks, DType::i32, {N, k});
+  check_tensor(op, "counts", a.counts, DType::i32, {E});
+  check_tensor(op, "start", a.start, DType::i32, {E});
+  check_tensor(op, "rows", a.rows, DType::i32, {E});
+  check_tensor(op, "slot", a.slot, DType::i32, {N, k});
+  check_tensor(op, "token_of", a.token_of, DType::i32, {R});
+  check_tensor(op, "weights", a.weights, DType::f32, {N, k});
+  check_tensor(op, "gate_of", a.gate_of, DType::f32, {R});
+  const int64_t needed =
+      a.capacity > 0 ? E * (ceil_div(a.capacity, a.alignment) * a.alignment) : N * k + E * (a.alignment - 1);
+  ASSAY_OP_CHECK(op, R >= needed, "token_of has " + std::to_string(R) + " rows, needs " + std::to_string(needed));
+  const int64_t blocks = ceil_div(N * k, bucket_block);
+  const RoutePlan p{a.picks.as<int32_t>(),
+                    a.weights.as<float>(),
+                    a.start.as<int32_t>(),
+                    a.rows.as<int32_t>(),
+                    a.slot.as<int32_t>(),
+                    a.token_of.as<int32_t>(),
+                    a.gate_of.as<float>(),
+                    workspace.take<int32_t>(op, blocks * E),
+                    N * k,
+                    R,
+                    static_cast<int>(k),
+                    static_cast<int>(E),
+                    static_cast<int>(blocks),
+                    a.capacity,
+                    a.alignment};
+  count_kernel<<<blocks, bucket_block, 0, stream>>>(p);
+  ASSAY_CUDA_LAUNCHED(op, a.picks.describe());
+  start_kernel<<<1, 1024, 0, stream>>>(p);
+  ASSAY_CUDA_LAUNCHED(op, a.picks.describe());
+  place_kernel<<<blocks, bucket_block, 0, stream>>>(p);
+  ASSAY_CUDA_LAUNCHED(op, a.picks.describe());
+}
+
+}  // namespace assay::cuda

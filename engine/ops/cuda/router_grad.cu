@@ -1,0 +1,192 @@
+// Router gradient. dn += sum of k router rows: 2 in, 2 out per element. router_w_grad: n is read once more; blocks sum
+// their rows in shared memory, then the blocks are summed in order.
+#include <cfloat>
+
+#include "engine/ops/cuda/element.cuh"
+#include "engine/ops/cuda/launch.h"
+
+namespace assay::cuda {
+namespace {
+
+constexpr int max_picks = 32;           // one lane each
+constexpr int weight_row_blocks = 264;  // 2 per SM of an H100; part of the result, as it fixes the order of summation
+constexpr int weight_smem = 96 * 1024;  // two blocks fit on an SM
+
+template <class S>
+struct RouterGrad {
+  const float* dweights;
+  const int32_t* picks;
+  const float *probs, *weights;
+  const S* n;
+  const float* router_w;
+  S* dn;
+  float* dlogits;  // [N, k] out
+  int64_t N;
+  int d, E, k;
+};
+
+// A warp per row: lane j holds the logit gradient of pick j.
+template <class S>
+__global__ __launch_bounds__(256) void router_dn_kernel(RouterGrad<S> a) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
+  if (row >= a.N) return;
+  const int lane = threadIdx.x % 32;
+  const bool picked = lane < a.k;
+  const int64_t at = row * a.k + lane;
+  const float p = picked ? a.probs[at] : 0, w = picked ? a.weights[at] : 0, dw = picked ? a.dweights[at] : 0;
+  const int32_t expert = picked ? a.picks[at] : 0;
+  float sum = 0, mean = 0;  // in the order of the picks
+  for (int j = 0; j < a.k; ++j) {
+    sum += __shfl_sync(0xFFFFFFFFu, p, j);
+    mean += __shfl_sync(0xFFFFFFFFu, dw * w, j);
+  }
+  if (sum < FLT_MIN) sum = FLT_MIN;
+  const float dlogit = (dw - mean) / sum * p * (1.0f - p);
+  if (picked) a.dlogits[at] = dlogit;
+#pragma unroll 3
+  for (int first = 0; first < a.d; first += 32 * vec) {  // all lanes stay: they exchange the logits' gradients
+    const int column = first + lane * vec;
+    const bool live = column < a.d;
+    const Packed<S> old = load_or_zero(a.dn + row * a.d + column, live);
+    float add[vec] = {};
+#pragma unroll 2
+    for (int j = 0; j < a.k; ++j) {
+      const float g = __shfl_sync(0xFFFFFFFFu, dlogit, j);
+      const int64_t e = __shfl_sync(0xFFFFFFFFu, expert, j);
+      const Packed<float> weight = load_or_zero(a.router_w + e * a.d + column, live);
+#pragma unroll
+      for (int i = 0; i < vec; ++i) add[i] += g * weight.get(i);
+    }
+#pragma unroll
+    for (int i = 0; i < vec; ++i) add[i] = old.get(i) + add[i];
+    if (live) store(a.dn + row * a.d + column, add);
+  }
+}
+
+// How a block of the weight gradient is divided: `groups` groups of threads, each with its own sums [E, tile] in shared
+// memory; a thread owns eight columns, so no two add to the same place.
+struct WeightTile {
+  int columns;  // of the tile, a multiple of 8
+  int groups;
+  int threads() const { return columns / vec * groups; }
+  size_t smem(int E) const { return static_cast<size_t>(groups) * E * columns * sizeof(float); }
+};
+WeightTile weight_tile(int d, int E) {
+  const int widest = weight_smem / (E * static_cast<int>(sizeof(float))) / vec * vec;
+  const int tiles = static_cast<int>(ceil_div(d, widest));
+  const int columns = static_cast<int>(ceil_div(ceil_div(d, tiles), vec)) * vec;
+  const int by_smem = weight_smem / (E * columns * static_cast<int>(sizeof(float)));
+  return {columns, std::max(1, std::min(by_smem, 512 / (columns / vec)))};
+}
+
+template <class S>
+__global__ void router_weight_kernel(RouterGrad<S> a, WeightTile tile, float* partial) {
+  extern __shared__ float sums[];  // [groups, E, columns]
+  const int size = a.E * tile.columns;
+  for (int i = threadIdx.x; i < tile.groups * size; i += blockDim.x) sums[i] = 0;
+  __syncthreads();
+  const int owner = threadIdx.x % (tile.columns / vec), group = threadIdx.x / (tile.columns / vec);
+  const int column = blockIdx.y * tile.columns + owner * vec;
+  const int64_t per_block = (a.N + gridDim.x - 1) / gridDim.x;
+  const int64_t end = min(a.N, (blockIdx.x + 1) * per_block);
+  float* mine = sums + group * size + owner * vec;
+  if (column < a.d) {
+    constexpr int ahead = 4;  // rows whose loads are in flight together
+    for (int64_t row = blockIdx.x * per_block + group; row < end; row += ahead * tile.groups) {
+      Packed<S> n[ahead];
+#pragma unroll
+      for (int u = 0; u < ahead; ++u) {
+        const int64_t r = row + u * tile.groups;
+        n[u] = load_or_zero(a.n + r * a.d + column, r < end);
+      }
+#pragma unroll
+      for (int u = 0; u < ahead; ++u) {
+        const int64_t r = row + u * tile.groups;
+        if (r >= end) break;
+        for (int j = 0; j < a.k; ++j) {
+          const float g = a.dlogits[r * a.k + j];
+          float4* to = reinterpret_cast<float4*>(mine + a.picks[r * a.k + j] * tile.columns);
+          float4 low = to[0], high = to[1];
+          low.x += g * n[u].get(0), low.y += g * n[u].get(1), low.z += g * n[u].get(2), low.w += g * n[u].get(3);
+          high.x += g * n[u].get(4), high.y += g * n[u].get(5), high.z += g * n[u].get(6), high.w += g * n[u].get(7);
+          to[0] = low, to[1] = high;
+        }
+      }
+    }
+  }
+  __syncthreads();
+  float* out = partial + static_cast<int64_t>(blockIdx.x) * a.E * a.d;
+  for (int i = threadIdx.x; i < size; i += blockDim.x) {
+    float sum = sums[i];
+    for (int g = 1; g < tile.groups; ++g) sum += sums[g * size + i];
+    const int to = blockIdx.y * tile.columns + i % tile.columns;
+    if (to < a.d) out[i / tile.columns * a.d + to] = sum;
+  }
+}
+
+__global__ __launch_bounds__(256) void router_sum_kernel(const float* partial, int blocks, int count, float* grad) {
+  const int i = blockIdx.x * 32 + threadIdx.x % 32, part = threadIdx.x / 32;
+  __shared__ float sums[8][32];
+  float sum = 0;
+  if (i < count)
+#pragma unroll 8
+    for (int b = part; b < blocks; b += 8) sum += partial[static_cast<int64_t>(b) * count + i];
+  sums[part][threadIdx.x % 32] = sum;
+  __syncthreads();
+  if (part != 0 || i >= count) return;
+  for (int p = 1; p < 8; ++p) sum += sums[p][threadIdx.x];
+  grad[i] += sum;
+}
+
+template <class S>
+void launch(cudaStream_t stream, const RouterGrad<S>& g, float* router_w_grad, Workspace& workspace) {
+  const char* op = "router_grad";
+  const auto shape = [&] {
+    return std::to_string(g.N) + " rows of " + std::to_string(g.d) + ", " + std::to_string(g.E) + " experts";
+  };
+  router_dn_kernel<S><<<ceil_div(g.N, 8), 256, 0, stream>>>(g);
+  ASSAY_CUDA_LAUNCHED(op, shape());
+  const WeightTile tile = weight_tile(g.d, g.E);
+  const int64_t blocks = std::min<int64_t>(weight_row_blocks, ceil_div(g.N, 4 * tile.groups));
+  float* partial = workspace.take<float>(op, blocks * g.E * g.d);
+  ASSAY_CUDA_CHECK(
+      op, cudaFuncSetAttribute(router_weight_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, weight_smem));
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(ceil_div(g.d, tile.columns)));
+  router_weight_kernel<S><<<grid, tile.threads(), tile.smem(g.E), stream>>>(g, tile, partial);
+  ASSAY_CUDA_LAUNCHED(op, shape());
+  router_sum_kernel<<<ceil_div(g.E * g.d, 32), 256, 0, stream>>>(partial, static_cast<int>(blocks), g.E * g.d,
+                                                                 router_w_grad);
+  ASSAY_CUDA_LAUNCHED(op, shape());
+}
+
+}  // namespace
+
+// ----------------------------------------------------------------------------------------------------------- launcher
+
+void router_grad(cudaStream_t stream, const RouterGradArgs& a, Workspace workspace) {
+  const char* op = "router_grad";
+  ASSAY_OP_CHECK(op, a.n.rank == 2 && a.router_w.rank == 2 && a.picks.rank == 2,
+                 "n " + a.n.describe() + ", router_w " + a.router_w.describe() + ", picks " + a.picks.describe());
+  const int64_t N = a.n.dim(0), d = a.n.dim(1), E = a.router_w.dim(0), k = a.picks.dim(1);
+  ASSAY_OP_CHECK(op, k >= 1 && k <= E && k <= max_picks && E <= 256,
+                 "top_k " + std::to_string(k) + " (at most " + std::to_string(max_picks) + ") of " + std::to_string(E) +
+                     " experts (at most 256)");
+  check_tensor(op, "picks", a.picks, DType::i32, {N, k});
+  check_tensor(op, "dweights", a.dweights, DType::f32, {N, k});
+  check_tensor(op, "probs", a.probs, DType::f32, {N, k});
+  check_tensor(op, "weights", a.weights, DType::f32, {N, k});
+  check_tensor(op, "router_w", a.router_w, DType::f32, {E, d});
+  check_tensor(op, "router_w_grad", a.router_w_grad, DType::f32, {E, d});
+  check_tensor(op, "dn", a.dn, a.n.dtype, {N, d});
+  for (const Tensor* t : {&a.n, &a.router_w, &a.dn}) check_vectors(op, "a matrix", *t, d);
+  float* dlogits = workspace.take<float>(op, N * k);
+  dispatch(op, a.n.dtype, [&]<class S>(S) {
+    launch<S>(stream,
+              {a.dweights.as<float>(), a.picks.as<int32_t>(), a.probs.as<float>(), a.weights.as<float>(), a.n.as<S>(),
+               a.router_w.as<float>(), a.dn.as<S>(), dlogits, N, static_cast<int>(d), static_cast<int>(E),
+               static_cast<int>(k)},
+              a.router_w_grad.as<float>(), workspace);
+  });
+}
+
+}  // namespace assay::cuda
