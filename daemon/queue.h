@@ -127,7 +127,7 @@ class Queue {
   void grant(const ClaimCandidate& candidate, const Assignment& assignment);
   Status start_leases(const std::vector<Result<Applied>>& applied);
 
-  // queue_workers.cpp
+  // queue_workers.cpp, queue_time.cpp
   Worker* worker_of(const WorkerLink* link);
   Subject* live(const LeaseRef& lease, const Worker& worker);
   Status advance_live(const Subject& subject, const RunEvent& event, const AttemptFacts& facts = {});
