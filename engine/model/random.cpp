@@ -62,19 +62,19 @@ double RandomStream::normal(int64_t index) const {
   return values[static_cast<size_t>(index % 4)];
 }
 
-void RandomStream::fill_uniform(double* values, int64_t n) const {
+void RandomStream::fill_uniform(int64_t first, int64_t n, double* values) const {
 #pragma omp parallel for schedule(static)
-  for (int64_t first = 0; first < n; first += 4) {
-    const auto words = block(first / 4);
-    for (int64_t i = first; i < std::min(first + 4, n); ++i) values[i] = to_unit(words[static_cast<size_t>(i - first)]);
+  for (int64_t at = 0; at < n; at += 4) {
+    const auto words = block((first + at) / 4);
+    for (int64_t i = at; i < std::min(at + 4, n); ++i) values[i] = to_unit(words[static_cast<size_t>(i - at)]);
   }
 }
 
-void RandomStream::fill_normal(double* values, int64_t n) const {
+void RandomStream::fill_normal(int64_t first, int64_t n, double* values) const {
 #pragma omp parallel for schedule(static)
-  for (int64_t first = 0; first < n; first += 4) {
-    const auto normals = normal_block(block(first / 4));
-    for (int64_t i = first; i < std::min(first + 4, n); ++i) values[i] = normals[static_cast<size_t>(i - first)];
+  for (int64_t at = 0; at < n; at += 4) {
+    const auto normals = normal_block(block((first + at) / 4));
+    for (int64_t i = at; i < std::min(at + 4, n); ++i) values[i] = normals[static_cast<size_t>(i - at)];
   }
 }
 

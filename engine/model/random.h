@@ -17,9 +17,9 @@ class RandomStream {
   double uniform(int64_t index) const;
   // Value `index` of a standard normal (Box-Muller on words of one Philox block).
   double normal(int64_t index) const;
-  // Values 0 .. n-1 of the same sequences, four to a block and in parallel.
-  void fill_uniform(double* values, int64_t n) const;
-  void fill_normal(double* values, int64_t n) const;
+  // Values first .. first + n - 1 of the same sequences, four to a block and in parallel. `first` is a multiple of 4.
+  void fill_uniform(int64_t first, int64_t n, double* values) const;
+  void fill_normal(int64_t first, int64_t n, double* values) const;
 
  private:
   std::array<uint32_t, 4> block(int64_t index) const;

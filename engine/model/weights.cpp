@@ -10,6 +10,8 @@
 namespace assay {
 namespace {
 
+constexpr int64_t piece = 1 << 20;  // parameters are filled in pieces of this many values: little host memory
+
 // Values as `dtype` (f32 or f64) in a host buffer.
 std::vector<char> encode(const std::vector<double>& values, DType dtype) {
   std::vector<char> bytes(values.size() * size_of(dtype));
@@ -68,21 +70,23 @@ ScaleMode scale_mode(Fp8Recipe recipe, Fp8Operand operand) {
   return operand == Fp8Operand::weight ? ScaleMode::block_128x128 : ScaleMode::block_1x128;
 }
 
-std::vector<double> initial_values(const ParameterSpec& p, const ModelShape& s, int64_t seed) {
-  std::vector<double> v(static_cast<size_t>(p.numel()), 0.0);
+std::vector<double> initial_values(const ParameterSpec& p, const ModelShape& s, int64_t seed, int64_t first,
+                                   int64_t count) {
+  std::vector<double> v(static_cast<size_t>(count), 0.0);
   const RandomStream random(seed, p.name);
   const auto normal = [&](double std) {
-    random.fill_normal(v.data(), p.numel());
+    random.fill_normal(first, count, v.data());
     for (double& x : v) x *= std;
   };
   const auto uniform = [&](double low, double high) {
-    random.fill_uniform(v.data(), p.numel());
+    random.fill_uniform(first, count, v.data());
     for (double& x : v) x = low + (high - low) * x;
   };
-  // From `first` at layer 0 down by `fall` at the last.
-  const auto ramp = [&](double first, double fall) {
-    for (size_t i = 0; i < v.size(); ++i)
-      v[i] = first - fall * static_cast<double>(i) / static_cast<double>(std::max<int64_t>(s.layers - 1, 1));
+  // From `top` at layer 0 down by `fall` at the last.
+  const auto ramp = [&](double top, double fall) {
+    for (int64_t i = 0; i < count; ++i)
+      v[static_cast<size_t>(i)] =
+          top - fall * static_cast<double>(first + i) / static_cast<double>(std::max<int64_t>(s.layers - 1, 1));
   };
   const double bound = std::sqrt(3.0 / static_cast<double>(s.d));  // uniform in +-bound has std 1/sqrt(d)
   switch (p.kind) {
@@ -124,8 +128,12 @@ Weights::Weights(const RunConfig& config, const ModelShape& shape, const Arena& 
 
 void Weights::initialise(int64_t seed, Ops& ops) {
   for (Weight& w : all_) {
-    const std::vector<char> bytes = encode(initial_values(w.spec, shape_, seed), w.master.dtype);
-    ops.copy_to_device(w.master.data, bytes.data(), bytes.size());
+    const size_t element = size_of(w.master.dtype);
+    for (int64_t first = 0; first < w.spec.numel(); first += piece) {
+      const int64_t count = std::min(piece, w.spec.numel() - first);
+      const std::vector<char> bytes = encode(initial_values(w.spec, shape_, seed, first, count), w.master.dtype);
+      ops.copy_to_device(w.master.as<char>() + static_cast<size_t>(first) * element, bytes.data(), bytes.size());
+    }
     ops.fill_zero({w.moment1});
     ops.fill_zero({w.moment2});
   }

@@ -39,9 +39,9 @@ class Weights {
   std::vector<Weight> all_;
 };
 
-// The initial values of one parameter. Source: nanochat's init_weights; the router's as in its mixture-of-experts
-// drop-in.
-std::vector<double> initial_values(const ParameterSpec&, const ModelShape&, int64_t seed);
+// Initial values first .. first + count - 1 of one parameter; `first` is a multiple of 4. Source: nanochat's
+// init_weights; the router's as in its mixture-of-experts drop-in.
+std::vector<double> initial_values(const ParameterSpec&, const ModelShape&, int64_t seed, int64_t first, int64_t count);
 
 ScaleMode scale_mode(Fp8Recipe, Fp8Operand);
 

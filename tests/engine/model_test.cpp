@@ -121,26 +121,30 @@ TEST(Model, GradientsOfTwoMicroBatchesAdd) {
   EXPECT_EQ(rows, 2 * 2 * 160 * 2);  // layers * micro-batches * tokens * top_k: dropless
 }
 
+std::vector<double> values_of(const ParameterSpec& p, const ModelShape& s, int64_t seed) {
+  return initial_values(p, s, seed, 0, p.numel());
+}
+
 TEST(Model, InitialWeightsDependOnSeedNameAndIndexOnly) {
   RunConfig config = tiny_config();
   const ModelShape s = model_shape(config);
   const ParameterSpec w{"layer1.wqkv", ParameterKind::qkv, 1, 3, 32, 32};
-  const auto first = initial_values(w, s, 1);
-  EXPECT_EQ(first, initial_values(w, s, 1));
-  EXPECT_NE(first, initial_values(w, s, 2));
+  const auto first = values_of(w, s, 1);
+  EXPECT_EQ(first, values_of(w, s, 1));
+  EXPECT_NE(first, values_of(w, s, 2));
   ParameterSpec other = w;
   other.name = "layer0.wqkv";
-  EXPECT_NE(first, initial_values(other, s, 1));
+  EXPECT_NE(first, values_of(other, s, 1));
   ParameterSpec shorter = w;
   shorter.groups = 1;
-  const auto prefix = initial_values(shorter, s, 1);
+  const auto prefix = values_of(shorter, s, 1);
   EXPECT_TRUE(std::equal(prefix.begin(), prefix.end(), first.begin()));
 }
 
 TEST(Model, InitialWeightsHaveNanochatsSpread) {
   const ModelShape s = model_shape(tiny_config());
   const auto moments = [&](ParameterKind kind, int64_t rows, int64_t cols) {
-    const auto v = initial_values({"x", kind, -1, 1, rows, cols}, s, 3);
+    const auto v = values_of({"x", kind, -1, 1, rows, cols}, s, 3);
     double mean = 0, square = 0;
     for (double x : v) {
       mean += x / static_cast<double>(v.size());
@@ -156,15 +160,16 @@ TEST(Model, InitialWeightsHaveNanochatsSpread) {
   EXPECT_NEAR(moments(ParameterKind::expert_up, 1000, 32).second, 0.4 * width, 0.02 * width);
   EXPECT_NEAR(moments(ParameterKind::ve_gate, 1000, 12).first, 0.01, 2e-4);
   EXPECT_EQ(moments(ParameterKind::expert_down, 10, 10).second, 0);
-  EXPECT_EQ(initial_values({"l", ParameterKind::resid_lambda, -1, 1, 1, 2}, s, 1),
-            (std::vector<double>{1.15, 1.15 - 0.10}));
+  EXPECT_EQ(values_of({"l", ParameterKind::resid_lambda, -1, 1, 1, 2}, s, 1), (std::vector<double>{1.15, 1.15 - 0.10}));
 }
 
 TEST(Random, FillingGivesTheSameValuesAsAskingOneByOne) {
   const RandomStream random(3, "stream");
   std::vector<double> uniform(1001), normal(1001);
-  random.fill_uniform(uniform.data(), 1001);
-  random.fill_normal(normal.data(), 1001);
+  random.fill_uniform(0, 500, uniform.data());
+  random.fill_uniform(500, 501, uniform.data() + 500);
+  random.fill_normal(0, 500, normal.data());
+  random.fill_normal(500, 501, normal.data() + 500);
   for (int64_t i = 0; i < 1001; ++i) {
     ASSERT_EQ(uniform[static_cast<size_t>(i)], random.uniform(i)) << i;
     ASSERT_EQ(normal[static_cast<size_t>(i)], random.normal(i)) << i;
