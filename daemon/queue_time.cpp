@@ -1,7 +1,7 @@
 // Queue: what time does to leases, retries and refusals, and the end of it all.
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "base/limits.h"
 #include "base/log.h"
