@@ -1,0 +1,152 @@
+#include "engine/ops/cuda/cuda_ops.h"
+
+#include <map>
+#include <tuple>
+
+#include "base/limits.h"
+#include "engine/ops/cuda/check.h"
+#include "engine/ops/cuda/cudnn_attention.h"
+#include "engine/ops/cuda/gemm.h"
+#include "engine/ops/cuda/launch.h"
+#include "engine/ops/cuda/muon.h"
+
+namespace assay {
+namespace {
+
+using namespace cuda;
+
+class CudaOps final : public Ops {
+ public:
+  CudaOps() {
+    ASSAY_CUDA_CHECK("start", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    workspace_ = allocate(workspace_bytes, "the workspace of the CUDA ops");
+  }
+  ~CudaOps() override {
+    cudaStreamSynchronize(stream_);
+    for (auto& [shape, memory] : attention_memory_) cudaFree(memory);
+    cudaFree(workspace_);
+    cudaStreamDestroy(stream_);
+  }
+
+  void embed_norm(const EmbedNormArgs& a) override { cuda::embed_norm(stream_, a); }
+  void embed_norm_grad(const EmbedNormGradArgs& a) override { cuda::embed_norm_grad(stream_, a, scratch()); }
+  void embed_grad(const EmbedGradArgs& a) override { cuda::embed_grad(stream_, a, scratch()); }
+  void mix_norm(const MixNormArgs& a) override { cuda::mix_norm(stream_, a); }
+  void mix_norm_grad(const MixNormGradArgs& a) override { cuda::mix_norm_grad(stream_, a, scratch()); }
+  void gemm(const GemmArgs& a) override { cuda::gemm(stream_, a, scratch()); }
+  void gemm_fp8(const GemmFp8Args& a) override { cuda::gemm_fp8(stream_, a, scratch()); }
+  void quantize(const QuantizeArgs& a) override { cuda::quantize(stream_, a, scratch()); }
+  void scale_update(const ScaleUpdateArgs& a) override { cuda::scale_update(stream_, a); }
+  void qk_norm_rope(const QkNormRopeArgs& a) override { cuda::qk_norm_rope(stream_, a); }
+  void qk_norm_rope_grad(const QkNormRopeGradArgs& a) override { cuda::qk_norm_rope_grad(stream_, a, scratch()); }
+  void attention(const AttentionArgs& a) override {
+    auto& [engine, memory] = attention_for(a.qkv, a.B, a.T, a.window);
+    engine->forward(stream_, a.qkv.data, a.out.data, a.lse.as<float>(), memory);
+  }
+  void attention_grad(const AttentionGradArgs& a) override {
+    auto& [engine, memory] = attention_for(a.qkv, a.B, a.T, a.window);
+    engine->backward(stream_, a.qkv.data, a.out.data, a.lse.as<float>(), a.dout.data, a.dqkv.data, memory);
+  }
+  void norm_route(const NormRouteArgs& a) override { cuda::norm_route(stream_, a); }
+  void router_grad(const RouterGradArgs& a) override { cuda::router_grad(stream_, a, scratch()); }
+  void route_plan(const RoutePlanArgs& a) override { cuda::route_plan(stream_, a, scratch()); }
+  void router_bias_update(const RouterBiasArgs& a) override { cuda::router_bias_update(stream_, a); }
+  void permute(const PermuteArgs& a) override { cuda::permute(stream_, a); }
+  void combine(const CombineArgs& a) override { cuda::combine(stream_, a); }
+  void gather_scalar(const GatherScalarArgs& a) override { cuda::gather_scalar(stream_, a); }
+  void grouped_gemm(const GroupedGemmArgs& a) override { cuda::grouped_gemm(stream_, a, scratch()); }
+  void grouped_wgrad(const GroupedWgradArgs& a) override { cuda::grouped_wgrad(stream_, a, scratch()); }
+  void relu2(const Relu2Args& a) override { cuda::relu2(stream_, a); }
+  void relu2_grad(const Relu2GradArgs& a) override { cuda::relu2_grad(stream_, a); }
+  void softcap_xent(const SoftcapXentArgs& a) override { cuda::softcap_xent(stream_, a); }
+  void sum_squares(const SumSquaresArgs& a) override { cuda::sum_squares(stream_, a, scratch()); }
+  void sum(const SumArgs& a) override { cuda::sum(stream_, a, scratch()); }
+  void add(const AddArgs& a) override { cuda::add(stream_, a); }
+  void cast(const CastArgs& a) override { cuda::cast(stream_, a); }
+  void fill_zero(const FillZeroArgs& a) override { cuda::fill_zero(stream_, a); }
+  void adamw(const AdamWArgs& a) override { cuda::adamw(stream_, a); }
+  void muon(const MuonArgs& a) override { cuda::muon(stream_, a, scratch()); }
+
+  void* allocate(size_t bytes, const char* what) override {
+    void* memory = nullptr;
+    const cudaError_t error = cudaMalloc(&memory, bytes);
+    if (error == cudaErrorMemoryAllocation) {
+      static_cast<void>(cudaGetLastError());  // it is not sticky: the next launch must not find it
+      size_t free = 0, total = 0;
+      ASSAY_CUDA_CHECK("allocate", cudaMemGetInfo(&free, &total));
+      throw EngineError(FailureReason::out_of_memory,
+                        std::string(what) + ": asked for " + std::to_string(bytes) + " bytes, " +
+                            std::to_string(total - free) + " of " + std::to_string(total) + " bytes are in use",
+                        "allocate", what);
+    }
+    ASSAY_CUDA_CHECK("allocate", error, what);
+    return memory;
+  }
+  void release(void* memory) override {
+    if (memory != nullptr) cudaFree(memory);
+  }
+  void copy_to_device(void* dst, const void* src, size_t bytes) override {
+    ASSAY_CUDA_CHECK("copy_to_device", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, stream_));
+    // Pageable memory is read before the call returns only up to 64 KiB; the caller may change it at once.
+    ASSAY_CUDA_CHECK("copy_to_device", cudaStreamSynchronize(stream_));
+  }
+  void copy_to_host(void* dst, const void* src, size_t bytes) override {
+    ASSAY_CUDA_CHECK("copy_to_host", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream_));
+    ASSAY_CUDA_CHECK("copy_to_host", cudaStreamSynchronize(stream_));
+  }
+
+ private:
+  using AttentionKey = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>;
+
+  // Muon's share and what the other ops need beside it, which is far less.
+  static constexpr size_t workspace_bytes = limits::muon_workspace_bytes + (256u << 20);
+
+  Workspace scratch() const { return {workspace_, workspace_bytes}; }
+
+  std::pair<std::unique_ptr<CudnnAttention>, void*>& attention_for(const Tensor& qkv, int64_t B, int64_t T,
+                                                                   int64_t window) {
+    const int64_t heads = qkv.dim(2), head_dim = qkv.dim(3);
+    auto& entry = attention_[AttentionKey{B, T, heads, head_dim, window}];
+    if (entry.first == nullptr) {
+      entry.first = CudnnAttention::create({B, T, heads, head_dim, window, true});
+      const size_t bytes = entry.first->workspace_bytes();
+      if (bytes > 0)
+        entry.second = attention_memory_[bytes] ? attention_memory_[bytes]
+                                                : attention_memory_[bytes] = allocate(bytes, "attention workspace");
+    }
+    return entry;
+  }
+
+  cudaStream_t stream_ = nullptr;
+  void* workspace_ = nullptr;
+  std::map<AttentionKey, std::pair<std::unique_ptr<CudnnAttention>, void*>> attention_;
+  std::map<size_t, void*> attention_memory_;  // by size: layers of one shape share it
+};
+
+}  // namespace
+
+bool cuda_available(std::string* why) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0) {
+    static_cast<void>(cudaGetLastError());
+    *why = error == cudaSuccess ? "no NVIDIA GPU" : std::string("no usable NVIDIA GPU: ") + cudaGetErrorString(error);
+    return false;
+  }
+  int device = 0, major = 0, minor = 0;
+  ASSAY_CUDA_CHECK("start", cudaGetDevice(&device));
+  ASSAY_CUDA_CHECK("start", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  ASSAY_CUDA_CHECK("start", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+  if (major == 9 && minor == 0) return true;
+  *why = "the GPU has compute capability " + std::to_string(major) + "." + std::to_string(minor) +
+         "; the kernels are built for Hopper (9.0)";
+  return false;
+}
+
+std::unique_ptr<Ops> make_cuda_ops() {
+  std::string why;
+  if (!cuda_available(&why)) throw EngineError(FailureReason::device_error, why, "start");
+  return std::make_unique<CudaOps>();
+}
+
+}  // namespace assay

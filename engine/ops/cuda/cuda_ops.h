@@ -1,0 +1,17 @@
+// The CUDA backend of the op interface: every op on one stream of the current device.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/ops/backend.h"
+
+namespace assay {
+
+// Whether a Hopper GPU with a new enough driver is there; if not, `why` says what is missing in one line.
+bool cuda_available(std::string* why);
+
+// Throws EngineError(device_error) where cuda_available says no.
+std::unique_ptr<Ops> make_cuda_ops();
+
+}  // namespace assay
