@@ -1,0 +1,117 @@
+#include "engine/plan/step_program.h"
+
+namespace assay {
+
+void StepProgram::embed() {
+  t_.tick();
+  t_.begin("x", act(s_.tokens * s_.d));
+  t_.begin("embed_rstd", stat(s_.tokens));
+  t_.begin("x0", act(s_.tokens * s_.d));
+}
+
+void StepProgram::attention_forward(int64_t i) {
+  const auto n = [&](const char* what) { return layer_name(i, what); };
+  t_.tick();
+  t_.begin(n("n1"), act(s_.tokens * s_.d));
+  t_.begin(n("rstd1"), stat(s_.tokens));
+  if (s_.dense_fp8) begin_fp8(n("n1_8"), s_.tokens, s_.d);
+  t_.tick();
+  t_.begin(n("qkv"), act(s_.tokens * 3 * s_.d));
+  if (s_.dense_fp8) end_fp8(n("n1_8"));
+  t_.tick();
+  t_.begin(n("qk_rstd"), stat(s_.tokens * 2 * s_.heads));
+  t_.tick();
+  t_.begin(n("attention"), act(s_.tokens * s_.d));
+  t_.begin(n("lse"), stat(s_.batch * s_.heads * s_.T));
+  t_.tick();
+  if (s_.dense_fp8) begin_fp8(n("attention_8"), s_.tokens, s_.d);
+  t_.tick();
+  if (s_.dense_fp8) end_fp8(n("attention_8"));
+}
+
+void StepProgram::moe_forward(int64_t i) {
+  const auto n = [&](const char* what) { return layer_name(i, what); };
+  route(i);
+  t_.tick();
+  t_.begin(n("h_shared"), act(s_.tokens * s_.h));
+  t_.tick();
+  t_.begin(n("y_shared"), act(s_.tokens * s_.d));
+  if (s_.dense_fp8) begin_fp8(n("h_shared_8"), s_.tokens, s_.h);
+  t_.tick();
+  if (s_.dense_fp8) end_fp8(n("h_shared_8"));
+  if (s_.routed_fp8)
+    begin_fp8(n("xg_8"), s_.routed_rows, s_.d);
+  else
+    t_.begin(n("xg"), act(s_.routed_rows * s_.d));
+  t_.tick();
+  if (s_.dense_fp8) end_fp8(n("n2_8"));
+  t_.begin(n("hidden"), act(s_.routed_rows * s_.h));
+  if (s_.routed_fp8)
+    end_fp8(n("xg_8"));
+  else
+    t_.end(n("xg"));
+  t_.tick();
+  if (s_.routed_fp8) begin_fp8(n("hidden_8"), s_.routed_rows, s_.h);
+  t_.tick();
+  t_.begin(n("y"), act(s_.routed_rows * s_.d));
+  if (s_.routed_fp8) end_fp8(n("hidden_8"));
+  t_.tick();
+  t_.end(n("y"));
+  t_.end(n("y_shared"));
+}
+
+void StepProgram::route(int64_t i) {
+  const auto n = [&](const char* what) { return layer_name(i, what); };
+  t_.tick();
+  t_.begin(n("n2"), act(s_.tokens * s_.d));
+  t_.begin(n("rstd2"), stat(s_.tokens));
+  if (s_.dense_fp8) begin_fp8(n("n2_8"), s_.tokens, s_.d);
+  t_.begin(n("picks"), ints(s_.tokens * s_.top_k));
+  t_.begin(n("probs"), stat(s_.tokens * s_.top_k));
+  t_.begin(n("weights"), stat(s_.tokens * s_.top_k));
+  t_.tick();
+  t_.begin(n("start"), ints(s_.experts));
+  t_.begin(n("rows"), ints(s_.experts));
+  t_.begin(n("slot"), ints(s_.tokens * s_.top_k));
+  t_.begin(n("token_of"), ints(s_.routed_rows));
+  t_.begin(n("gate_of"), stat(s_.routed_rows));
+}
+
+// The output layer runs forward and backward chunk by chunk: logits never exist as a whole.
+void StepProgram::head() {
+  t_.tick();
+  t_.begin("nf", act(s_.tokens * s_.d));
+  t_.begin("rstdf", stat(s_.tokens));
+  t_.end("x");
+  t_.tick();
+  t_.begin("row_loss", stat(s_.tokens));
+  t_.begin("dnf", act(s_.tokens * s_.d));
+  t_.begin("logits", act(s_.logits_rows * s_.vocab));
+  if (s_.head_fp8) {
+    begin_fp8("nf_8", s_.logits_rows, s_.d);
+    begin_fp8("dlogits_8", s_.logits_rows, s_.vocab);
+    if (s_.wgrad_fp8) {
+      begin_fp8("nf_8t", s_.d, s_.logits_rows);
+      begin_fp8("dlogits_8t", s_.vocab, s_.logits_rows);
+    }
+  }
+  t_.tick();
+  t_.end("logits");
+  if (s_.head_fp8) {
+    end_fp8("nf_8");
+    end_fp8("dlogits_8");
+    if (s_.wgrad_fp8) {
+      end_fp8("nf_8t");
+      end_fp8("dlogits_8t");
+    }
+  }
+  t_.tick();
+  t_.end("row_loss");
+  t_.begin("dx", act(s_.tokens * s_.d));
+  if (config_.model.residual_lambdas) t_.begin("dx0", act(s_.tokens * s_.d));
+  t_.end("nf");
+  t_.end("rstdf");
+  t_.end("dnf");
+}
+
+}  // namespace assay

@@ -1,0 +1,103 @@
+#include <gmock/gmock.h>
+
+#include "trainer_fixture.h"
+
+namespace assay::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+struct ResumeCase {
+  const char* name;
+  Precision precision;
+  Fp8Recipe recipe = Fp8Recipe::tensorwise;
+  Execution execution = Execution::dynamic_graph;
+};
+void PrintTo(const ResumeCase& c, std::ostream* out) {
+  *out << c.name;
+}
+
+class ResumeTest : public TrainerTest, public ::testing::WithParamInterface<ResumeCase> {};
+
+TEST_P(ResumeTest, ContinuesBitForBit) {
+  RunConfig c = config(GetParam().precision);
+  c.fp8.recipe = GetParam().recipe;
+  c.execution = GetParam().execution;
+  if (c.fp8.recipe == Fp8Recipe::blockwise) c.model.d_model = 128;
+  TemporaryFolder checkpoints;
+  const TrainerOptions options{checkpoints.path()};
+  RunTrainer whole(c, {}, Backend::cpu, make_cpu_ops(), 0, 1);
+  const auto expected = train(whole, 6);
+  {
+    const auto first = Trainer::create(c, options);
+    train(*first, 3);
+    first->save_checkpoint();
+  }
+  RunTrainer second(c, options, Backend::cpu, make_cpu_ops(), 0, 1);
+  EXPECT_EQ(second.resumed_from_step(), 3);
+  EXPECT_THAT(second.notes(), Contains(StartsWith("resumed at step 3 from " + checkpoints.path())));
+  const auto resumed = train(second, 6);
+  ASSERT_EQ(resumed.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(resumed[i].step, expected[i + 3].step);
+    EXPECT_EQ(resumed[i].loss, expected[i + 3].loss);
+    EXPECT_EQ(resumed[i].grad_norm, expected[i + 3].grad_norm);
+    EXPECT_EQ(resumed[i].expert_load_max, expected[i + 3].expert_load_max);
+  }
+  for (size_t p = 0; p < whole.model().weights().all().size(); ++p) {
+    const Weight &a = whole.model().weights().all()[p], &b = second.model().weights().all()[p];
+    EXPECT_EQ(read<float>(whole.ops(), a.master), read<float>(second.ops(), b.master)) << a.spec.name;
+    EXPECT_EQ(read<float>(whole.ops(), a.moment2), read<float>(second.ops(), b.moment2)) << a.spec.name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Precisions, ResumeTest,
+    ::testing::Values(ResumeCase{"fp32", Precision::fp32}, ResumeCase{"bf16", Precision::bf16},
+                      ResumeCase{"fp8_noexperts_tensorwise", Precision::fp8_noexperts},
+                      ResumeCase{"fp8_experts_tensorwise", Precision::fp8_experts},
+                      ResumeCase{"fp8_experts_rowwise", Precision::fp8_experts, Fp8Recipe::rowwise},
+                      ResumeCase{"fp8_experts_blockwise", Precision::fp8_experts, Fp8Recipe::blockwise},
+                      ResumeCase{"bf16_eager", Precision::bf16, Fp8Recipe::tensorwise, Execution::eager},
+                      ResumeCase{"bf16_static", Precision::bf16, Fp8Recipe::tensorwise, Execution::static_graph}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+TEST_F(TrainerTest, RefusesToResumeUnderAnotherConfig) {
+  TemporaryFolder checkpoints;
+  RunConfig c = config();
+  {
+    const auto trainer = Trainer::create(c, {checkpoints.path()});
+    trainer->step();
+    trainer->save_checkpoint();
+  }
+  c.train.matrix_lr = 0.01;
+  const EngineError e = error_of(c, {checkpoints.path()});
+  EXPECT_EQ(e.reason, FailureReason::config_invalid);
+  EXPECT_THAT(e.what(), AllOf(HasSubstr(checkpoints.path()), HasSubstr("belongs to another config")));
+  EXPECT_EQ(Trainer::create(c, {checkpoints.path(), /*resume=*/false})->resumed_from_step(), -1);
+}
+
+TEST_F(TrainerTest, SavingWithoutAFolderIsAnError) {
+  const auto trainer = Trainer::create(config(), {});
+  EXPECT_THROW(trainer->save_checkpoint(), EngineError);
+}
+
+TEST_F(StaticTest, ResumesWithTheCapacityItHadGrownTo) {
+  const RunConfig c = tight();
+  TemporaryFolder checkpoints;
+  const auto whole = Trainer::create(c, {checkpoints.path()});
+  train(*whole, 2);
+  whole->save_checkpoint();
+  const auto resumed = Trainer::create(c, {checkpoints.path()});
+  EXPECT_GT(resumed->plan().static_capacity, 256);
+  EXPECT_EQ(resumed->plan().static_capacity, whole->plan().static_capacity);
+  const auto a = train(*whole, 4), b = train(*resumed, 4);
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(a[i].loss, b[i].loss);
+  EXPECT_EQ(whole->notes().back(), resumed->notes().back());
+}
+
+}  // namespace
+}  // namespace assay::testing
