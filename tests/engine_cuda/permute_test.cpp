@@ -1,0 +1,105 @@
+#include "cuda_support.h"
+
+namespace assay {
+namespace {
+
+using namespace test;
+
+struct Shape {
+  int64_t N, R, d;
+};
+const Shape shapes[] = {{1, 1, 8}, {50, 129, 768}, {33, 127, 1536}, {7, 300, 128}, {20, 64, 1000}};
+
+TEST(CudaPermute, MovesRowsBitForBitWithAndWithoutGate) {
+  ASSAY_NEEDS_GPU();
+  Random random(30);
+  for (const auto& [N, R, d] : shapes) {
+    for (DType dtype : {DType::bf16, DType::f32}) {
+      for (bool gated : {false, true}) {
+        const Array token_of = random_integers(random, {R}, -1, N - 1), x = random_array(random, dtype, {N, d});
+        const Array gate = random_array(random, DType::f32, {R});
+        Array out = poisoned(dtype, {R, d});
+        const Mirror mtoken_of(token_of), mx(x), mgate(gate), mout(out);
+        PermuteArgs on_device{.token_of = mtoken_of, .x = mx, .out = mout};
+        PermuteArgs on_host{.token_of = token_of, .x = x, .out = out};
+        if (gated) on_device.gate = mgate, on_host.gate = gate;
+        cuda::permute(nullptr, on_device);
+        cpu::permute(on_host);
+        expect_same(shape_text(dtype, {R, d}) + (gated ? " gated" : ""), mout.back(), out);
+      }
+    }
+  }
+}
+
+TEST(CudaPermute, MovesCodesAndScalesAsTheyAre) {
+  ASSAY_NEEDS_GPU();
+  Random random(31);
+  for (ScaleMode mode : {ScaleMode::tensorwise, ScaleMode::rowwise, ScaleMode::block_1x128}) {
+    for (int64_t K : {16, 768, 208}) {
+      const int64_t N = 40, R = 131;
+      const Fp8Array x = random_fp8(random, DType::fp8_e5m2, mode, N, K);
+      const Array token_of = random_integers(random, {R}, -1, N - 1);
+      Fp8Array want = fp8_array(DType::fp8_e5m2, mode, R, K);
+      const Fp8Mirror mx(x), out(poisoned(want));
+      const Mirror mtoken_of(token_of);
+      cuda::permute(nullptr, {.token_of = mtoken_of, .x8 = mx, .out8 = out});
+      cpu::permute({.token_of = token_of, .x8 = x, .out8 = want});
+      expect_same(std::string(to_string(mode)) + " K " + std::to_string(K), out.back(), want);
+    }
+  }
+}
+
+TEST(CudaPermute, RefusesAGateOnCodesAndOddRows) {
+  ASSAY_NEEDS_GPU();
+  Random random(32);
+  const Mirror token_of(Array(DType::i32, {4})), x(Array(DType::bf16, {4, 16})), gate(Array(DType::f32, {4}));
+  const Fp8Mirror x8(random_fp8(random, DType::fp8_e4m3, ScaleMode::rowwise, 4, 16));
+  EXPECT_NE(error_of([&] {
+              cuda::permute(nullptr, {.token_of = token_of, .x8 = x8, .out8 = x8, .gate = gate});
+            }).find("a gate needs x"),
+            std::string::npos);
+  const Mirror odd(Array(DType::bf16, {4, 12}));
+  EXPECT_NE(error_of([&] {
+              cuda::permute(nullptr, {.token_of = token_of, .x = odd, .out = odd});
+            }).find("bf16[4, 12] are not whole 16-byte vectors"),
+            std::string::npos);
+}
+
+TEST(CudaCombine, IsItsTwinBitForBit) {
+  ASSAY_NEEDS_GPU();
+  Random random(33);
+  for (const auto& [N, R, d] : shapes) {
+    for (DType dtype : {DType::bf16, DType::f32}) {
+      for (int64_t k : {1, 2, 3, 4, 8}) {
+        for (int parts = 0; parts < 8; ++parts) {  // bit 0: weights, bit 1: shared, bit 2: residual in place
+          const Array y = random_array(random, dtype, {R, d}), slot = random_integers(random, {N, k}, 0, R - 1);
+          const Array weights = random_array(random, DType::f32, {N, k}), shared = random_array(random, dtype, {N, d});
+          Array out = random_array(random, dtype, {N, d});
+          const Mirror my(y), mslot(slot), mweights(weights), mshared(shared), mout(out);
+          CombineArgs on_device{.y = my, .slot = mslot, .out = mout}, on_host{.y = y, .slot = slot, .out = out};
+          if ((parts & 1) != 0) on_device.weights = mweights, on_host.weights = weights;
+          if ((parts & 2) != 0) on_device.shared = mshared, on_host.shared = shared;
+          if ((parts & 4) != 0) on_device.residual = mout, on_host.residual = out;
+          cuda::combine(nullptr, on_device);
+          cpu::combine(on_host);
+          expect_same(shape_text(dtype, {N, d}) + " k " + std::to_string(k) + " parts " + std::to_string(parts),
+                      mout.back(), out);
+        }
+      }
+    }
+  }
+}
+
+TEST(CudaGatherScalar, IsItsTwinBitForBit) {
+  ASSAY_NEEDS_GPU();
+  Random random(34);
+  const Array rows = random_array(random, DType::f32, {1000}), slot = random_integers(random, {701, 2}, 0, 999);
+  Array out = poisoned(DType::f32, {701, 2});
+  const Mirror mrows(rows), mslot(slot), mout(out);
+  cuda::gather_scalar(nullptr, {mrows, mslot, mout});
+  cpu::gather_scalar({rows, slot, out});
+  expect_same("out", mout.back(), out);
+}
+
+}  // namespace
+}  // namespace assay
