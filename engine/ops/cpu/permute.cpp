@@ -21,9 +21,10 @@ void gather_rows(const int32_t* token_of, int64_t R, const T* from, T* to, int64
 }
 
 template <class S>
-void scale_rows(const Tensor& gate, const Tensor& out, int64_t R, int64_t d) {
+void scale_rows(const int32_t* token_of, const Tensor& gate, const Tensor& out, int64_t R, int64_t d) {
 #pragma omp parallel for schedule(static)
   for (int64_t r = 0; r < R; ++r) {
+    if (token_of[r] < 0) continue;  // stays +0 whatever the gate
     const Acc<S> scale = gate.as<Acc<S>>()[r];
     S* row = out.as<S>() + r * d;
 #pragma omp simd
@@ -106,7 +107,7 @@ void permute(const PermuteArgs& a) {
            [&]<class S>(S) { gather_rows<S>(a.token_of.as<int32_t>(), R, a.x.as<S>(), a.out.as<S>(), d, S{}); });
   if (!a.gate) return;
   check_tensor("permute", "gate", a.gate, stat_dtype(a.x.dtype), {R});
-  dispatch("permute", a.x.dtype, [&]<class S>(S) { scale_rows<S>(a.gate, a.out, R, d); });
+  dispatch("permute", a.x.dtype, [&]<class S>(S) { scale_rows<S>(a.token_of.as<int32_t>(), a.gate, a.out, R, d); });
 }
 
 void combine(const CombineArgs& a) {
