@@ -112,6 +112,11 @@ inline constexpr int64_t sqlite_wal_kept_bytes = 64ll << 20;  // a log grown by 
 // Logits exist for this many tokens at a time: 4,096 x 32,768 x 2 B = 256 MiB, and GEMMs of 4,096 rows run at full rate.
 inline constexpr int64_t logits_chunk_rows = 4'096;
 
+// --- optimizer -------------------------------------------------------------------------------------------------------
+// Muon orthogonalises this much at a time on the GPU. A matrix of 1,024 x 768 takes 5.3 MiB in BF16 (two copies of it,
+// its Gram matrix, a polynomial of that), so 1 GiB holds 194 of them: 2,300 tiles, 17 for each multiprocessor.
+inline constexpr size_t muon_workspace_bytes = 1ull << 30;
+
 // --- static execution ------------------------------------------------------------------------------------------------
 inline constexpr int recompile_limit = 64;
 

@@ -133,7 +133,7 @@ struct MuonState {
         second(dtype, {K, std::max(R, C)}) {
     for (int64_t i = 0; i < second.size(); ++i) second.set(i, static_cast<float>(random.uniform(0.001, 0.01)));
   }
-  MuonArgs args() const { return {param, grad, momentum, second, 0.02, 0.9, 0.85, 0.3, true}; }
+  MuonArgs args() const { return {{{param, grad, momentum, second}}, {0.02, 0.9, 0.85, 0.3}, true}; }
   Matrix matrix(const Array& a, int64_t k) const {
     Matrix m(static_cast<size_t>(R), std::vector<double>(static_cast<size_t>(C)));
     for (int64_t i = 0; i < R * C; ++i)
@@ -145,7 +145,7 @@ struct MuonState {
 
 // One matrix of the stack, from the definition. Writes the expected param, momentum and second moment.
 void naive_muon(const MuonState& s, int64_t k, Array& param, Array& momentum, Array& second) {
-  const MuonArgs a = s.args();
+  const MuonRates a = s.args().rates;
   const Matrix p = s.matrix(s.param, k);
   Matrix g = s.matrix(s.grad, k);
   const Matrix m = blend(a.momentum_beta, s.matrix(s.momentum, k), 1 - a.momentum_beta, g);
@@ -204,8 +204,8 @@ TEST(Muon, UpdateIsNearlyOrthogonalInBf16) {
     MuonState s(DType::f32, random, 2, R, C);
     s.param.fill(0), s.momentum.fill(0), s.second.fill(1);
     MuonArgs a = s.args();
-    a.lr = 1 / std::sqrt(std::max(1.0, static_cast<double>(R) / static_cast<double>(C)));
-    a.beta2 = 1, a.weight_decay = 0, a.full_precision = false;
+    a.rates.lr = 1 / std::sqrt(std::max(1.0, static_cast<double>(R) / static_cast<double>(C)));
+    a.rates.beta2 = 1, a.rates.weight_decay = 0, a.full_precision = false;
     cpu::muon(a);
     for (int64_t k = 0; k < 2; ++k) {
       const Matrix x = s.matrix(s.param, k);
@@ -252,8 +252,8 @@ TEST(Muon, Bf16RoundsOnceAtEachStore) {
     MuonState s(DType::f32, random, K, R, C);
     s.param.fill(0), s.momentum.fill(0), s.second.fill(1);
     MuonArgs a = s.args();
-    a.lr = 1 / std::sqrt(std::max(1.0, static_cast<double>(R) / static_cast<double>(C)));
-    a.momentum_beta = 0, a.beta2 = 1, a.weight_decay = 0, a.full_precision = false;
+    a.rates.lr = 1 / std::sqrt(std::max(1.0, static_cast<double>(R) / static_cast<double>(C)));
+    a.rates.momentum_beta = 0, a.rates.beta2 = 1, a.rates.weight_decay = 0, a.full_precision = false;
     std::vector<Matrix> gradients;
     for (int64_t k = 0; k < K; ++k) gradients.push_back(s.matrix(s.grad, k));
     cpu::muon(a);
@@ -277,11 +277,33 @@ TEST(Muon, EachMatrixOfAStackIsUpdatedOnItsOwn) {
   for (int64_t k = 0; k < 3; ++k) {
     MuonState one = kept;
     MuonArgs a = one.args();
-    for (Tensor* t : {&a.param, &a.grad, &a.momentum, &a.second_moment}) *t = t->slice(k, 1);
+    MuonStack& only = a.stacks[0];
+    for (Tensor* t : {&only.param, &only.grad, &only.momentum, &only.second_moment}) *t = t->slice(k, 1);
     cpu::muon(a);
     for (int64_t i = 0; i < 240; ++i)
       ASSERT_NEAR(one.param.get(k * 240 + i), stack.param.get(k * 240 + i), 1e-6) << "matrix " << k;
   }
+}
+
+TEST(Muon, AStackOfAListIsUpdatedAsOnItsOwn) {
+  Random random(107);
+  MuonState first(DType::f32, random, 2, 12, 20), second(DType::f32, random, 1, 12, 20);
+  MuonState first_alone = first, second_alone = second;
+  MuonArgs both = first.args();
+  both.stacks.push_back(second.args().stacks[0]);
+  cpu::muon(both);
+  cpu::muon(first_alone.args());
+  cpu::muon(second_alone.args());
+  EXPECT_TRUE(first.param.same_bytes(first_alone.param) && first.momentum.same_bytes(first_alone.momentum));
+  EXPECT_TRUE(second.param.same_bytes(second_alone.param) && second.second.same_bytes(second_alone.second));
+}
+
+TEST(Muon, RefusesStacksOfTwoShapes) {
+  Random random(108);
+  MuonState wide(DType::f32, random, 1, 4, 6), tall(DType::f32, random, 1, 6, 4);
+  MuonArgs a = wide.args();
+  a.stacks.push_back(tall.args().stacks[0]);
+  EXPECT_NE(test::error_of([&] { cpu::muon(a); }).find("f32[1, 6, 4] beside f32[1, 4, 6]"), std::string::npos);
 }
 
 TEST(Muon, AZeroGradientLeavesTheWeightsToDecayOnly) {

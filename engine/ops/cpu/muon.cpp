@@ -8,18 +8,6 @@
 namespace assay::cpu {
 namespace {
 
-// Polar Express coefficients for five iterations (arXiv:2505.16932, with the safety factor 1.01 used below).
-struct Polynomial {
-  double a, b, c;
-};
-constexpr Polynomial polar_express[] = {
-    {8.156554524902461, -22.48329292557795, 15.878769915207462},
-    {4.042929935166739, -2.808917465908714, 0.5000178451051316},
-    {3.8916678022926607, -2.772484153217685, 0.5060648178503393},
-    {3.285753657755655, -2.3681294933425376, 0.46449024233003106},
-    {2.3465413258596377, -1.7097828382687081, 0.42323551169305323},
-};
-
 // Sums of squares run in double: a matrix has up to millions of entries.
 template <class A>
 double squared_norm(const A* x, int64_t n) {
@@ -40,17 +28,17 @@ void round_store(A* x, int64_t n, bool bf16) {
 template <class A>
 class MuonMatrix {
  public:
-  MuonMatrix(const MuonArgs& args, int64_t index)
-      : args_(args),
-        R_(args.param.dim(1)),
-        C_(args.param.dim(2)),
+  MuonMatrix(const MuonStack& stack, int64_t index, const MuonRates& rates, bool bf16)
+      : rates_(rates),
+        R_(stack.param.dim(1)),
+        C_(stack.param.dim(2)),
         n_(R_ * C_),
         tall_(R_ > C_),
-        bf16_(!args.full_precision),
-        param_(args.param.as<A>() + index * n_),
-        g_(args.grad.as<A>() + index * n_),
-        momentum_(args.momentum.as<A>() + index * n_),
-        second_(args.second_moment.as<A>() + index * std::max(R_, C_)) {}
+        bf16_(bf16),
+        param_(stack.param.as<A>() + index * n_),
+        g_(stack.grad.as<A>() + index * n_),
+        momentum_(stack.momentum.as<A>() + index * n_),
+        second_(stack.second_moment.as<A>() + index * std::max(R_, C_)) {}
 
   void update() {
     nesterov();
@@ -63,7 +51,7 @@ class MuonMatrix {
 
  private:
   void nesterov() {
-    const A beta = static_cast<A>(args_.momentum_beta), take = static_cast<A>(1 - args_.momentum_beta);
+    const A beta = static_cast<A>(rates_.momentum_beta), take = static_cast<A>(1 - rates_.momentum_beta);
 #pragma omp simd
     for (int64_t i = 0; i < n_; ++i) {
       momentum_[i] += (g_[i] - momentum_[i]) * take;
@@ -93,7 +81,7 @@ class MuonMatrix {
     A* gram = scratch<A>(Slot::s1, s * s);
     A* poly = scratch<A>(Slot::s2, s * s);
     A* next = scratch<A>(Slot::s3, n_);
-    for (const Polynomial& p : polar_express) {
+    for (const PolarExpress& p : polar_express) {
       const A a = static_cast<A>(p.a), b = static_cast<A>(p.b), c = static_cast<A>(p.c);
       matmul({s, s, std::max(R_, C_), tall_, !tall_, C_, C_, s}, A(1), x_, x_, A(0), gram);
       round_store(gram, s * s, bf16_);
@@ -134,7 +122,7 @@ class MuonMatrix {
     double old_norm = 0, new_norm = 0;
     for (int64_t i = 0; i < entries; ++i) {
       mean[i] /= size;
-      second_[i] += (static_cast<A>(mean[i]) - second_[i]) * static_cast<A>(1 - args_.beta2);
+      second_[i] += (static_cast<A>(mean[i]) - second_[i]) * static_cast<A>(1 - rates_.beta2);
       step[i] = A(1) / std::sqrt(std::max(second_[i], A(1e-10)));
       old_norm += mean[i] * size;
       new_norm += mean[i] * size * static_cast<double>(step[i]) * static_cast<double>(step[i]);
@@ -148,7 +136,7 @@ class MuonMatrix {
   // Cautious decay: only where the update and the weight agree in sign.
   void apply() {
     const double shape = std::sqrt(std::max(1.0, static_cast<double>(R_) / static_cast<double>(C_)));
-    const A lr = static_cast<A>(args_.lr * shape), decay = static_cast<A>(args_.lr * shape * args_.weight_decay);
+    const A lr = static_cast<A>(rates_.lr * shape), decay = static_cast<A>(rates_.lr * shape * rates_.weight_decay);
 #pragma omp simd
     for (int64_t i = 0; i < n_; ++i) {
       const A decayed = g_[i] * param_[i] >= 0 ? decay * param_[i] : A(0);
@@ -156,7 +144,7 @@ class MuonMatrix {
     }
   }
 
-  const MuonArgs& args_;
+  const MuonRates& rates_;
   int64_t R_, C_, n_;
   bool tall_, bf16_;
   A* param_;
@@ -167,27 +155,38 @@ class MuonMatrix {
 };
 
 template <class A>
-void muon_body(const MuonArgs& a) {
-  const int64_t K = a.param.dim(0);
+void update_stack(const MuonStack& stack, const MuonArgs& a) {
+  const int64_t K = stack.param.dim(0);
 #pragma omp parallel for schedule(dynamic) if (K > 1)
-  for (int64_t k = 0; k < K; ++k) MuonMatrix<A>(a, k).update();
+  for (int64_t k = 0; k < K; ++k) MuonMatrix<A>(stack, k, a.rates, !a.full_precision).update();
 }
 
 }  // namespace
 
+void check_muon(const MuonArgs& a) {
+  for (const MuonStack& s : a.stacks) {
+    const Tensor& p = s.param;
+    ASSAY_OP_CHECK("muon", p && p.rank == 3 && p.numel() > 0 && (p.dtype == DType::f32 || p.dtype == DType::f64),
+                   "param is " + p.describe() + ", expected f32 or f64 [K, R, C]");
+    const int64_t K = p.dim(0), R = p.dim(1), C = p.dim(2);
+    const Tensor& first = a.stacks.front().param;
+    ASSAY_OP_CHECK(
+        "muon", p.dtype == first.dtype && R == first.dim(1) && C == first.dim(2),
+        "param is " + p.describe() + " beside " + first.describe() + ": one call takes matrices of one shape");
+    check_tensor("muon", "grad", s.grad, p.dtype, {K * R, C});
+    check_tensor("muon", "momentum", s.momentum, p.dtype, {K * R, C});
+    check_tensor("muon", "second_moment", s.second_moment, p.dtype, {K * std::max(R, C)});
+  }
+}
+
 void muon(const MuonArgs& a) {
-  const DType dtype = a.param.dtype;
-  ASSAY_OP_CHECK("muon",
-                 a.param && a.param.rank == 3 && a.param.numel() > 0 && (dtype == DType::f32 || dtype == DType::f64),
-                 "param is " + a.param.describe() + ", expected f32 or f64 [K, R, C]");
-  const int64_t K = a.param.dim(0), R = a.param.dim(1), C = a.param.dim(2);
-  check_tensor("muon", "grad", a.grad, dtype, {K * R, C});
-  check_tensor("muon", "momentum", a.momentum, dtype, {K * R, C});
-  check_tensor("muon", "second_moment", a.second_moment, dtype, {K * std::max(R, C)});
-  if (dtype == DType::f64) {
-    muon_body<double>(a);
-  } else {
-    muon_body<float>(a);
+  check_muon(a);
+  for (const MuonStack& stack : a.stacks) {
+    if (stack.param.dtype == DType::f64) {
+      update_stack<double>(stack, a);
+    } else {
+      update_stack<float>(stack, a);
+    }
   }
 }
 

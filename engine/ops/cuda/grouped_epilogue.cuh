@@ -194,6 +194,38 @@ __device__ __forceinline__ void store_tile(const float (&d)[C::bn / 2], Epilogue
   }
 }
 
+// Symmetric: the tile's transpose, below the diagonal, unless the tile is itself of a block on the diagonal. `first` is
+// the group's first row. n is a multiple of 64, so a box lies inside the group or wholly beyond its end.
+template <class C>
+__device__ __forceinline__ void store_mirrored(const float (&d)[C::bn / 2], EpilogueState& state,
+                                               const GroupedParams& p, const CUtensorMap* map, int column, int row,
+                                               int first) {
+  const int thread = threadIdx.x & 127, warp = thread / 32, lane = thread & 31;
+  if ((row - first) / C::bn * C::bn == column) return;
+#pragma unroll
+  for (int box = 0; box < C::boxes; ++box) {
+    if (column + box * 64 >= p.n) return;
+    uint8_t* buffer = state.staging + box % C::staging_boxes * C::box_bytes;
+    if (thread == 0) sm90::tma_store_wait_read<C::staging_boxes - 1>();
+    sm90::named_barrier(1 + state.consumer, 128);
+    const uint32_t base = sm90::smem_address(buffer);
+#pragma unroll
+    for (int j = 0; j < 8; j += 2) {  // two 8-column blocks, 16 rows: chunks 2 * warp and 2 * warp + 1 of the image
+      const float* v = d + 4 * (8 * box + j);
+      const int out_row = 8 * (j + lane / 16) + (lane & 7), chunk = 2 * warp + (lane / 8 & 1);
+      store_matrices_transposed(base + out_row * stage_row_bytes + ((chunk ^ (out_row & 7)) << 4),
+                                pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
+                                pack_bf16(v[6], v[7]));
+    }
+    sm90::fence_async_shared();
+    sm90::named_barrier(1 + state.consumer, 128);
+    if (thread == 0) {
+      sm90::tma_store(map, buffer, row - first, first + column + box * 64);
+      sm90::tma_store_commit();
+    }
+  }
+}
+
 // FP8 transposed: bn rows of 64 bytes, 64-byte swizzle (16-byte chunk c of row r lies at c ^ (r / 2 & 3)).
 template <class C>
 __device__ __forceinline__ void store_transposed(const float (&d)[C::bn / 2], EpilogueState& state,

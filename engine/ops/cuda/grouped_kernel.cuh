@@ -49,13 +49,15 @@ struct GroupedParams {
 };
 
 // transposed_: FP8 out is also stored as [n, rows], the K-major operand of the FP8 weight gradient.
+// symmetric_: out of every group is symmetric (n = group_rows, start = null): only the tiles from the diagonal to the
+// right are computed, and stored a second time as their mirror image.
 template <GemmType type_, OutType out_, Epilogue epilogue_, bool transposed_ = false, bool b_mn_major_ = false,
-          int bn_ = 256>
+          int bn_ = 256, bool symmetric_ = false>
 struct GroupedConfig {
   static constexpr GemmType type = type_;
   static constexpr OutType out = out_;
   static constexpr Epilogue epilogue = epilogue_;
-  static constexpr bool transposed = transposed_, b_mn_major = b_mn_major_;
+  static constexpr bool transposed = transposed_, b_mn_major = b_mn_major_, symmetric = symmetric_;
   static constexpr bool loads_hidden = epilogue_ == Epilogue::relu2_grad || epilogue_ == Epilogue::residual;
   static constexpr int bn = bn_;
   static constexpr bool fp8 = type != GemmType::bf16;
@@ -73,6 +75,7 @@ struct GroupedConfig {
   static_assert(bn % box_columns == 0 && stages >= 3);
   static_assert(!b_mn_major || !fp8, "wgmma reads FP8 K-major only");
   static_assert(epilogue != Epilogue::residual || out == OutType::bf16);
+  static_assert(!symmetric || (out == OutType::bf16 && bn % tile_m == 0), "blocks of bn x bn on the diagonal");
   static_assert(!transposed || (out_size == 1 && bn * 64 == staging),
                 "the transposed tile is staged in the same bytes");
 };
@@ -85,14 +88,34 @@ struct TileWalk {
 struct Tile {
   int group, row, column;
 };
+// Symmetric: the first column tile of row tile i is the one with the diagonal.
+template <class C>
+__device__ __forceinline__ int first_column_tile(int row_tile) {
+  return C::symmetric ? row_tile * tile_m / C::bn : 0;
+}
+// Tiles of one of the groups of equal size.
+template <class C>
+__device__ __forceinline__ int tiles_per_group(const GroupedParams& p, int columns) {
+  const int row_tiles = (p.group_rows + tile_m - 1) / tile_m;
+  if constexpr (!C::symmetric) return row_tiles * columns;
+  int tiles = 0;
+  for (int i = 0; i < row_tiles; ++i) tiles += columns - first_column_tile<C>(i);
+  return tiles;
+}
+
 template <class C>
 __device__ __forceinline__ Tile find_tile(const TileWalk& walk, const GroupedParams& p, int columns, int t,
                                           int& group) {
   int local;
   if (p.start == nullptr) {
-    const int per_group = (p.group_rows + tile_m - 1) / tile_m * columns;
+    const int per_group = tiles_per_group<C>(p, columns);
     group = t / per_group;
     local = t % per_group;
+    if constexpr (C::symmetric) {
+      int i = 0, first = 0;
+      for (; local >= columns - first; first = first_column_tile<C>(++i)) local -= columns - first;
+      return {group, group * p.group_rows + i * tile_m, (first + local) * C::bn};
+    }
     return {group, group * p.group_rows + local / columns * tile_m, local % columns * C::bn};
   }
   while (t >= walk.prefix[group + 1]) ++group;  // tiles come in rising order
@@ -160,8 +183,7 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
   }
   __syncthreads();
 
-  const int tiles =
-      p.start != nullptr ? walk.prefix[p.groups] : p.groups * ((p.group_rows + tile_m - 1) / tile_m) * columns;
+  const int tiles = p.start != nullptr ? walk.prefix[p.groups] : p.groups * tiles_per_group<C>(p, columns);
 
   if (warpgroup == 0) {
     sm90::registers_give<40>();
@@ -222,6 +244,7 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
       finish_values<C>(d, state, p, scale, column, row);
       store_tile<C>(d, state, &map_out, column, row);
       if constexpr (C::transposed) store_transposed<C>(d, state, &map_transposed, column, row);
+      if constexpr (C::symmetric) store_mirrored<C>(d, state, p, &map_out, column, row, tile.group * p.group_rows);
     }
     if constexpr (C::out != OutType::bf16) publish_amax(state.amax, p.out_amax);
     if (elected) sm90::tma_store_wait_read<0>();
