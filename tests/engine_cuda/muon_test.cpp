@@ -1,5 +1,7 @@
-// Muon on CUDA against its CPU twin. Momentum is the same arithmetic, so bit for bit; what follows goes through BF16
-// products summed in another order, where a value that falls on the other side of a rounding boundary moves by 2^-8.
+// Muon on CUDA against its CPU twin. Momentum is the same arithmetic, so bit for bit. The rest goes through 15 products
+// in BF16, whose rounding errors the iterations amplify: summed in another order, they give another result at about the
+// twin's own distance from full precision. So the update must be as near to full precision as the twin's and, where a
+// matrix is large enough for errors to average out, point the same way.
 #include "engine/ops/cuda/muon.h"
 #include "base/limits.h"
 #include "cuda_support.h"
@@ -73,57 +75,84 @@ void run_on_device(std::vector<Stack>& stacks) {
   for (size_t i = 0; i < stacks.size(); ++i) mirrors[i].read_back(stacks[i]);
 }
 
-struct Difference {
-  double cosine = 0, norm_ratio = 0, second = 0;  // second: largest, in units of the mean second moment
+// Sums over one matrix or several: of the squared differences of two updates, and what their cosine needs.
+struct Comparison {
+  double difference = 0, xx = 0, xy = 0, yy = 0;
+  // The updates of matrix k.
+  void add(const Array& before, const Array& x, const Array& y, int64_t k) {
+    const int64_t n = before.size() / before.t().dim(0);
+    for (int64_t i = k * n; i < (k + 1) * n; ++i) {
+      const double a = x.get(i) - before.get(i), b = y.get(i) - before.get(i);
+      difference += (a - b) * (a - b), xx += a * a, xy += a * b, yy += b * b;
+    }
+  }
+  double relative() const { return std::sqrt(difference / yy); }
+  double cosine() const { return xy / std::sqrt(xx * yy); }
+  double norm_ratio() const { return std::sqrt(xx / yy); }
 };
 
-Difference compare(const Array& before, const Stack& got, const Stack& want, int64_t k) {
-  const int64_t n = before.size() / before.t().dim(0), lines = want.second.size() / before.t().dim(0);
-  double xy = 0, xx = 0, yy = 0, mean = 0;
+// Largest difference of the second moments of matrix k in units of their mean.
+double second_difference(const Stack& got, const Stack& want, int64_t k) {
+  const int64_t n = want.second.size() / want.second.t().dim(0);
+  double largest = 0, sum = 0;
   for (int64_t i = k * n; i < (k + 1) * n; ++i) {
-    const double x = got.param.get(i) - before.get(i), y = want.param.get(i) - before.get(i);
-    xy += x * y, xx += x * x, yy += y * y;
+    sum += want.second.get(i);
+    largest = std::max(largest, std::abs(got.second.get(i) - want.second.get(i)));
   }
-  Difference d{xy / std::sqrt(xx * yy), std::sqrt(xx / yy)};
-  for (int64_t i = k * lines; i < (k + 1) * lines; ++i) {
-    mean += want.second.get(i) / static_cast<double>(lines);
-    d.second = std::max(d.second, std::abs(got.second.get(i) - want.second.get(i)));
-  }
-  d.second /= mean;
-  return d;
+  return largest / (sum / static_cast<double>(n));
 }
 
 struct Shape {
   int64_t R, C;
   std::vector<int64_t> counts;
 };
+std::string describe(const Shape& s) {
+  return std::to_string(s.R) + " x " + std::to_string(s.C) + ", seed " + std::to_string(seed());
+}
 
-TEST(CudaMuon, AgreesWithItsTwin) {
-  ASSAY_NEEDS_GPU();
-  const Shape shapes[] = {{128, 128, {2}},  {384, 128, {2, 1}}, {128, 384, {3}}, {768, 768, {3, 1}}, {1024, 768, {2}},
-                          {768, 1024, {2}}, {640, 896, {1, 1}}, {300, 200, {2}}, {200, 332, {1, 2}}, {72, 72, {2, 1}},
-                          {4, 128, {1, 1}}, {2, 12, {1, 3}},    {24, 4, {2}},    {1, 8, {1}}};
-  uint64_t salt = 200;
-  for (const Shape& shape : shapes) {
-    std::vector<Stack> got = make_stacks(++salt, shape.counts, shape.R, shape.C);
-    std::vector<Stack> want = make_stacks(salt, shape.counts, shape.R, shape.C);
-    const std::vector<Stack> before = want;
-    cpu::muon(args_of(want));
-    run_on_device(got);
-    for (size_t i = 0; i < got.size(); ++i) {
+void expect_agreement(const Shape& shape, uint64_t salt) {
+  const std::vector<Stack> before = make_stacks(salt, shape.counts, shape.R, shape.C);
+  std::vector<Stack> got = before, twin = before, exact = before;
+  cpu::muon(args_of(twin));
+  MuonArgs full = args_of(exact);
+  full.full_precision = true;
+  cpu::muon(full);
+  run_on_device(got);
+  Comparison got_exact, twin_exact;
+  for (size_t i = 0; i < got.size(); ++i) {
+    expect_same("momentum", got[i].momentum, twin[i].momentum);
+    for (int64_t k = 0; k < shape.counts[i]; ++k) {
+      got_exact.add(before[i].param, got[i].param, exact[i].param, k);
+      twin_exact.add(before[i].param, twin[i].param, exact[i].param, k);
+      if (std::min(shape.R, shape.C) < 64) continue;
       const std::string where =
-          "stack " + std::to_string(i) + " of " + before[i].param.t().describe() + ", seed " + std::to_string(seed());
-      EXPECT_TRUE(got[i].momentum.same_bytes(want[i].momentum)) << where;
-      for (int64_t k = 0; k < shape.counts[i]; ++k) {
-        const Difference d = compare(before[i].param, got[i], want[i], k);
-        std::printf("%s: 1-cos %.2e ratio-1 %.2e second %.2e\n", where.c_str(), 1 - d.cosine, d.norm_ratio - 1,
-                    d.second);
-        EXPECT_GT(d.cosine, 0.999) << where;
-        EXPECT_NEAR(d.norm_ratio, 1, 1e-2) << where;
-        EXPECT_LT(d.second, 2e-2) << where;
-      }
+          "matrix " + std::to_string(k) + " of stack " + std::to_string(i) + ", " + describe(shape);
+      Comparison with_twin;
+      with_twin.add(before[i].param, got[i].param, twin[i].param, k);
+      EXPECT_GT(with_twin.cosine(), 0.998) << where;
+      EXPECT_NEAR(with_twin.norm_ratio(), 1, 1e-3) << where;
+      EXPECT_LT(second_difference(got[i], twin[i], k), 5e-3) << where;
     }
   }
+  EXPECT_LT(got_exact.relative(), 1.25 * twin_exact.relative() + 1e-3) << describe(shape);
+}
+
+TEST(CudaMuon, IsAsNearToFullPrecisionAsItsTwin) {
+  ASSAY_NEEDS_GPU();
+  const Shape shapes[] = {{128, 128, {2}},    {384, 128, {2, 1}}, {128, 384, {3}},    {768, 768, {2, 1}},
+                          {1024, 768, {2}},   {768, 1024, {2}},   {640, 896, {1, 1}}, {300, 200, {2}},
+                          {200, 332, {1, 2}}, {72, 72, {2, 1}},   {20, 2052, {2, 3}}, {64, 20, {9, 11}}};
+  uint64_t salt = 200;
+  for (const Shape& shape : shapes) expect_agreement(shape, ++salt);
+}
+
+// Those done by one block each, from 1 x 4 to the largest.
+TEST(CudaMuon, SmallMatricesToo) {
+  ASSAY_NEEDS_GPU();
+  const Shape shapes[] = {{8, 768, {1, 1}}, {6, 12, {50, 50}}, {4, 128, {9, 1}}, {16, 2048, {2}}, {2048, 16, {2}},
+                          {24, 4, {50}},    {16, 16, {30}},    {1, 8, {3}},      {8, 4, {40}}};
+  uint64_t salt = 220;
+  for (const Shape& shape : shapes) expect_agreement(shape, ++salt);
 }
 
 TEST(CudaMuon, AListGivesTheBitsOfItsStacksAlone) {
@@ -139,22 +168,23 @@ TEST(CudaMuon, AListGivesTheBitsOfItsStacksAlone) {
   }
 }
 
-// More stacks than one table holds, then more matrices than fit the limit: both are cut into chunks, the latter within
-// a stack.
+// More stacks than one table holds, small and not; then more matrices than fit the limit, cut within a stack. In every
+// case the bits are those of calls for parts of the list.
 TEST(CudaMuon, LongListsAreCutIntoChunks) {
   ASSAY_NEEDS_GPU();
-  for (const std::vector<int64_t>& counts : {std::vector<int64_t>(70, 1), std::vector<int64_t>{3, 15000, 2}}) {
-    std::vector<Stack> got = make_stacks(240, counts, 2, 12), want = make_stacks(240, counts, 2, 12);
-    const std::vector<Stack> before = want;
-    EXPECT_LE(cuda::muon_workspace_bytes(args_of(want).stacks), limits::muon_workspace_bytes + 4096);
-    cpu::muon(args_of(want));
-    run_on_device(got);
-    int far = 0;
-    for (size_t i = 0; i < got.size(); ++i) {
-      ASSERT_TRUE(got[i].momentum.same_bytes(want[i].momentum)) << "stack " << i << " of " << counts.size();
-      for (int64_t k = 0; k < counts[i]; ++k) far += !(compare(before[i].param, got[i], want[i], k).cosine > 0.99);
+  const Shape lists[] = {
+      {6, 12, std::vector<int64_t>(70, 1)}, {24, 20, std::vector<int64_t>(70, 1)}, {20, 20, {3, 15000, 2}}};
+  for (const Shape& list : lists) {
+    std::vector<Stack> together = make_stacks(240, list.counts, list.R, list.C), apart = together;
+    EXPECT_LE(cuda::muon_workspace_bytes(args_of(together).stacks), limits::muon_workspace_bytes + 4096);
+    run_on_device(together);
+    for (size_t i = 0; i < apart.size(); ++i) {
+      if (i % 10 != 0 && i + 1 < apart.size() && list.counts.size() > 3) continue;
+      std::vector<Stack> one = {apart[i]};
+      run_on_device(one);
+      expect_same("param of stack " + std::to_string(i), together[i].param, one[0].param);
+      expect_same("second moment of stack " + std::to_string(i), together[i].second, one[0].second);
     }
-    EXPECT_EQ(far, 0) << counts.size() << " stacks";
   }
 }
 
@@ -196,14 +226,14 @@ TEST(CudaMuon, AZeroGradientLeavesTheWeightsToDecayOnly) {
 // These refuse before they touch the device.
 TEST(CudaMuon, RefusesFullPrecisionF64AndOddRows) {
   const auto refusal = [](DType dtype, int64_t columns, bool full_precision) {
-    const Array x(dtype, {1, 8, columns}), second(dtype, {1, std::max<int64_t>(8, columns)});
+    const Array x(dtype, {1, 32, columns}), second(dtype, {1, std::max<int64_t>(32, columns)});
     const MuonArgs args{.stacks = {{x, x, x, second}}, .full_precision = full_precision};
     return error_of([&] { cuda::muon(nullptr, args, cuda::Workspace(nullptr, 0)); });
   };
   EXPECT_NE(refusal(DType::f32, 8, true).find("on CUDA they are BF16"), std::string::npos);
-  EXPECT_NE(refusal(DType::f64, 8, false).find("f64[1, 8, 8]; on CUDA it is f32"), std::string::npos);
+  EXPECT_NE(refusal(DType::f64, 8, false).find("f64[1, 32, 8]; on CUDA it is f32"), std::string::npos);
   EXPECT_NE(refusal(DType::f32, 10, false).find("multiples of 4 columns"), std::string::npos);
-  EXPECT_NE(refusal(DType::f32, 8, false).find("bytes of workspace, there are 0"), std::string::npos);
+  EXPECT_NE(refusal(DType::f32, 64, false).find("bytes of workspace, there are 0"), std::string::npos);
 }
 
 }  // namespace

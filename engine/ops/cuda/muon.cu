@@ -50,6 +50,7 @@ int64_t bytes_per_matrix(const MuonChunk& c) {
 int64_t matrices_per_chunk(const MuonChunk& c, const std::vector<MuonStack>& stacks) {
   int64_t total = 0;
   for (const MuonStack& s : stacks) total += s.param.dim(0);
+  if (is_small(c)) return total;
   const int64_t most = std::max<int64_t>(1, static_cast<int64_t>(limits::muon_workspace_bytes) / bytes_per_matrix(c));
   const int64_t chunks = (total + most - 1) / most;
   return (total + chunks - 1) / chunks;
@@ -75,6 +76,7 @@ MuonFactors factors_of(const MuonRates& r, const MuonChunk& c) {
 }
 
 void update(cudaStream_t stream, MuonChunk c, const MuonFactors& f) {
+  if (is_small(c)) return muon_small(stream, c, f);
   muon_prepare(stream, c, f);
   for (const PolarExpress& p : polar_express) {
     muon_iteration(stream, c, p.a, p.b, p.c);
@@ -101,6 +103,7 @@ void check_cuda(const MuonArgs& a) {
 size_t muon_workspace_bytes(const std::vector<MuonStack>& stacks) {
   if (stacks.empty()) return 0;
   const MuonChunk c = empty_chunk(stacks.front().param);
+  if (is_small(c)) return 0;
   return static_cast<size_t>(matrices_per_chunk(c, stacks) * bytes_per_matrix(c) + scratch_blocks * block_bytes);
 }
 
@@ -109,7 +112,7 @@ void muon(cudaStream_t stream, const MuonArgs& a, Workspace workspace) {
   if (a.stacks.empty()) return;
   MuonChunk blank = empty_chunk(a.stacks.front().param);
   const int64_t most = matrices_per_chunk(blank, a.stacks);
-  take_scratch(blank, most, workspace);
+  if (!is_small(blank)) take_scratch(blank, most, workspace);
   const MuonFactors factors = factors_of(a.rates, blank);
   MuonChunk chunk = blank;
   for (const MuonStack& stack : a.stacks) {

@@ -41,6 +41,12 @@ inline std::string describe(const MuonChunk& c) {
   return std::to_string(c.matrices) + " matrices of " + std::to_string(c.rows) + " x " + std::to_string(c.columns);
 }
 
+// A block holds a matrix of up to this size in shared memory: 152 KiB with its statistics.
+constexpr int small_muon_s = 16, small_muon_l = 2048;
+inline bool is_small(const MuonChunk& c) {
+  return c.s <= small_muon_s && c.l <= small_muon_l;
+}
+
 // The twin's constants, rounded to float where it rounds them.
 struct MuonFactors {
   float momentum_take, momentum_beta, second_take, lr, decay;
@@ -52,5 +58,7 @@ void muon_prepare(cudaStream_t, const MuonChunk&, const MuonFactors&);
 void muon_iteration(cudaStream_t, const MuonChunk&, double a, double b, double c);
 // From y: snap of the norm, second moment, parameters.
 void muon_apply(cudaStream_t, const MuonChunk&, const MuonFactors&);
+// All of it, for chunks that are small; needs no scratch memory.
+void muon_small(cudaStream_t, const MuonChunk&, const MuonFactors&);
 
 }  // namespace assay::cuda
