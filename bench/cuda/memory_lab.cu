@@ -180,10 +180,16 @@ int main() {
   time_op("permute", R_rows + U, [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg}); });
   time_op("permute, gated", R_rows + U,
           [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg, .gate = gate_of}); });
+  time_op("permute by slots", R_rows + U,
+          [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg, .slot = slot}); });
+  time_op("permute by slots, gated", R_rows + U,
+          [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg, .gate = gate_of, .slot = slot}); });
   for (ScaleMode mode : {ScaleMode::tensorwise, ScaleMode::block_1x128}) {
     const Quantized n8 = make_fp8(mode, N, d), xg8 = make_fp8(mode, R, d);
     time_op((std::string("permute fp8 ") + to_string(mode)).c_str(), (R_rows + U) / 2,
             [&] { cuda::permute(stream, {.token_of = token_of, .x8 = n8, .out8 = xg8}); });
+    time_op((std::string("permute by slots fp8 ") + to_string(mode)).c_str(), (R_rows + U) / 2,
+            [&] { cuda::permute(stream, {.token_of = token_of, .x8 = n8, .out8 = xg8, .slot = slot}); });
   }
   time_op("combine, shared, residual", R_rows + 3 * U, [&] {
     cuda::combine(stream, {xg, slot, weights, shared, x, x});

@@ -13,6 +13,9 @@ struct PermuteArgs {
   Tensor x, out;
   Quantized x8, out8;
   Tensor gate;      // f32 | f64 [R] or empty
+  // Optional: route_plan's slot, i32 [N, k], the same mapping seen from the tokens. A backend may then read each row of
+  // x once and write it k times instead of reading it k times.
+  Tensor slot;
 };
 // out[t] = residual[t] + sum_j weights[t, j] * y[slot[t, j]] (+ shared[t]), summed in FP32 in the order j = 0..k-1 then
 // shared then residual; one rounding. weights empty = ones. residual may be empty or alias out.

@@ -49,6 +49,52 @@ TEST(CudaPermute, MovesCodesAndScalesAsTheyAre) {
   }
 }
 
+// A consistent token_of and slot: N tokens, k rows each, in random places of a buffer with padding.
+void random_places(Random& random, int64_t N, int64_t k, int64_t R, Array& token_of, Array& slot) {
+  std::vector<int64_t> rows(static_cast<size_t>(R));
+  for (int64_t r = 0; r < R; ++r) rows[static_cast<size_t>(r)] = r;
+  for (int64_t r = R - 1; r > 0; --r)
+    std::swap(rows[static_cast<size_t>(r)], rows[static_cast<size_t>(random.integer(0, r))]);
+  token_of = Array(DType::i32, {R}), slot = Array(DType::i32, {N, k});
+  token_of.fill(-1);
+  for (int64_t i = 0; i < N * k; ++i) {
+    slot.set(i, static_cast<double>(rows[static_cast<size_t>(i)]));
+    token_of.set(rows[static_cast<size_t>(i)], static_cast<double>(i / k));
+  }
+}
+
+TEST(CudaPermute, BySlotsGivesTheSame) {
+  ASSAY_NEEDS_GPU();
+  Random random(35);
+  for (int64_t k : {1, 2, 3}) {
+    for (int64_t N : {1, 70}) {
+      const int64_t R = N * k + random.integer(0, 90), d = 768;
+      Array token_of, slot;
+      random_places(random, N, k, R, token_of, slot);
+      const Array gate = random_array(random, DType::f32, {R});
+      const Mirror mtoken_of(token_of), mslot(slot), mgate(gate);
+      const std::string what = std::to_string(N) + " x " + std::to_string(k) + " to " + std::to_string(R);
+      for (DType dtype : {DType::bf16, DType::f32}) {
+        const Array x = random_array(random, dtype, {N, d});
+        Array out(dtype, {R, d}), gated(dtype, {R, d});
+        const Mirror mx(x), mout(poisoned(out)), mgated(poisoned(gated));
+        cuda::permute(nullptr, {.token_of = mtoken_of, .x = mx, .out = mout, .slot = mslot});
+        cuda::permute(nullptr, {.token_of = mtoken_of, .x = mx, .out = mgated, .gate = mgate, .slot = mslot});
+        cpu::permute({.token_of = token_of, .x = x, .out = out});
+        cpu::permute({.token_of = token_of, .x = x, .out = gated, .gate = gate});
+        expect_same(what, mout.back(), out);
+        expect_same("gated " + what, mgated.back(), gated);
+      }
+      const Fp8Array x8 = random_fp8(random, DType::fp8_e4m3, ScaleMode::block_1x128, N, d);
+      Fp8Array out8 = fp8_array(DType::fp8_e4m3, ScaleMode::block_1x128, R, d);
+      const Fp8Mirror mx8(x8), mout8(poisoned(out8));
+      cuda::permute(nullptr, {.token_of = mtoken_of, .x8 = mx8, .out8 = mout8, .slot = mslot});
+      cpu::permute({.token_of = token_of, .x8 = x8, .out8 = out8});
+      expect_same("fp8 " + what, mout8.back(), out8);
+    }
+  }
+}
+
 TEST(CudaPermute, RefusesAGateOnCodesAndOddRows) {
   ASSAY_NEEDS_GPU();
   Random random(32);

@@ -10,9 +10,10 @@ template <class S>
 struct PlainRow {
   const S* dy;
   int d;
-  __device__ __forceinline__ void get(int32_t row, int column, float (&x)[vec]) const {
-    unpack(load(dy + static_cast<int64_t>(row) * d + column), x);
+  __device__ __forceinline__ Packed<S> load(int32_t row, int column) const {
+    return cuda::load(dy + static_cast<int64_t>(row) * d + column);
   }
+  __device__ __forceinline__ void get(const Packed<S>& raw, float (&x)[vec]) const { unpack(raw, x); }
 };
 
 // rstd * (dx - x * mean(x * dx))
@@ -22,13 +23,18 @@ struct NormedRow {
   const G* dx;
   const float *rstd, *mean;
   int d;
-  __device__ __forceinline__ void get(int32_t row, int column, float (&out)[vec]) const {
+  struct Raw {
+    Packed<S> n;
+    Packed<G> g;
+    float rstd, mean;
+  };
+  __device__ __forceinline__ Raw load(int32_t row, int column) const {
     const int64_t at = static_cast<int64_t>(row) * d + column;
-    const Packed<S> n = load(x + at);
-    const Packed<G> g = load(dx + at);
-    const float scale = rstd[row], m = mean[row];
+    return {cuda::load(x + at), cuda::load(dx + at), rstd[row], mean[row]};
+  }
+  __device__ __forceinline__ void get(const Raw& raw, float (&out)[vec]) const {
 #pragma unroll
-    for (int i = 0; i < vec; ++i) out[i] = scale * (g.get(i) - n.get(i) * m);
+    for (int i = 0; i < vec; ++i) out[i] = raw.rstd * (raw.g.get(i) - raw.n.get(i) * raw.mean);
   }
 };
 
@@ -59,7 +65,8 @@ void embed_norm_grad_body(cudaStream_t stream, const EmbedNormGradArgs& a, int64
   ASSAY_CUDA_LAUNCHED(op, a.x.describe());
   const SortedTokens sorted = sort_tokens(op, stream, a.tokens.as<int32_t>(), N, a.table_grad.numel() / d, workspace);
   launch_token_sum(op, stream, sorted, N, d, a.table_grad,
-                   NormedRow<S, G>{a.x.as<S>(), a.dx.as<G>(), a.rstd.as<float>(), mean, static_cast<int>(d)});
+                   NormedRow<S, G>{a.x.as<S>(), a.dx.as<G>(), a.rstd.as<float>(), mean, static_cast<int>(d)},
+                   workspace);
 }
 
 }  // namespace
@@ -94,7 +101,7 @@ void embed_grad(cudaStream_t stream, const EmbedGradArgs& a, Workspace workspace
   check_tensor(op, "table_grad", a.table_grad, DType::f32, {a.table_grad.numel() / d, d});
   const SortedTokens sorted = sort_tokens(op, stream, a.tokens.as<int32_t>(), N, a.table_grad.numel() / d, workspace);
   dispatch(op, a.dy.dtype, [&]<class S>(S) {
-    launch_token_sum(op, stream, sorted, N, d, a.table_grad, PlainRow<S>{a.dy.as<S>(), static_cast<int>(d)});
+    launch_token_sum(op, stream, sorted, N, d, a.table_grad, PlainRow<S>{a.dy.as<S>(), static_cast<int>(d)}, workspace);
   });
 }
 

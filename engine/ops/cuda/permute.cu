@@ -1,5 +1,5 @@
-// Rows into expert order and back. Bytes: permute reads and writes each row once; combine reads k rows, the shared and
-// the residual row and writes one.
+// Rows into expert order and back. Bytes: permute reads each token's row once, given slot, and writes k; combine reads
+// k rows, the shared and the residual row and writes one.
 #include "engine/ops/cuda/element.cuh"
 #include "engine/ops/cuda/launch.h"
 
@@ -16,6 +16,23 @@ __global__ __launch_bounds__(256) void gather_kernel(const int32_t* token_of, in
   uint4* target = to + r * words;
 #pragma unroll 4
   for (int i = threadIdx.x % 32; i < words; i += 32) target[i] = token < 0 ? make_uint4(0, 0, 0, 0) : source[i];
+}
+
+// The elements of a 16-byte word times `gate`, rounded once.
+template <class S>
+__device__ __forceinline__ uint4 scale_word(uint4 word, float gate) {
+  uint32_t* part = &word.x;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(S) == 2) {
+      const float low = __uint_as_float(part[i] << 16), high = __uint_as_float(part[i] & 0xFFFF0000u);
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(gate * low, gate * high);
+      part[i] = *reinterpret_cast<const uint32_t*>(&pair);
+    } else {
+      part[i] = __float_as_uint(gate * __uint_as_float(part[i]));
+    }
+  }
+  return word;
 }
 
 template <class S>
@@ -44,6 +61,44 @@ __global__ __launch_bounds__(256) void gather_scales_kernel(const int32_t* token
   to[i] = token < 0 ? 1.0f : from[token * per_row + i % per_row];
 }
 
+// The same copies seen from the tokens: a warp reads one row and writes it to its k slots, so each row is read once.
+// The warps beyond the tokens look for padding rows and clear them.
+struct Scatter {
+  const int32_t *token_of, *slot;
+  const float* gate;  // may be null
+  int64_t N, R;
+  int k, width;  // of a row, in elements
+};
+
+template <class S, bool gated>
+__global__ __launch_bounds__(256) void scatter_kernel(Scatter a, const S* x, S* out) {
+  const int64_t warp = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  constexpr int step = 16 / static_cast<int>(sizeof(S));  // elements per 16 bytes
+  if (warp < a.N) {
+    const uint4* from = reinterpret_cast<const uint4*>(x + warp * a.width);
+    const int words = a.width / step;
+#pragma unroll 3
+    for (int i = lane; i < words; i += 32) {
+      const uint4 word = from[i];
+#pragma unroll 2
+      for (int j = 0; j < a.k; ++j) {
+        const int64_t r = a.slot[warp * a.k + j];
+        uint4 moved = word;
+        if constexpr (gated) moved = scale_word<S>(word, a.gate[r]);
+        reinterpret_cast<uint4*>(out + r * a.width)[i] = moved;
+      }
+    }
+    return;
+  }
+  const int64_t r = (warp - a.N) * 32 + lane;
+  uint32_t padding = __ballot_sync(0xFFFFFFFFu, r < a.R && a.token_of[min(r, a.R - 1)] < 0);
+  for (; padding != 0; padding &= padding - 1) {
+    uint4* to = reinterpret_cast<uint4*>(out + ((warp - a.N) * 32 + __ffs(padding) - 1) * a.width);
+    for (int i = lane; i < a.width / step; i += 32) to[i] = make_uint4(0, 0, 0, 0);
+  }
+}
+
 template <class S>
 struct Combine {
   const S* y;
@@ -61,12 +116,13 @@ __global__ __launch_bounds__(256) void combine_kernel(Combine<S> a) {
   const int64_t t = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
   if (t >= a.N) return;
   const int k = picks > 0 ? picks : a.k;
+  constexpr int unrolled = picks > 0 ? picks : 1;
 #pragma unroll 3
   for (int column = threadIdx.x % 32 * vec; column < a.d; column += 32 * vec) {
     const Packed<S> shared = load_or_zero(a.shared + t * a.d + column, a.shared != nullptr);
     const Packed<S> residual = load_or_zero(a.residual + t * a.d + column, a.residual != nullptr);
     float sum[vec] = {};
-#pragma unroll picks> 0 ? picks : 1
+#pragma unroll unrolled
     for (int j = 0; j < k; ++j) {
       const float weight = a.weights != nullptr ? a.weights[t * k + j] : 1.0f;
       const Packed<S> y = load(a.y + static_cast<int64_t>(a.slot[t * k + j]) * a.d + column);
@@ -88,14 +144,24 @@ __global__ __launch_bounds__(256) void gather_scalar_kernel(const float* rows, c
   if (i < n) out[i] = rows[slot[i]];
 }
 
-void launch_gather(cudaStream_t stream, const Tensor& token_of, const Tensor& from, const Tensor& to) {
+template <class S, bool gated>
+void launch_scatter(cudaStream_t stream, const PermuteArgs& a, const void* x, void* out, int64_t width) {
+  const int64_t N = a.slot.dim(0), R = a.token_of.numel(), warps = N + ceil_div(R, 32);
+  const Scatter s{a.token_of.as<int32_t>(),        a.slot.as<int32_t>(),   a.gate.as<float>(), N, R,
+                  static_cast<int>(a.slot.dim(1)), static_cast<int>(width)};
+  scatter_kernel<S, gated><<<ceil_div(warps, 8), 256, 0, stream>>>(s, static_cast<const S*>(x), static_cast<S*>(out));
+  ASSAY_CUDA_LAUNCHED("permute", a.token_of.describe() + ", slot " + a.slot.describe());
+}
+
+void launch_gather(cudaStream_t stream, const PermuteArgs& a, const Tensor& from, const Tensor& to) {
   const char* op = "permute";
-  const int64_t R = token_of.numel(), row_bytes = from.dim(1) * static_cast<int64_t>(size_of(from.dtype));
+  const int64_t R = a.token_of.numel(), row_bytes = from.dim(1) * static_cast<int64_t>(size_of(from.dtype));
   ASSAY_OP_CHECK(op,
                  row_bytes % 16 == 0 && reinterpret_cast<uintptr_t>(from.data) % 16 == 0 &&
                      reinterpret_cast<uintptr_t>(to.data) % 16 == 0,
                  "rows of " + from.describe() + " are not whole 16-byte vectors, or begin between them");
-  gather_kernel<<<ceil_div(R, 8), 256, 0, stream>>>(token_of.as<int32_t>(), R, static_cast<const uint4*>(from.data),
+  if (a.slot) return launch_scatter<uint8_t, false>(stream, a, from.data, to.data, row_bytes);
+  gather_kernel<<<ceil_div(R, 8), 256, 0, stream>>>(a.token_of.as<int32_t>(), R, static_cast<const uint4*>(from.data),
                                                     static_cast<uint4*>(to.data), static_cast<int>(row_bytes / 16));
   ASSAY_CUDA_LAUNCHED(op, from.describe() + " to " + to.describe());
 }
@@ -109,7 +175,7 @@ void permute_codes(cudaStream_t stream, const PermuteArgs& a, int64_t R) {
           to_string(a.out8.mode) + " " + a.out8.codes.describe());
   check_quantized(op, "x8", a.x8, 1, N, K);
   check_quantized(op, "out8", a.out8, 1, R, K);
-  launch_gather(stream, a.token_of, a.x8.codes.view({N, K}), a.out8.codes.view({R, K}));
+  launch_gather(stream, a, a.x8.codes.view({N, K}), a.out8.codes.view({R, K}));
   if (a.x8.mode == ScaleMode::tensorwise) {
     ASSAY_CUDA_CHECK(op, cudaMemcpyAsync(a.out8.scales.data, a.x8.scales.data, 4, cudaMemcpyDeviceToDevice, stream));
     return;
@@ -129,16 +195,22 @@ void permute(cudaStream_t stream, const PermuteArgs& a) {
   const int64_t R = a.token_of.numel();
   check_tensor(op, "token_of", a.token_of, DType::i32, {R});
   ASSAY_OP_CHECK(op, !a.gate || (a.x && !a.x8), "a gate needs x, and no FP8 copy of it");
+  if (a.slot) {
+    const Tensor& source = a.x ? a.x : a.x8.codes;
+    ASSAY_OP_CHECK(op, a.slot.rank == 2 && a.slot.dtype == DType::i32 && a.slot.dim(0) == source.dim(0),
+                   "slot is " + a.slot.describe() + ", expected i32[N, k] for the rows of " + source.describe());
+  }
   if (a.x8) permute_codes(stream, a, R);
   if (!a.x) return;
   ASSAY_OP_CHECK(op, a.x.rank == 2, "x is " + a.x.describe() + ", expected [N, d]");
   const int64_t d = a.x.dim(1);
   check_tensor(op, "out", a.out, a.x.dtype, {R, d});
-  if (!a.gate) return launch_gather(stream, a.token_of, a.x, a.out);
+  if (!a.gate) return launch_gather(stream, a, a.x, a.out);
   check_tensor(op, "gate", a.gate, DType::f32, {R});
   check_vectors(op, "x", a.x, d);
   check_vectors(op, "out", a.out, d);
   dispatch(op, a.x.dtype, [&]<class S>(S) {
+    if (a.slot) return launch_scatter<S, true>(stream, a, a.x.data, a.out.data, d);
     gated_gather_kernel<S><<<ceil_div(R, 8), 256, 0, stream>>>(a.token_of.as<int32_t>(), a.gate.as<float>(), R,
                                                                a.x.as<S>(), a.out.as<S>(), static_cast<int>(d));
   });

@@ -90,6 +90,11 @@ __device__ __forceinline__ int block_max(int x) {
   return x;
 }
 
+// Raises a maximum that thousands of blocks raise: a look at it first spares most of them the atomic.
+__device__ __forceinline__ void raise(int* maximum, int value) {
+  if (*static_cast<volatile int*>(maximum) < value) atomicMax(maximum, value);
+}
+
 // The pass before: maxima of matrices, rows and columns, whichever are asked for. Nothing to do once a delayed scale is
 // calibrated.
 template <class S>
@@ -104,49 +109,59 @@ __global__ __launch_bounds__(256) void amax_kernel(Quantize<S> q) {
     const int amax = x.row_amax(i);
     top = max(top, amax);
     if (q.row_amax != nullptr && threadIdx.x % 16 == 0 && row + i < q.R)
-      atomicMax(&q.row_amax[blockIdx.z * q.R + row + i], amax);
+      raise(&q.row_amax[blockIdx.z * q.R + row + i], amax);
   }
   if (q.column_amax != nullptr) {
 #pragma unroll
     for (int c = 0; c < vec; ++c) {
       const int amax = max(x.thread_column_amax(c), __shfl_xor_sync(0xFFFFFFFFu, x.thread_column_amax(c), 16));
       if (threadIdx.x % 32 < 16 && column + c < q.K)
-        atomicMax(&q.column_amax[static_cast<int64_t>(blockIdx.z) * q.K + column + c], amax);
+        raise(&q.column_amax[static_cast<int64_t>(blockIdx.z) * q.K + column + c], amax);
     }
   }
   if (q.matrix_amax == nullptr) return;
   top = block_max(top);
-  if (threadIdx.x == 0) atomicMax(&q.matrix_amax[blockIdx.z], top);
+  if (threadIdx.x == 0) raise(&q.matrix_amax[blockIdx.z], top);
 }
 
+// The 16 lanes that share eight rows work out one row's scale each (two lanes per row) and pass 1/scale round:
+// divisions would otherwise cost as much as the traffic.
 template <class S>
 __device__ __forceinline__ void write_out(const Quantize<S>& q, const TileValues<S>& x, float fixed, int tile_amax) {
   const int64_t row = static_cast<int64_t>(blockIdx.y) * tile + first_row();
   const int column = blockIdx.x * tile + first_column();
   const int64_t g = blockIdx.z;
   const Target& to = q.out;
+  const int my_row = threadIdx.x % 8;
+  const bool live = row + my_row < q.R, first_lane = threadIdx.x % 16 < 8;
+  float scale = fixed;
+  if (to.mode == ScaleMode::block_1x128) {
+    int amax = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int of_row = x.row_amax(i);
+      amax = my_row == i ? of_row : amax;
+    }
+    if (!(fixed > 0)) scale = to.scale(amax);
+    if (live && first_lane) to.scales[(g * q.R + row + my_row) * gridDim.x + blockIdx.x] = scale;
+  } else if (to.mode == ScaleMode::rowwise) {
+    if (!(fixed > 0) && live) scale = to.scale(q.row_amax[g * q.R + row + my_row]);
+    if (live && first_lane && blockIdx.x == 0) to.scales[g * q.R + row + my_row] = scale;
+  } else if (to.mode == ScaleMode::block_128x128) {
+    if (!(fixed > 0)) scale = to.scale(tile_amax);
+    if (threadIdx.x == 0) to.scales[(g * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x] = scale;
+  } else {
+    if (!(fixed > 0)) scale = to.scale(q.matrix_amax[g]);
+    if (threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0) to.scales[g] = scale;
+  }
+  const float inverse = 1.0f / scale;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const bool live = row + i < q.R;
-    float scale = fixed;
-    if (to.mode == ScaleMode::block_1x128) {
-      const int amax = x.row_amax(i);
-      if (!(fixed > 0)) scale = to.scale(amax);
-      if (live && threadIdx.x % 16 == 0) to.scales[(g * q.R + row + i) * gridDim.x + blockIdx.x] = scale;
-    } else if (to.mode == ScaleMode::rowwise) {
-      if (!(fixed > 0) && live) scale = to.scale(q.row_amax[g * q.R + row + i]);
-      if (live && column == 0) to.scales[g * q.R + row + i] = scale;
-    } else if (to.mode == ScaleMode::block_128x128) {
-      if (!(fixed > 0)) scale = to.scale(tile_amax);
-      if (threadIdx.x == 0 && i == 0) to.scales[(g * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x] = scale;
-    } else {
-      if (!(fixed > 0)) scale = to.scale(q.matrix_amax[g]);
-      if (row == 0 && column == 0 && i == 0) to.scales[g] = scale;
-    }
-    if (!live || column >= q.K) continue;
+    const float of_row = __shfl_sync(0xFFFFFFFFu, inverse, i, 16);
+    if (row + i >= q.R || column >= q.K) continue;
     float v[vec];
     unpack(x.rows[i], v);
-    *reinterpret_cast<uint2*>(to.codes + (g * q.R + row + i) * q.K + column) = to.encode8(v, 1.0f / scale);
+    *reinterpret_cast<uint2*>(to.codes + (g * q.R + row + i) * q.K + column) = to.encode8(v, of_row);
   }
 }
 
@@ -154,39 +169,46 @@ __device__ __forceinline__ void write_out(const Quantize<S>& q, const TileValues
 // that the lanes of a warp meet different banks.
 template <class S>
 __device__ __forceinline__ void stage_transposed(const Quantize<S>& q, const TileValues<S>& x, float fixed,
-                                                 int tile_amax, int* column_amax, uint2* staged) {
-  const int column = blockIdx.x * tile + first_column();
+                                                 int tile_amax, int* column_amax, float* inverses, uint2* staged) {
   const int64_t g = blockIdx.z;
   const Target& to = q.transposed;
   if (to.mode == ScaleMode::block_1x128 && !(fixed > 0)) {
     if (threadIdx.x < tile) column_amax[threadIdx.x] = 0;
     __syncthreads();
 #pragma unroll
-    for (int c = 0; c < vec; ++c) atomicMax(&column_amax[first_column() + c], x.thread_column_amax(c));
+    for (int c = 0; c < vec; ++c) {
+      const int amax = x.thread_column_amax(c), pair = max(amax, __shfl_xor_sync(0xFFFFFFFFu, amax, 16));
+      if (threadIdx.x % 32 < 16) atomicMax(&column_amax[first_column() + c], pair);
+    }
     __syncthreads();
   }
-  float shared_scale = fixed;
-  if (!(fixed > 0) && to.mode == ScaleMode::tensorwise) shared_scale = to.scale(q.matrix_amax[g]);
-  if (!(fixed > 0) && to.mode == ScaleMode::block_128x128) shared_scale = to.scale(tile_amax);
-  if (threadIdx.x == 0 && to.mode == ScaleMode::tensorwise && blockIdx.x == 0 && blockIdx.y == 0)
-    to.scales[g] = shared_scale;
-  if (threadIdx.x == 0 && to.mode == ScaleMode::block_128x128)
-    to.scales[(g * gridDim.x + blockIdx.x) * gridDim.y + blockIdx.y] = shared_scale;
+  if (threadIdx.x < tile) {  // a thread per column of the tile
+    const int column = blockIdx.x * tile + threadIdx.x;
+    const bool live = column < q.K;
+    float scale = fixed;
+    if (to.mode == ScaleMode::block_1x128) {
+      if (!(fixed > 0)) scale = to.scale(column_amax[threadIdx.x]);
+      if (live) to.scales[(g * q.K + column) * gridDim.y + blockIdx.y] = scale;
+    } else if (to.mode == ScaleMode::rowwise) {
+      if (!(fixed > 0) && live) scale = to.scale(q.column_amax[g * q.K + column]);
+      if (live && blockIdx.y == 0) to.scales[g * q.K + column] = scale;
+    } else if (to.mode == ScaleMode::block_128x128) {
+      if (!(fixed > 0)) scale = to.scale(tile_amax);
+      if (threadIdx.x == 0) to.scales[(g * gridDim.x + blockIdx.x) * gridDim.y + blockIdx.y] = scale;
+    } else {
+      if (!(fixed > 0)) scale = to.scale(q.matrix_amax[g]);
+      if (column == 0 && blockIdx.y == 0) to.scales[g] = scale;
+    }
+    inverses[threadIdx.x] = 1.0f / scale;
+  }
+  __syncthreads();
 #pragma unroll
   for (int c = 0; c < vec; ++c) {
-    const bool live = column + c < q.K;
-    float scale = shared_scale;
-    if (to.mode == ScaleMode::block_1x128) {
-      if (!(fixed > 0)) scale = to.scale(column_amax[first_column() + c]);
-      if (live && threadIdx.x / 16 == 0) to.scales[(g * q.K + column + c) * gridDim.y + blockIdx.y] = scale;
-    } else if (to.mode == ScaleMode::rowwise) {
-      if (!(fixed > 0) && live) scale = to.scale(q.column_amax[g * q.K + column + c]);
-      if (live && blockIdx.y == 0 && threadIdx.x / 16 == 0) to.scales[g * q.K + column + c] = scale;
-    }
     float v[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) v[i] = x.rows[i].get(c);
-    staged[(first_column() + c) * 16 + (threadIdx.x / 16 ^ threadIdx.x % 16)] = to.encode8(v, 1.0f / scale);
+    staged[(first_column() + c) * 16 + (threadIdx.x / 16 ^ threadIdx.x % 16)] =
+        to.encode8(v, inverses[first_column() + c]);
   }
 }
 
@@ -209,7 +231,7 @@ __device__ __forceinline__ void write_transposed(uint8_t* codes, int64_t R, int 
 }
 
 template <class S, bool both>
-__global__ __launch_bounds__(256) void tile_kernel(Quantize<S> q) {
+__global__ __launch_bounds__(256, sizeof(S) == 2 ? 3 : 1) void tile_kernel(Quantize<S> q) {
   const TileValues<S> x(q);
   const float fixed = q.fixed();
   int tile_amax = 0;
@@ -218,13 +240,14 @@ __global__ __launch_bounds__(256) void tile_kernel(Quantize<S> q) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) tile_amax = max(tile_amax, x.thread_row_amax(i));
     tile_amax = block_max(tile_amax);
-    if (q.delayed.amax != nullptr && threadIdx.x == 0) atomicMax(reinterpret_cast<int*>(q.delayed.amax), tile_amax);
+    if (q.delayed.amax != nullptr && threadIdx.x == 0) raise(reinterpret_cast<int*>(q.delayed.amax), tile_amax);
   }
   if (q.out.codes != nullptr) write_out(q, x, fixed, tile_amax);
   if constexpr (both) {
     __shared__ uint2 staged[tile * 16];
     __shared__ int column_amax[tile];
-    stage_transposed(q, x, fixed, tile_amax, column_amax, staged);
+    __shared__ float inverses[tile];
+    stage_transposed(q, x, fixed, tile_amax, column_amax, inverses, staged);
     __syncthreads();
     write_transposed(q.transposed.codes, q.R, q.K, staged);
   }

@@ -122,12 +122,17 @@ struct GatedRow {
   const S* dqkv;
   const float* gates;
   int H, D;
-  __device__ __forceinline__ void get(int32_t row, int column, float (&x)[vec]) const {
+  struct Raw {
+    Packed<S> dv;
+    float gate;
+  };
+  __device__ __forceinline__ Raw load(int32_t row, int column) const {
     const int64_t at = (static_cast<int64_t>(row) * 3 + 2) * H * D + column;
-    const Packed<S> dv = load(dqkv + at);
-    const float gate = gates[static_cast<int64_t>(row) * H + column / D];
+    return {cuda::load(dqkv + at), gates[static_cast<int64_t>(row) * H + column / D]};
+  }
+  __device__ __forceinline__ void get(const Raw& raw, float (&x)[vec]) const {
 #pragma unroll
-    for (int i = 0; i < vec; ++i) x[i] = gate * dv.get(i);
+    for (int i = 0; i < vec; ++i) x[i] = raw.gate * raw.dv.get(i);
   }
 };
 
@@ -146,7 +151,7 @@ void value_embedding_grad(cudaStream_t stream, const QkNormRopeGradArgs& a, cons
   const int64_t vocabulary = a.ve_table.numel() / (s.H * D);
   const SortedTokens sorted = sort_tokens(op, stream, k.tokens, s.N, vocabulary, workspace);
   launch_token_sum(op, stream, sorted, s.N, s.H * D, a.ve_table_grad,
-                   GatedRow<S>{k.dqkv, k.gates, s.H, static_cast<int>(D)});
+                   GatedRow<S>{k.dqkv, k.gates, s.H, static_cast<int>(D)}, workspace);
 }
 
 }  // namespace

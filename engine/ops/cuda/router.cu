@@ -66,7 +66,7 @@ __device__ __forceinline__ void route_probs(const NormRoute<S>& a, const Packed<
 #pragma unroll
         for (int r = 0; r < rows; ++r)
 #pragma unroll
-          for (int i = 0; i < vec; ++i) dots[r * group + e] += n[r][c].get(i) * w[i];
+          for (int i = 0; i < vec; ++i) dots[r * group + e] = fmaf(n[r][c].get(i), w[i], dots[r * group + e]);
       }
     }
     const float logit = fold_sums(dots);
@@ -112,7 +112,9 @@ __device__ __forceinline__ void route_picks(const NormRoute<S>& a, const float* 
 }
 
 template <int rows, class L, class S>
-__global__ __launch_bounds__(warps * 32) void norm_route_kernel(NormRoute<S> a) {
+__global__ __launch_bounds__(warps * 32, L::chunks > 3 ? 1
+                                         : rows > 2    ? 3
+                                                       : 5) void norm_route_kernel(NormRoute<S> a) {
   extern __shared__ float probs[];  // [warps, rows, E]
   __shared__ int32_t block_counts[max_experts];
   for (int e = threadIdx.x; e < a.E; e += warps * 32) block_counts[e] = 0;
@@ -150,13 +152,16 @@ __global__ __launch_bounds__(warps * 32) void norm_route_kernel(NormRoute<S> a) 
     if (block_counts[e] != 0) atomicAdd(&a.counts[e], block_counts[e]);
 }
 
-// Four rows a warp up to d12's width, fewer where they would not fit into the registers.
+// Rows per warp: each router weight that a warp loads serves all of them, but they take registers. With few experts two
+// rows and more warps are faster, with many four.
 template <class S, class F>
-void dispatch_rows_per_warp(const char* op, const Tensor& x, int64_t d, F&& f) {
-  constexpr int most = sizeof(S) == 2 ? 4 : 2;
-  if (d <= 256) return f(std::integral_constant<int, most>{}, RowLayout<32, 1>{});
-  if (d <= 768) return f(std::integral_constant<int, most>{}, RowLayout<32, 3>{});
-  if (d <= 1536) return f(std::integral_constant<int, most / 2>{}, RowLayout<32, 6>{});
+void dispatch_rows_per_warp(const char* op, const Tensor& x, int64_t d, int64_t E, F&& f) {
+  using Two = std::integral_constant<int, 2>;
+  using Four = std::integral_constant<int, 4>;
+  if (d <= 256) return f(Two{}, RowLayout<32, 1>{});
+  if (d <= 768 && E > 16 && sizeof(S) == 2) return f(Four{}, RowLayout<32, 3>{});
+  if (d <= 768) return f(Two{}, RowLayout<32, 3>{});
+  if (d <= 1536) return f(std::integral_constant < int, sizeof(S) == 2 ? 2 : 1 > {}, RowLayout<32, 6>{});
   if (d <= 4096 && sizeof(S) == 2) return f(std::integral_constant<int, 1>{}, RowLayout<32, 16>{});
   fail_op(op, __FILE__, __LINE__, x.describe() + " has rows that are too long for the router");
 }
@@ -198,7 +203,7 @@ void norm_route(cudaStream_t stream, const NormRouteArgs& a) {
         a.x.as<S>(), a.router_w.as<float>(), a.bias.as<float>(),  a.n.as<S>(),           a.rstd.as<float>(),
         n8,          a.picks.as<int32_t>(),  a.probs.as<float>(), a.weights.as<float>(), a.counts.as<int32_t>(),
         N,           static_cast<int>(d),    static_cast<int>(E), static_cast<int>(k)};
-    dispatch_rows_per_warp<S>(op, a.x, d, [&]<class Rows, class L>(Rows, L) {
+    dispatch_rows_per_warp<S>(op, a.x, d, E, [&]<class Rows, class L>(Rows, L) {
       const size_t smem = warps * Rows::value * static_cast<size_t>(E) * sizeof(float);
       norm_route_kernel<Rows::value, L, S><<<ceil_div(N, warps * Rows::value), warps * 32, smem, stream>>>(r);
     });

@@ -2,8 +2,8 @@
 // their rows in shared memory, then the blocks are summed in order.
 #include <cfloat>
 
-#include "engine/ops/cuda/element.cuh"
 #include "engine/ops/cuda/launch.h"
+#include "engine/ops/cuda/rows.cuh"
 
 namespace assay::cuda {
 namespace {
@@ -11,6 +11,7 @@ namespace {
 constexpr int max_picks = 32;           // one lane each
 constexpr int weight_row_blocks = 264;  // 2 per SM of an H100; part of the result, as it fixes the order of summation
 constexpr int weight_smem = 96 * 1024;  // two blocks fit on an SM
+constexpr int weight_threads = 384;
 
 template <class S>
 struct RouterGrad {
@@ -25,12 +26,15 @@ struct RouterGrad {
   int d, E, k;
 };
 
-// A warp per row: lane j holds the logit gradient of pick j.
-template <class S>
-__global__ __launch_bounds__(256) void router_dn_kernel(RouterGrad<S> a) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
+// In every warp of a row, lane j holds the logit gradient of pick j. dn is asked for before anything is worked out.
+template <class L, class S>
+__global__ __launch_bounds__(128) void router_dn_kernel(RouterGrad<S> a) {
+  const int64_t row = L::row();
   if (row >= a.N) return;
   const int lane = threadIdx.x % 32;
+  Packed<S> old[L::chunks];
+#pragma unroll
+  for (int c = 0; c < L::chunks; ++c) old[c] = load_or_zero(a.dn + row * a.d + L::column(c), L::column(c) < a.d);
   const bool picked = lane < a.k;
   const int64_t at = row * a.k + lane;
   const float p = picked ? a.probs[at] : 0, w = picked ? a.weights[at] : 0, dw = picked ? a.dweights[at] : 0;
@@ -42,24 +46,25 @@ __global__ __launch_bounds__(256) void router_dn_kernel(RouterGrad<S> a) {
   }
   if (sum < FLT_MIN) sum = FLT_MIN;
   const float dlogit = (dw - mean) / sum * p * (1.0f - p);
-  if (picked) a.dlogits[at] = dlogit;
-#pragma unroll 3
-  for (int first = 0; first < a.d; first += 32 * vec) {  // all lanes stay: they exchange the logits' gradients
-    const int column = first + lane * vec;
-    const bool live = column < a.d;
-    const Packed<S> old = load_or_zero(a.dn + row * a.d + column, live);
-    float add[vec] = {};
+  if (picked && L::lane() < 32) a.dlogits[at] = dlogit;
+  float add[L::chunks][vec] = {};
 #pragma unroll 2
-    for (int j = 0; j < a.k; ++j) {
-      const float g = __shfl_sync(0xFFFFFFFFu, dlogit, j);
-      const int64_t e = __shfl_sync(0xFFFFFFFFu, expert, j);
-      const Packed<float> weight = load_or_zero(a.router_w + e * a.d + column, live);
+  for (int j = 0; j < a.k; ++j) {
+    const float g = __shfl_sync(0xFFFFFFFFu, dlogit, j);
+    const float* weight = a.router_w + static_cast<int64_t>(__shfl_sync(0xFFFFFFFFu, expert, j)) * a.d;
 #pragma unroll
-      for (int i = 0; i < vec; ++i) add[i] += g * weight.get(i);
+    for (int c = 0; c < L::chunks; ++c) {
+      const Packed<float> of_expert = load_or_zero(weight + L::column(c), L::column(c) < a.d);
+#pragma unroll
+      for (int i = 0; i < vec; ++i) add[c][i] += g * of_expert.get(i);
     }
+  }
 #pragma unroll
-    for (int i = 0; i < vec; ++i) add[i] = old.get(i) + add[i];
-    if (live) store(a.dn + row * a.d + column, add);
+  for (int c = 0; c < L::chunks; ++c) {
+    if (L::column(c) >= a.d) break;
+#pragma unroll
+    for (int i = 0; i < vec; ++i) add[c][i] = old[c].get(i) + add[c][i];
+    store(a.dn + row * a.d + L::column(c), add[c]);
   }
 }
 
@@ -72,47 +77,101 @@ struct WeightTile {
   size_t smem(int E) const { return static_cast<size_t>(groups) * E * columns * sizeof(float); }
 };
 WeightTile weight_tile(int d, int E) {
-  const int widest = weight_smem / (E * static_cast<int>(sizeof(float))) / vec * vec;
+  const int widest = std::min(weight_threads, weight_smem / (E * static_cast<int>(sizeof(float))) / vec) * vec;
   const int tiles = static_cast<int>(ceil_div(d, widest));
   const int columns = static_cast<int>(ceil_div(ceil_div(d, tiles), vec)) * vec;
   const int by_smem = weight_smem / (E * columns * static_cast<int>(sizeof(float)));
-  return {columns, std::max(1, std::min(by_smem, 512 / (columns / vec)))};
+  return {columns, std::max(1, std::min(by_smem, weight_threads / (columns / vec)))};
 }
 
+// Many experts: each row is added to its experts' sums in shared memory.
 template <class S>
-__global__ void router_weight_kernel(RouterGrad<S> a, WeightTile tile, float* partial) {
-  extern __shared__ float sums[];  // [groups, E, columns]
+__device__ __forceinline__ void sum_picked(const RouterGrad<S>& a, const WeightTile& tile, int64_t first, int64_t end,
+                                           int column, float* mine) {
+  if (column >= a.d) return;
+  constexpr int ahead = 4;  // rows whose loads are in flight together
+  for (int64_t row = first; row < end; row += ahead * tile.groups) {
+    Packed<S> n[ahead];
+#pragma unroll
+    for (int u = 0; u < ahead; ++u) {
+      const int64_t r = row + u * tile.groups;
+      n[u] = load_or_zero(a.n + r * a.d + column, r < end);
+    }
+#pragma unroll
+    for (int u = 0; u < ahead; ++u) {
+      const int64_t r = row + u * tile.groups;
+      if (r >= end) break;
+      for (int j = 0; j < a.k; ++j) {
+        const float g = a.dlogits[r * a.k + j];
+        float* to = mine + a.picks[r * a.k + j] * tile.columns;
+        const Packed<float> old = load(to);
+        float sum[vec];
+#pragma unroll
+        for (int i = 0; i < vec; ++i) sum[i] = fmaf(g, n[u].get(i), old.get(i));
+        store(to, sum);
+      }
+    }
+  }
+}
+
+// Few experts: every row is multiplied with the gradients of all of them, most of which are 0; the sums stay in
+// registers, which costs less than bringing them from shared memory and back.
+constexpr int few = 8, staged_rows = 128;
+
+template <class S>
+__device__ __forceinline__ void sum_all(const RouterGrad<S>& a, const WeightTile& tile, int64_t first, int64_t end,
+                                        int group, int column, float* mine) {
+  __shared__ float dlogits[staged_rows][few];
+  constexpr int ahead = 8;
+  float sum[few][vec] = {};
+  const bool live = column < a.d;
+  for (int64_t base = first; base < end; base += staged_rows) {
+    const int rows = static_cast<int>(min(static_cast<int64_t>(staged_rows), end - base));
+    __syncthreads();
+    for (int i = threadIdx.x; i < staged_rows * few; i += blockDim.x) dlogits[i / few][i % few] = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < rows * a.k; i += blockDim.x)
+      dlogits[i / a.k][a.picks[base * a.k + i]] = a.dlogits[base * a.k + i];
+    __syncthreads();
+    for (int row = group; row < rows; row += ahead * tile.groups) {
+      Packed<S> n[ahead];
+#pragma unroll
+      for (int u = 0; u < ahead; ++u) {
+        const int r = row + u * tile.groups;
+        n[u] = load_or_zero(a.n + (base + r) * a.d + column, live && r < rows);
+      }
+#pragma unroll
+      for (int u = 0; u < ahead; ++u) {
+        const float* g = dlogits[min(row + u * tile.groups, staged_rows - 1)];
+#pragma unroll
+        for (int e = 0; e < few; ++e)
+#pragma unroll
+          for (int i = 0; i < vec; ++i) sum[e][i] = fmaf(g[e], n[u].get(i), sum[e][i]);
+      }
+    }
+  }
+  if (!live) return;
+#pragma unroll
+  for (int e = 0; e < few; ++e)
+    if (e < a.E) store(mine + e * tile.columns, sum[e]);
+}
+
+template <class S, bool few_experts>
+__global__ __launch_bounds__(weight_threads) void router_weight_kernel(RouterGrad<S> a, WeightTile tile,
+                                                                       float* partial) {
+  extern __shared__ __align__(16) float sums[];  // [groups, E, columns]
   const int size = a.E * tile.columns;
   for (int i = threadIdx.x; i < tile.groups * size; i += blockDim.x) sums[i] = 0;
   __syncthreads();
   const int owner = threadIdx.x % (tile.columns / vec), group = threadIdx.x / (tile.columns / vec);
   const int column = blockIdx.y * tile.columns + owner * vec;
-  const int64_t per_block = (a.N + gridDim.x - 1) / gridDim.x;
-  const int64_t end = min(a.N, (blockIdx.x + 1) * per_block);
+  const int64_t per_block = (a.N + gridDim.x - 1) / gridDim.x, first = blockIdx.x * per_block;
+  const int64_t end = min(a.N, first + per_block);
   float* mine = sums + group * size + owner * vec;
-  if (column < a.d) {
-    constexpr int ahead = 4;  // rows whose loads are in flight together
-    for (int64_t row = blockIdx.x * per_block + group; row < end; row += ahead * tile.groups) {
-      Packed<S> n[ahead];
-#pragma unroll
-      for (int u = 0; u < ahead; ++u) {
-        const int64_t r = row + u * tile.groups;
-        n[u] = load_or_zero(a.n + r * a.d + column, r < end);
-      }
-#pragma unroll
-      for (int u = 0; u < ahead; ++u) {
-        const int64_t r = row + u * tile.groups;
-        if (r >= end) break;
-        for (int j = 0; j < a.k; ++j) {
-          const float g = a.dlogits[r * a.k + j];
-          float4* to = reinterpret_cast<float4*>(mine + a.picks[r * a.k + j] * tile.columns);
-          float4 low = to[0], high = to[1];
-          low.x += g * n[u].get(0), low.y += g * n[u].get(1), low.z += g * n[u].get(2), low.w += g * n[u].get(3);
-          high.x += g * n[u].get(4), high.y += g * n[u].get(5), high.z += g * n[u].get(6), high.w += g * n[u].get(7);
-          to[0] = low, to[1] = high;
-        }
-      }
-    }
+  if constexpr (few_experts) {
+    sum_all(a, tile, first, end, group, column, mine);
+  } else {
+    sum_picked(a, tile, first + group, end, column, mine);
   }
   __syncthreads();
   float* out = partial + static_cast<int64_t>(blockIdx.x) * a.E * a.d;
@@ -139,20 +198,21 @@ __global__ __launch_bounds__(256) void router_sum_kernel(const float* partial, i
 }
 
 template <class S>
-void launch(cudaStream_t stream, const RouterGrad<S>& g, float* router_w_grad, Workspace& workspace) {
+void launch(cudaStream_t stream, const RouterGrad<S>& g, const Tensor& dn, float* router_w_grad, Workspace& workspace) {
   const char* op = "router_grad";
   const auto shape = [&] {
     return std::to_string(g.N) + " rows of " + std::to_string(g.d) + ", " + std::to_string(g.E) + " experts";
   };
-  router_dn_kernel<S><<<ceil_div(g.N, 8), 256, 0, stream>>>(g);
+  dispatch_row(op, dn, g.d,
+               [&]<class L>(L) { router_dn_kernel<L, S><<<ceil_div(g.N, L::rows_per_block), 128, 0, stream>>>(g); });
   ASSAY_CUDA_LAUNCHED(op, shape());
   const WeightTile tile = weight_tile(g.d, g.E);
   const int64_t blocks = std::min<int64_t>(weight_row_blocks, ceil_div(g.N, 4 * tile.groups));
   float* partial = workspace.take<float>(op, blocks * g.E * g.d);
-  ASSAY_CUDA_CHECK(
-      op, cudaFuncSetAttribute(router_weight_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, weight_smem));
+  const auto kernel = g.E <= few ? router_weight_kernel<S, true> : router_weight_kernel<S, false>;
+  ASSAY_CUDA_CHECK(op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, weight_smem));
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(ceil_div(g.d, tile.columns)));
-  router_weight_kernel<S><<<grid, tile.threads(), tile.smem(g.E), stream>>>(g, tile, partial);
+  kernel<<<grid, tile.threads(), tile.smem(g.E), stream>>>(g, tile, partial);
   ASSAY_CUDA_LAUNCHED(op, shape());
   router_sum_kernel<<<ceil_div(g.E * g.d, 32), 256, 0, stream>>>(partial, static_cast<int>(blocks), g.E * g.d,
                                                                  router_w_grad);
@@ -185,7 +245,7 @@ void router_grad(cudaStream_t stream, const RouterGradArgs& a, Workspace workspa
               {a.dweights.as<float>(), a.picks.as<int32_t>(), a.probs.as<float>(), a.weights.as<float>(), a.n.as<S>(),
                a.router_w.as<float>(), a.dn.as<S>(), dlogits, N, static_cast<int>(d), static_cast<int>(E),
                static_cast<int>(k)},
-              a.router_w_grad.as<float>(), workspace);
+              a.dn, a.router_w_grad.as<float>(), workspace);
   });
 }
 
