@@ -1,10 +1,12 @@
 // Kernel lab: the memory-bound ops at the shapes of d12 (65,536 tokens, d = 768, 8 experts, top-2, V = 32,768), each
 // with the bytes it must move and the bandwidth it reaches. They are checked in tests/engine_cuda.
+// memory_lab [text]: only the ops whose name holds the text, once each, as a profiler wants it.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "engine/ops/cuda/check.h"
@@ -60,10 +62,16 @@ cuda::Workspace workspace() {
 }
 
 cudaStream_t stream;
+std::string only;  // see the first lines
 
 // Median of the runs of a captured graph, as the engine runs them.
 void time_op(const char* name, double bytes, const std::function<void()>& op) {
   constexpr int runs = 15;
+  if (!only.empty()) {
+    if (std::string(name).find(only) != std::string::npos) op();
+    ASSAY_CUDA_CHECK(name, cudaStreamSynchronize(stream));
+    return;
+  }
   cudaGraph_t graph;
   cudaGraphExec_t exec;
   ASSAY_CUDA_CHECK(name, cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
@@ -91,7 +99,8 @@ void time_op(const char* name, double bytes, const std::function<void()>& op) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  if (argc > 1) only = argv[1];
   cudaStreamCreate(&stream);
   workspace();  // allocated before any capture
   const DType bf = DType::bf16, f32 = DType::f32, i32 = DType::i32;
@@ -155,6 +164,7 @@ int main() {
   const Tensor picks = make(i32, {N, k}), probs = make(f32, {N, k}), weights = make(f32, {N, k}),
                counts = make(i32, {E}), dweights = make(f32, {N, k});
   const NormRouteArgs route{x, router_w, bias, n, rstd, {}, picks, probs, weights, counts};
+  cuda::norm_route(stream, route);  // picks for what follows
   time_op("norm_route", 2 * U, [&] { cuda::norm_route(stream, route); });
   for (ScaleMode mode : {ScaleMode::tensorwise, ScaleMode::rowwise}) {
     NormRouteArgs with = route;
