@@ -69,8 +69,10 @@ struct GroupedConfig {
   static constexpr int staging_boxes = loads_hidden ? boxes : 2;
   static constexpr int staging = staging_boxes * box_bytes;
   static constexpr int a_bytes = tile_m * stage_row_bytes, b_bytes = bn * stage_row_bytes;
-  static constexpr int stages = (232448 - 2048 - 2 * staging - max_groups * 8 - 16) / (a_bytes + b_bytes);
-  static constexpr int smem = stages * (a_bytes + b_bytes) + 2 * staging + 1024 + 256;
+  // A block has 227 KiB: the tile walk, 1 KiB to align the rest, the barriers, the staging, and as many stages as fit.
+  static constexpr int besides = 2 * staging + 1024 + 256, tile_walk = 8 * max_groups + 16;
+  static constexpr int stages = (227 * 1024 - tile_walk - besides) / (a_bytes + b_bytes);
+  static constexpr int smem = stages * (a_bytes + b_bytes) + besides;
   static constexpr int k_per_stage = fp8 ? 128 : 64;
   static_assert(bn % box_columns == 0 && stages >= 3);
   static_assert(!b_mn_major || !fp8, "wgmma reads FP8 K-major only");

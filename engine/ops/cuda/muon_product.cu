@@ -6,10 +6,10 @@
 namespace assay::cuda {
 namespace {
 
-// Tiles of 128 x 128: with 128 x 256 more of them reach below the diagonal, which costs more than their speed gains.
+// Tiles of 128 x 128: of 128 x 256 more would reach below the diagonal, and their staging of y leaves few stages.
 template <Epilogue epilogue>
 using SymmetricConfig = GroupedConfig<GemmType::bf16, OutType::bf16, epilogue, false, false, 128, true>;
-using NextConfig = GroupedConfig<GemmType::bf16, OutType::bf16, Epilogue::residual, false, true>;
+using NextConfig = GroupedConfig<GemmType::bf16, OutType::bf16, Epilogue::residual, false, true, 128>;
 
 }  // namespace
 
