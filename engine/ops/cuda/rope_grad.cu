@@ -90,20 +90,20 @@ __global__ __launch_bounds__(256) void rope_grad_kernel(RopeGrad<S> a, RopeShape
   *to = rounded<S>(to_float(*to) + dn);
 }
 
-// gate_w_grad [H, 12] += sum over rows of dlogits[row, h] * n[row, c]: blocks of 256 rows, then the blocks in order.
-constexpr int gate_rows = 256;
+// gate_w_grad [H, 12] += sum over rows of dlogits[row, h] * n[row, c]: blocks of 64 rows, then the blocks in order.
+constexpr int gate_rows = 64;
 
 template <class S>
-__global__ __launch_bounds__(256) void gate_partial_kernel(const float* dlogits, const S* n, RopeShape s,
+__global__ __launch_bounds__(128) void gate_partial_kernel(const float* dlogits, const S* n, RopeShape s,
                                                            float* partial) {
   const int64_t first = static_cast<int64_t>(blockIdx.x) * gate_rows;
   const int rows = static_cast<int>(min(static_cast<int64_t>(gate_rows), s.N - first));
-  for (int i = threadIdx.x; i < s.H * gate_columns; i += 256) {
+  for (int i = threadIdx.x; i < s.H * gate_columns; i += 128) {
     const int h = i / gate_columns, c = i % gate_columns;
     float sum = 0;
-#pragma unroll 8
+#pragma unroll 16
     for (int r = 0; r < rows; ++r) sum += dlogits[(first + r) * s.H + h] * to_float(n[(first + r) * s.d + c]);
-    partial[static_cast<int64_t>(blockIdx.x) * s.H * gate_columns + i] = sum;
+    partial[static_cast<int64_t>(i) * gridDim.x + blockIdx.x] = sum;
   }
 }
 
@@ -111,7 +111,9 @@ __global__ void gate_sum_kernel(const float* partial, int blocks, int count, flo
   const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
   if (i >= count) return;
   float sum = 0;
-  for (int b = lane; b < blocks; b += 32) sum += partial[static_cast<int64_t>(b) * count + i];
+
+#pragma unroll 8
+  for (int b = lane; b < blocks; b += 32) sum += partial[static_cast<int64_t>(i) * blocks + b];
   sum = warp_sum(sum);
   if (lane == 0) gate_w_grad[i] += sum;
 }
@@ -143,7 +145,7 @@ void value_embedding_grad(cudaStream_t stream, const QkNormRopeGradArgs& a, cons
   const int64_t blocks = ceil_div(s.N, gate_rows), D = a.dqkv.dim(3);
   const int count = s.H * gate_columns;
   float* partial = workspace.take<float>(op, blocks * count);
-  gate_partial_kernel<S><<<blocks, 256, 0, stream>>>(k.dlogits, k.n, s, partial);
+  gate_partial_kernel<S><<<blocks, 128, 0, stream>>>(k.dlogits, k.n, s, partial);
   ASSAY_CUDA_LAUNCHED(op, a.dqkv.describe());
   gate_sum_kernel<<<ceil_div(count, 8), 256, 0, stream>>>(partial, static_cast<int>(blocks), count,
                                                           a.gate_w_grad.as<float>());

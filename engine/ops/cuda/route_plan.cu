@@ -10,9 +10,9 @@ struct RoutePlan {
   const float* weights;
   int32_t *start, *rows, *slot, *token_of;
   float* gate_of;
-  int32_t* block_counts;  // [blocks, E]
+  int32_t* block_counts;  // [E, blocks]
   int64_t items, R;       // N * k; rows of the permuted buffer
-  int k, E, blocks;
+  int k, E;
   int64_t capacity, alignment;
 };
 
@@ -26,33 +26,21 @@ __global__ __launch_bounds__(bucket_block) void count_kernel(RoutePlan p) {
   }
 }
 
-__device__ __forceinline__ int64_t align_up(int64_t x, int64_t alignment) {
-  return (x + alignment - 1) / alignment * alignment;
-}
-
-__global__ __launch_bounds__(1024) void start_kernel(RoutePlan p) {
-  __shared__ int32_t count[max_buckets];
-  for (int e = threadIdx.x / 32; e < p.E; e += 32) {
-    const int32_t sum = scan_column(p.block_counts, p.blocks, p.E, e);
-    if (threadIdx.x % 32 == 0) count[e] = sum;
-  }
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  int64_t next = 0;
-  for (int e = 0; e < p.E; ++e) {
-    next = p.capacity > 0 ? e * align_up(p.capacity, p.alignment) : align_up(next, p.alignment);
-    p.start[e] = static_cast<int32_t>(next);
-    p.rows[e] = p.capacity > 0 ? static_cast<int32_t>(p.capacity) : count[e];
-    next += count[e];
-  }
-}
-
 __global__ __launch_bounds__(bucket_block) void place_kernel(RoutePlan p) {
+  __shared__ BucketPlaces places;
+  places.locate(p.block_counts, p.E, [&](int32_t items) {
+    const int64_t room = p.capacity > 0 ? p.capacity : items;
+    return static_cast<int32_t>(ceil_div(room, p.alignment) * p.alignment);
+  });
+  if (blockIdx.x == 0 && threadIdx.x < p.E) {
+    p.start[threadIdx.x] = places.start[threadIdx.x];
+    p.rows[threadIdx.x] = p.capacity > 0 ? static_cast<int32_t>(p.capacity) : places.total[threadIdx.x];
+  }
   const int64_t i = static_cast<int64_t>(blockIdx.x) * bucket_block + threadIdx.x;
   const int expert = i < p.items ? p.picks[i] : -1;
   const int32_t rank = rank_in_block(expert, p.E);
   if (expert < 0) return;
-  const int32_t row = p.start[expert] + p.block_counts[static_cast<int64_t>(blockIdx.x) * p.E + expert] + rank;
+  const int32_t row = places.start[expert] + places.earlier[expert] + rank;
   p.slot[i] = row;
   if (row >= p.R) return;  // only if an expert is beyond capacity, which the caller excludes
   p.token_of[row] = static_cast<int32_t>(i / p.k);
@@ -94,12 +82,9 @@ void route_plan(cudaStream_t stream, const RoutePlanArgs& a, Workspace workspace
                     R,
                     static_cast<int>(k),
                     static_cast<int>(E),
-                    static_cast<int>(blocks),
                     a.capacity,
                     a.alignment};
   count_kernel<<<blocks, bucket_block, 0, stream>>>(p);
-  ASSAY_CUDA_LAUNCHED(op, a.picks.describe());
-  start_kernel<<<1, 1024, 0, stream>>>(p);
   ASSAY_CUDA_LAUNCHED(op, a.picks.describe());
   place_kernel<<<blocks, bucket_block, 0, stream>>>(p);
   ASSAY_CUDA_LAUNCHED(op, a.picks.describe());

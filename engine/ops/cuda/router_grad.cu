@@ -116,13 +116,13 @@ __device__ __forceinline__ void sum_picked(const RouterGrad<S>& a, const WeightT
 
 // Few experts: every row is multiplied with the gradients of all of them, most of which are 0; the sums stay in
 // registers, which costs less than bringing them from shared memory and back.
-constexpr int few = 8, staged_rows = 128;
+constexpr int few = 8, staged_rows = 256;
 
 template <class S>
 __device__ __forceinline__ void sum_all(const RouterGrad<S>& a, const WeightTile& tile, int64_t first, int64_t end,
                                         int group, int column, float* mine) {
   __shared__ float dlogits[staged_rows][few];
-  constexpr int ahead = 8;
+  constexpr int ahead = 4;
   float sum[few][vec] = {};
   const bool live = column < a.d;
   for (int64_t base = first; base < end; base += staged_rows) {
@@ -133,13 +133,18 @@ __device__ __forceinline__ void sum_all(const RouterGrad<S>& a, const WeightTile
     for (int i = threadIdx.x; i < rows * a.k; i += blockDim.x)
       dlogits[i / a.k][a.picks[base * a.k + i]] = a.dlogits[base * a.k + i];
     __syncthreads();
-    for (int row = group; row < rows; row += ahead * tile.groups) {
-      Packed<S> n[ahead];
+    // The next rows are asked for before these are multiplied.
+    const auto fetch = [&](Packed<S>(&n)[ahead], int row) {
 #pragma unroll
       for (int u = 0; u < ahead; ++u) {
         const int r = row + u * tile.groups;
         n[u] = load_or_zero(a.n + (base + r) * a.d + column, live && r < rows);
       }
+    };
+    Packed<S> n[ahead], next[ahead];
+    fetch(n, group);
+    for (int row = group; row < rows; row += ahead * tile.groups) {
+      fetch(next, row + ahead * tile.groups);
 #pragma unroll
       for (int u = 0; u < ahead; ++u) {
         const float* g = dlogits[min(row + u * tile.groups, staged_rows - 1)];
@@ -147,6 +152,7 @@ __device__ __forceinline__ void sum_all(const RouterGrad<S>& a, const WeightTile
         for (int e = 0; e < few; ++e)
 #pragma unroll
           for (int i = 0; i < vec; ++i) sum[e][i] = fmaf(g[e], n[u].get(i), sum[e][i]);
+        n[u] = next[u];
       }
     }
   }

@@ -89,30 +89,30 @@ static __global__ __launch_bounds__(256) void token_carry_kernel(TokenSum t) {
   if (t.sorted.token[next - 1] != token) return;
   const int64_t first = window * token_window;
   if (first > 0 && t.sorted.token[first] == token && t.sorted.token[first - 1] == token) return;  // began earlier
-  const int column = (blockIdx.y * 32 + lane) * vec;
+  const int column = (blockIdx.y * 32 + lane) * 4;
   const bool live = column < t.columns;
-  float* to = t.table + static_cast<int64_t>(token) * t.columns + column;
-  float sum[vec];
-  unpack(load_or_zero(to, live), sum);
+  const float4 nothing{0, 0, 0, 0};
+  float4* to = reinterpret_cast<float4*>(t.table + static_cast<int64_t>(token) * t.columns + column);
+  float4 sum = live ? *to : nothing;
   for (int64_t base = window + 1;; base += 32) {
     const int64_t position = (base + lane) * token_window;
     const bool same = position < t.N && t.sorted.token[position] == token;
     const int count = __popc(__ballot_sync(0xFFFFFFFFu, same));  // sorted: those that match come first
-    for (int j = 0; j < count; j += 8) {
-      Packed<float> part[8];
+    const float* from = t.carried + base * t.columns + column;
+    for (int j = 0; j < count; j += 16) {
+      float4 part[16];
 #pragma unroll
-      for (int u = 0; u < 8; ++u)
-        part[u] = load_or_zero(t.carried + (base + j + u) * t.columns + column, live && j + u < count);
+      for (int u = 0; u < 16; ++u)
+        part[u] = live && j + u < count ? *reinterpret_cast<const float4*>(from + (j + u) * t.columns) : nothing;
 #pragma unroll
-      for (int u = 0; u < 8; ++u) {
+      for (int u = 0; u < 16; ++u) {
         if (j + u >= count) break;
-#pragma unroll
-        for (int i = 0; i < vec; ++i) sum[i] += part[u].get(i);
+        sum.x += part[u].x, sum.y += part[u].y, sum.z += part[u].z, sum.w += part[u].w;
       }
     }
     if (count < 32) break;
   }
-  if (live) store(to, sum);
+  if (live) *to = sum;
 }
 
 template <class Value>
@@ -124,8 +124,8 @@ void launch_token_sum(const char* op, cudaStream_t stream, const SortedTokens& s
                    workspace.take<float>(op, windows * columns)};
   token_sum_kernel<<<dim3(static_cast<unsigned>(windows), static_cast<unsigned>(parts)), 256, 0, stream>>>(t, value);
   ASSAY_CUDA_LAUNCHED(op, table.describe());
-  token_carry_kernel<<<dim3(static_cast<unsigned>(ceil_div(windows, 8)), static_cast<unsigned>(parts)), 256, 0,
-                       stream>>>(t);
+  token_carry_kernel<<<dim3(static_cast<unsigned>(ceil_div(windows, 8)), static_cast<unsigned>(ceil_div(columns, 128))),
+                       256, 0, stream>>>(t);
   ASSAY_CUDA_LAUNCHED(op, table.describe());
 }
 
