@@ -141,8 +141,7 @@ __device__ __forceinline__ void route_picks(const NormRoute<S>& a, const float* 
 
 template <int rows, class L, class S>
 __global__ __launch_bounds__(warps * 32, L::chunks > 3 ? 1
-                                         : rows > 2    ? 3
-                                                       : 5) void norm_route_kernel(NormRoute<S> a) {
+                                         : rows > 2 ? 3 : 4) void norm_route_kernel(NormRoute<S> a) {
   extern __shared__ float probs[];  // [warps, rows, E]
   __shared__ int32_t block_counts[max_experts];
   for (int e = threadIdx.x; e < a.E; e += warps * 32) block_counts[e] = 0;
