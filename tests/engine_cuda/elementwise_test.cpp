@@ -72,13 +72,14 @@ TEST(CudaSoftcapXent, FollowsItsTwin) {
         Array targets = random_integers(random, {C}, 0, V - 1);
         targets.set(0, static_cast<double>(V - 1)), targets.set(C - 1, 0);
         const Mirror mlogits(logits), mtargets(targets), mloss(loss), mloss_only(loss_only);
-        SoftcapXentArgs on_device{mlogits, mtargets, mloss_only, 15.0, 0.25, true};
+        const double cap = size == 3 && V == 1000 ? 50 : 15;
+        SoftcapXentArgs on_device{mlogits, mtargets, mloss_only, cap, 0.25, true};
         cuda::softcap_xent(nullptr, on_device);
         expect_same("logits of a forward pass " + what, mlogits.back(), logits);
         on_device.forward_only = false;
         on_device.loss = mloss;
         cuda::softcap_xent(nullptr, on_device);
-        cpu::softcap_xent({logits, targets, loss, 15.0, 0.25, false});
+        cpu::softcap_xent({logits, targets, loss, cap, 0.25, false});
         expect_near("loss " + what, mloss.back(), loss, 2e-6, 4e-6);
         expect_same("loss of a forward pass " + what, mloss_only.back(), mloss.back());
         // At the target, p - 1 cancels: there FP32 noise is left when p is near 1, as it is with large logits.

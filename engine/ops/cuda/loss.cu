@@ -45,7 +45,7 @@ struct BlockReduce {
   }
 };
 
-// Any V: the row is read three times, after the first from the caches.
+// Any V, type and cap: the row is read three times, after the first from the caches.
 template <class S>
 __global__ __launch_bounds__(threads) void loss_kernel(Loss<S> a) {
   __shared__ float parts[32];
@@ -127,6 +127,37 @@ struct Softcap {
     return exp2_approx(to_shifted * r);
   }
 };
+
+// bf16 rows that are longer: the row is read twice, the second time from the caches.
+__global__ __launch_bounds__(threads) void long_row_kernel(Loss<bf16> a, Softcap cap) {
+  __shared__ float parts[32];
+  bf16* row = a.logits + static_cast<int64_t>(blockIdx.x) * a.V;
+  const int target = a.targets[blockIdx.x], row_vectors = a.V / vec;
+  const float target_x = to_float(row[target]);
+  float sum = 0, slope, r;
+#pragma unroll 4
+  for (int v = threadIdx.x; v < row_vectors; v += threads) {
+    const Packed<bf16> x = load(row + v * vec);
+#pragma unroll
+    for (int j = 0; j < vec; ++j) sum += cap.exp_shifted(x.get(j), slope, r);
+  }
+  sum = BlockReduce{parts}.sum(sum);  // also: every thread has read the target's logit
+  const float target_e = cap.exp_shifted(target_x, slope, r);
+  if (threadIdx.x == 0) a.loss[blockIdx.x] = logf(sum) + 2.0f * a.cap * r;
+  if (a.forward_only) return;
+  const float scale = a.grad_scale / sum, target_grad = (target_e / sum - 1.0f) * a.grad_scale * slope;
+#pragma unroll 2
+  for (int v = threadIdx.x; v < row_vectors; v += threads) {
+    const Packed<bf16> x = load(row + v * vec);
+    float g[vec];
+#pragma unroll
+    for (int j = 0; j < vec; ++j) {
+      const float e = cap.exp_shifted(x.get(j), slope, r);
+      g[j] = v * vec + j == target ? target_grad : e * slope * scale;
+    }
+    store(row + v * vec, g);
+  }
+}
 
 __global__ __launch_bounds__(threads, 1) void streamed_loss_kernel(Loss<bf16> a, Softcap cap) {
   extern __shared__ __align__(128) uint8_t smem[];
@@ -213,15 +244,19 @@ int sm_count() {
   return count;
 }
 
-void launch_streamed(cudaStream_t stream, const Loss<bf16>& loss, double softcap) {
+// The fast kernels: bf16, whole 16-byte vectors, a cap that exp_shifted can do.
+void launch_bf16(cudaStream_t stream, const Loss<bf16>& loss, double softcap) {
   constexpr double log2_e = 1.4426950408889634;
-  const int smem = buffers * loss.V * 2;
+  const Softcap cap{static_cast<float>(2 * log2_e / softcap), static_cast<float>(-2 * log2_e * softcap)};
+  if (loss.V > longest_row) {
+    long_row_kernel<<<loss.C, threads, 0, stream>>>(loss, cap);
+    return;
+  }
   ASSAY_CUDA_CHECK("softcap_xent",
                    cudaFuncSetAttribute(streamed_loss_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         buffers * longest_row * 2));
   const int64_t blocks = std::min<int64_t>(sm_count(), loss.C);
-  streamed_loss_kernel<<<blocks, threads, smem, stream>>>(
-      loss, {static_cast<float>(2 * log2_e / softcap), static_cast<float>(-2 * log2_e * softcap)});
+  streamed_loss_kernel<<<blocks, threads, buffers * loss.V * 2, stream>>>(loss, cap);
 }
 
 }  // namespace
@@ -246,7 +281,7 @@ void softcap_xent(cudaStream_t stream, const SoftcapXentArgs& a) {
                        static_cast<float>(a.grad_scale),
                        a.forward_only};
     if constexpr (sizeof(S) == 2) {
-      if (aligned && V <= longest_row && a.softcap <= highest_cap) return launch_streamed(stream, loss, a.softcap);
+      if (aligned && a.softcap <= highest_cap) return launch_bf16(stream, loss, a.softcap);
     }
     loss_kernel<S><<<C, threads, 0, stream>>>(loss);
   });

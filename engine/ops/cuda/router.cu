@@ -141,7 +141,8 @@ __device__ __forceinline__ void route_picks(const NormRoute<S>& a, const float* 
 
 template <int rows, class L, class S>
 __global__ __launch_bounds__(warps * 32, L::chunks > 3 ? 1
-                                         : rows > 2 ? 3 : 4) void norm_route_kernel(NormRoute<S> a) {
+                                         : rows > 2    ? 3
+                                                       : 5) void norm_route_kernel(NormRoute<S> a) {
   extern __shared__ float probs[];  // [warps, rows, E]
   __shared__ int32_t block_counts[max_experts];
   for (int e = threadIdx.x; e < a.E; e += warps * 32) block_counts[e] = 0;
@@ -193,7 +194,9 @@ void dispatch_rows_per_warp(const char* op, const Tensor& x, int64_t d, int64_t 
   if (d <= 768 && E > 16 && sizeof(S) == 2) return f(Four{}, RowLayout<32, 3>{});
   if (d <= 768) return f(Two{}, RowLayout<32, 3>{});
   if (d <= 1536) return f(std::integral_constant < int, sizeof(S) == 2 ? 2 : 1 > {}, RowLayout<32, 6>{});
-  if (d <= 4096 && sizeof(S) == 2) return f(std::integral_constant<int, 1>{}, RowLayout<32, 16>{});
+  if constexpr (sizeof(S) == 2) {
+    if (d <= 4096) return f(std::integral_constant<int, 1>{}, RowLayout<32, 16>{});
+  }
   fail_op(op, __FILE__, __LINE__, x.describe() + " has rows that are too long for the router");
 }
 

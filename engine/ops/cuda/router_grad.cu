@@ -9,7 +9,7 @@ namespace assay::cuda {
 namespace {
 
 constexpr int max_picks = 32;           // one lane each
-constexpr int weight_row_blocks = 264;  // 2 per SM of an H100; part of the result, as it fixes the order of summation
+constexpr int weight_row_blocks = 264;  // 2 per SM of an H100; part of the result, as it fixes the order of sums
 constexpr int weight_smem = 96 * 1024;  // two blocks fit on an SM
 constexpr int weight_threads = 384;
 
@@ -213,11 +213,12 @@ void launch(cudaStream_t stream, const RouterGrad<S>& g, const Tensor& dn, float
                [&]<class L>(L) { router_dn_kernel<L, S><<<ceil_div(g.N, L::rows_per_block), 128, 0, stream>>>(g); });
   ASSAY_CUDA_LAUNCHED(op, shape());
   const WeightTile tile = weight_tile(g.d, g.E);
-  const int64_t blocks = std::min<int64_t>(weight_row_blocks, ceil_div(g.N, 4 * tile.groups));
+  const int64_t tiles = ceil_div(g.d, tile.columns);  // more tiles, fewer row blocks: the partial sums stay under 26 MB
+  const int64_t blocks = std::min(std::max<int64_t>(weight_row_blocks / tiles, 1), ceil_div(g.N, 4 * tile.groups));
   float* partial = workspace.take<float>(op, blocks * g.E * g.d);
   const auto kernel = g.E <= few ? router_weight_kernel<S, true> : router_weight_kernel<S, false>;
   ASSAY_CUDA_CHECK(op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, weight_smem));
-  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(ceil_div(g.d, tile.columns)));
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(tiles));
   kernel<<<grid, tile.threads(), tile.smem(g.E), stream>>>(g, tile, partial);
   ASSAY_CUDA_LAUNCHED(op, shape());
   router_sum_kernel<<<ceil_div(g.E * g.d, 32), 256, 0, stream>>>(partial, static_cast<int>(blocks), g.E * g.d,

@@ -33,4 +33,11 @@ class Workspace {
   size_t used_ = 0;
 };
 
+// Bytes that suffice for every memory-bound op (launch.h) on `tokens` rows: per token, the carried sums of the
+// embedding gradients (d / 8), gates and their gradients (8 per head), sorting, routing and maxima; and 64 MiB for what
+// does not grow with them, of which the router's partial sums take up to 26.
+inline size_t memory_ops_workspace(int64_t tokens, int64_t d, int64_t heads, int64_t top_k) {
+  return (size_t{64} << 20) + static_cast<size_t>(tokens * (d / 8 + 10 * heads + 16 * top_k + 64));
+}
+
 }  // namespace assay::cuda
