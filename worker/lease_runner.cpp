@@ -142,11 +142,12 @@ void LeaseRunner::begin_stop() {
 void LeaseRunner::abandon() {
   if (abandoned_) return;
   abandoned_ = true;
-  log::warn("attempt {} ({}): the lease is no longer ours, killing its trainer", record_.attempt_id, record_.run);
-  if (ended())
+  if (ended()) {  // its end is stored already, or nobody wants it
     forgettable_ = true;
-  else if (record_.trainer)
-    context_.processes.signal_group(*record_.trainer, SIGKILL);
+    return;
+  }
+  log::warn("attempt {} ({}): the lease is no longer ours, killing its trainer", record_.attempt_id, record_.run);
+  if (record_.trainer) context_.processes.signal_group(*record_.trainer, SIGKILL);
 }
 
 // --- supervision ---------------------------------------------------------------------------------------------------
@@ -229,7 +230,8 @@ AttemptEvent LeaseRunner::event(EventKind kind) const {
 }
 
 void LeaseRunner::send_started() {
-  if (!ended() && !(started_sent_ && resumed_sent_)) {
+  // Of an attempt that is over before it was looked at, too: the end alone would not tell where it resumed.
+  if (!(started_sent_ && resumed_sent_)) {
     const auto progress = read_progress(folder_);
     AttemptEvent news = event(started_sent_ ? EventKind::resumed : EventKind::started);
     news.log_path = folder_.log();
@@ -237,8 +239,8 @@ void LeaseRunner::send_started() {
     const bool resumed = news.resumed_from_step >= 0;
     if (!started_sent_ || resumed) context_.uplink.send(news);
     started_sent_ = true;
-    // Once steps are made it is known whether the trainer resumed.
-    resumed_sent_ = resumed || (progress && progress->phase == Phase::step);
+    // Once steps are made, or it ended, it is known whether the trainer resumed.
+    resumed_sent_ = resumed || ended() || (progress && progress->phase == Phase::step);
   }
   if (!record_.stop_reason.empty() && !stopping_sent_ && !ended()) {
     AttemptEvent news = event(EventKind::stopping);

@@ -196,7 +196,18 @@ TEST_F(AgentTest, NothingIsSentWhileOfflineAndEverythingAfterwardsOnce) {
   agent_->tick();
   EXPECT_THAT(uplink_.steps(), ElementsAre(2, 3, 4));
   EXPECT_EQ(uplink_.batches[0].first_seq, 3);
-  EXPECT_THAT(uplink_.order, ElementsAre("metrics", "ended"));
+  EXPECT_THAT(uplink_.order, ElementsAre("started", "metrics", "ended")) << "a start is told after every greeting";
+}
+
+TEST_F(AgentTest, AnAttemptThatEndsBeforeItIsLookedAtStillTellsWhereItResumed) {
+  welcome();
+  agent_->handle(lease());
+  ASSERT_TRUE(write_progress(folder(), {Phase::step, 4}).ok());
+  write_steps(4, 2);
+  write_completed();
+  end_trainer({.exit_code = 0});
+  EXPECT_THAT(uplink_.order, ElementsAre("started", "metrics", "ended"));
+  EXPECT_EQ(uplink_.last(EventKind::started)->resumed_from_step, 4);
 }
 
 TEST_F(AgentTest, ResendsWhatTheDaemonLost) {
@@ -219,7 +230,7 @@ TEST_F(AgentTest, AnEndThatWasSentButNotAcknowledgedIsSentAgain) {
   uplink_.clear();
   welcome();
   agent_->tick();
-  EXPECT_THAT(uplink_.order, ElementsAre("ended"));
+  EXPECT_THAT(uplink_.order, ElementsAre("started", "ended"));
 }
 
 TEST_F(AgentTest, SlowDaemonIsNotFlooded) {
