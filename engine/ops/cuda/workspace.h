@@ -1,5 +1,8 @@
 // Scratch memory of the ops. All ops of one stream share one block of memory: they run one after the other, and none
 // leaves anything in it for another. Passed by value, so that every op starts from the beginning.
+// The memory-bound ops (launch.h) need at most 64 MiB + tokens * (d/8 + 10 * heads + 16 * top_k + 64) bytes: per token
+// the carried sums of the embedding gradients, the gates and theirs, sorting and routing; and what does not grow with
+// them.
 #pragma once
 
 #include <cstddef>
@@ -32,12 +35,5 @@ class Workspace {
   size_t bytes_;
   size_t used_ = 0;
 };
-
-// Bytes that suffice for every memory-bound op (launch.h) on `tokens` rows: per token, the carried sums of the
-// embedding gradients (d / 8), gates and their gradients (8 per head), sorting, routing and maxima; and 64 MiB for what
-// does not grow with them, of which the router's partial sums take up to 26.
-inline size_t memory_ops_workspace(int64_t tokens, int64_t d, int64_t heads, int64_t top_k) {
-  return (size_t{64} << 20) + static_cast<size_t>(tokens * (d / 8 + 10 * heads + 16 * top_k + 64));
-}
 
 }  // namespace assay::cuda
