@@ -27,8 +27,12 @@ int64_t SystemClock::monotonic_ms() const {
   return duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
-std::string format_local_time(int64_t unix_ms) { return format_time(unix_ms, "%Y-%m-%d %H:%M:%S"); }
+std::string format_local_time(int64_t unix_ms) {
+  return format_time(unix_ms, "%Y-%m-%d %H:%M:%S");
+}
 
-std::string format_tag(int64_t unix_ms) { return format_time(unix_ms, "%Y%m%d_%H%M%S"); }
+std::string format_tag(int64_t unix_ms) {
+  return format_time(unix_ms, "%Y%m%d_%H%M%S");
+}
 
 }  // namespace assay

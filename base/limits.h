@@ -21,7 +21,8 @@ inline constexpr int max_attempts = 100;
 inline constexpr size_t excludes = 1'000;
 inline constexpr int64_t priority = 1'000;  // -1000..1000: more ranks than anybody tells apart
 inline constexpr int64_t backoff_s = 7 * 24 * 3600;
-// The deepest key of a spec has 3 parts. The TOML library recurses once per part, so a hostile key would use up the stack.
+// The deepest key of a spec has 3 parts. The TOML library recurses once per part, so a hostile key would use up the
+// stack.
 inline constexpr int toml_key_parts = 32;
 // A spec with more mistakes than this is not being fixed error by error.
 inline constexpr size_t spec_errors_shown = 20;
@@ -48,8 +49,8 @@ inline constexpr int64_t step_deadline_ms = 600'000;
 inline constexpr int64_t checkpoint_deadline_ms = 600'000;
 // Stopping a trainer: SIGTERM, then SIGKILL to the whole process group after this long.
 inline constexpr int64_t stop_grace_ms = 10'000;
-// A worker that refused a lease (no trainer program, a full disk) gets none for this long, then for twice as long, and so
-// on: its trouble may pass, but a run must not burn its attempts on it (max_attempts of them take 8 hours).
+// A worker that refused a lease (no trainer program, a full disk) gets none for this long, then for twice as long, and
+// so on: its trouble may pass, but a run must not burn its attempts on it (max_attempts of them take 8 hours).
 inline constexpr int64_t refused_pause_min_ms = 5'000;
 inline constexpr int64_t refused_pause_max_ms = 300'000;
 // A worker that ends at once is restarted with growing pauses, so a broken binary does not spin a core.
@@ -57,8 +58,8 @@ inline constexpr int64_t worker_restart_min_ms = 250;
 inline constexpr int64_t worker_restart_max_ms = 30'000;
 inline constexpr int64_t reconnect_min_ms = 100;
 inline constexpr int64_t reconnect_max_ms = 2'000;
-// While a run is live the worker looks at its journal, log and deadlines this often: metrics are at most 0.1 s late, and
-// ten looks a second cost well under 0.5 % of a core. Without a live run nothing is polled.
+// While a run is live the worker looks at its journal, log and deadlines this often: metrics are at most 0.1 s late,
+// and ten looks a second cost well under 0.5 % of a core. Without a live run nothing is polled.
 inline constexpr int64_t live_poll_ms = 100;
 // A worker that is stopped waits this long for the daemon to acknowledge how its runs ended; what was not is on disk.
 inline constexpr int64_t farewell_ms = 2'000;
@@ -72,12 +73,12 @@ inline constexpr size_t attempt_file_bytes = 1u << 20;
 // Step records per message from worker to daemon: 1,000 x ~100 B = 100 kB, far below the message limit, and one
 // SQLite transaction a message keeps intake above 50,000 steps/s.
 inline constexpr int steps_per_message = 1'000;
-// Sent and not yet acknowledged, per attempt: enough to keep the daemon busy, little enough that a slow one does not make
-// the worker hold more than 8 x 100 kB a run in memory. The journal holds the rest.
+// Sent and not yet acknowledged, per attempt: enough to keep the daemon busy, little enough that a slow one does not
+// make the worker hold more than 8 x 100 kB a run in memory. The journal holds the rest.
 inline constexpr int64_t unacked_steps = 8 * steps_per_message;
-inline constexpr size_t log_bytes = 64u << 20;     // an attempt's log is cut here with a note; training goes on
+inline constexpr size_t log_bytes = 64u << 20;       // an attempt's log is cut here with a note; training goes on
 inline constexpr size_t log_slack_bytes = 1u << 20;  // a log is cut when it is this much too long, so not at every line
-inline constexpr size_t log_tail_bytes = 4'096;    // the last lines kept in the database with a failure
+inline constexpr size_t log_tail_bytes = 4'096;      // the last lines kept in the database with a failure
 inline constexpr size_t log_chunk_bytes = 256u << 10;
 inline constexpr size_t error_chars = 8'192;
 
@@ -85,8 +86,8 @@ inline constexpr size_t error_chars = 8'192;
 // A larger text file is cut into documents of this size: it bounds memory (a batch of them is held at once) and lets a
 // corpus of one big file be encoded by all cores and have a validation part.
 inline constexpr size_t document_bytes = 1u << 20;
-// SentencePiece's BPE takes 4 s of CPU on 6 MB at 4,096 pieces and 15 to 35 s on 10 MB at 32,768; more text hardly changes
-// the pieces.
+// SentencePiece's BPE takes 4 s of CPU on 6 MB at 4,096 pieces and 15 to 35 s on 10 MB at 32,768; more text hardly
+// changes the pieces.
 inline constexpr size_t tokenizer_sample_bytes = 10u << 20;
 // The safetensors format's own bound on its JSON header: a larger length is a damaged or hostile file.
 inline constexpr size_t safetensors_header_bytes = 100'000'000;
@@ -102,14 +103,16 @@ inline constexpr int64_t request_id_keep_ms = 24ll * 3600 * 1000;
 
 // --- database --------------------------------------------------------------------------------------------------------
 inline constexpr int sqlite_busy_ms = 5'000;  // only assayd opens the files; a backup tool may hold a lock for a moment
-// Page cache of each of the two databases: the live rows of 10,000 queued runs (~3 MB) fit, and the idle daemon stays small.
+// Page cache of each of the two databases: the live rows of 10,000 queued runs (~3 MB) fit, and the idle daemon stays
+// small.
 inline constexpr int64_t sqlite_cache_bytes = 8 << 20;
 // The write-ahead log is copied back every 4,000 pages (16 MB): one pair of fsyncs per ~100,000 steps of metrics.
 inline constexpr int sqlite_wal_pages = 4'000;
 inline constexpr int64_t sqlite_wal_kept_bytes = 64ll << 20;  // a log grown by one huge transaction is cut back to this
 
 // --- output layer ----------------------------------------------------------------------------------------------------
-// Logits exist for this many tokens at a time: 4,096 x 32,768 x 2 B = 256 MiB, and GEMMs of 4,096 rows run at full rate.
+// Logits exist for this many tokens at a time: 4,096 x 32,768 x 2 B = 256 MiB, and GEMMs of 4,096 rows run at full
+// rate.
 inline constexpr int64_t logits_chunk_rows = 4'096;
 
 // --- optimizer -------------------------------------------------------------------------------------------------------

@@ -21,10 +21,18 @@ void start(std::string_view program, const std::string& path) {
 
 void write(Level level, std::string_view text) {
   switch (level) {
-    case Level::debug: spdlog::debug("{}", text); break;
-    case Level::info: spdlog::info("{}", text); break;
-    case Level::warn: spdlog::warn("{}", text); break;
-    case Level::error: spdlog::error("{}", text); break;
+    case Level::debug:
+      spdlog::debug("{}", text);
+      break;
+    case Level::info:
+      spdlog::info("{}", text);
+      break;
+    case Level::warn:
+      spdlog::warn("{}", text);
+      break;
+    case Level::error:
+      spdlog::error("{}", text);
+      break;
   }
 }
 

@@ -14,16 +14,16 @@
 namespace assay {
 
 struct SpawnOptions {
-  std::string program;                         // absolute path
-  std::vector<std::string> arguments;          // without argv[0]
+  std::string program;                             // absolute path
+  std::vector<std::string> arguments;              // without argv[0]
   std::map<std::string, std::string> environment;  // added to ours
-  std::string output_path;                     // stdout and stderr are appended here; empty = inherit
-  bool new_session = false;                    // setsid(): outlives our terminal and our process group
+  std::string output_path;                         // stdout and stderr are appended here; empty = inherit
+  bool new_session = false;                        // setsid(): outlives our terminal and our process group
 };
 
 // Start a child in a process group of its own (pgid == pid). It has the null device as stdin, default signal handling,
-// an empty signal mask, and none of our descriptors but stdin, stdout and stderr (everything from 3 on is closed by exec).
-// Returns once the program runs. Errors name the program and the reason.
+// an empty signal mask, and none of our descriptors but stdin, stdout and stderr (everything from 3 on is closed by
+// exec). Returns once the program runs. Errors name the program and the reason.
 Result<pid_t> spawn(const SpawnOptions& options);
 
 // Exactly one of three: it called exit (exit_code 0..255, signal 0); a signal ended it (exit_code -1, signal > 0);

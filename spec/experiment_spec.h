@@ -14,9 +14,9 @@ namespace assay {
 enum class OnFailure { continue_, stop_cell, stop_all };  // spelled "continue", "stop_cell", "stop_all"
 
 struct RetryPolicy {
-  int max_attempts = 1;               // automatic attempts, the first included
-  std::vector<FailureReason> on;      // reasons that are retried
-  int64_t backoff_s = 0;              // wait before attempt n+1
+  int max_attempts = 1;           // automatic attempts, the first included
+  std::vector<FailureReason> on;  // reasons that are retried
+  int64_t backoff_s = 0;          // wait before attempt n+1
 };
 
 // One run to queue: a cell of the matrix or an explicit [[runs]] entry, times one repeat.
@@ -33,16 +33,16 @@ struct ExperimentSpec {
   int priority = 0;
   OnFailure on_failure = OnFailure::continue_;
   RetryPolicy retry;
-  std::string baseline;    // run name the report compares against; empty = the first run
+  std::string baseline;  // run name the report compares against; empty = the first run
   std::vector<PlannedRun> runs;
-  std::string text;        // the source, kept with the experiment
-  std::string hash;        // canonical: equal for specs that expand to the same runs and policies, whatever the layout
+  std::string text;  // the source, kept with the experiment
+  std::string hash;  // canonical: equal for specs that expand to the same runs and policies, whatever the layout
 };
 
 // `file:line:col: what, what was expected, did you mean`.
 struct SpecError {
   std::string file;
-  int line = 0;    // 1-based, 0 = the whole file
+  int line = 0;  // 1-based, 0 = the whole file
   int column = 0;
   std::string message;
   std::string to_string() const;

@@ -1,5 +1,6 @@
 // The complete configuration of one run: plain structs with the documented defaults. spec/run_config_toml.h reads and
-// writes them; a spec file's [defaults], [matrix] and [[runs]] set any of these by their dotted path ("train.matrix_lr").
+// writes them; a spec file's [defaults], [matrix] and [[runs]] set any of these by their dotted path
+// ("train.matrix_lr").
 #pragma once
 
 #include <cstdint>
@@ -21,16 +22,16 @@ enum class Fp8Format { e4m3, e5m2 };
 enum class FaultKind { none, crash, exit_code, stall, plan_error, out_of_memory, non_finite };
 
 struct ModelConfig {
-  int depth = 12;               // L layers
-  int d_model = 0;              // 0 = 64*depth rounded up to a multiple of head_dim
+  int depth = 12;   // L layers
+  int d_model = 0;  // 0 = 64*depth rounded up to a multiple of head_dim
   int head_dim = 128;
-  int experts = 8;              // E routed experts
-  int top_k = 2;                // k routed experts per token; one shared expert is always on
+  int experts = 8;  // E routed experts
+  int top_k = 2;    // k routed experts per token; one shared expert is always on
   int vocab_size = 32768;
-  int sequence_len = 2048;      // T
+  int sequence_len = 2048;              // T
   std::string window_pattern = "SSSL";  // tiled over layers, last layer always L; S = ceil(T/4 to 128), L = T
-  bool value_embeddings = true; // on alternate layers, last layer always included
-  bool residual_lambdas = true; // learnable resid_lambda and x0_lambda per layer; off = 1 and 0
+  bool value_embeddings = true;         // on alternate layers, last layer always included
+  bool residual_lambdas = true;         // learnable resid_lambda and x0_lambda per layer; off = 1 and 0
   double softcap = 15.0;
   double router_bias_rate = 1e-3;  // gamma of the load-balancing bias
   double rope_base = 100000.0;
@@ -41,19 +42,19 @@ struct TrainConfig {
   int64_t total_batch_tokens = 524288;  // tokens per optimizer step over all ranks and micro-batches
   int device_batch = 32;                // sequences per micro-batch and device
   int64_t seed = 1;
-  double matrix_lr = 0.02;      // Muon
-  double embedding_lr = 0.3;    // AdamW; this and the next are scaled by sqrt(768/d_model)
+  double matrix_lr = 0.02;    // Muon
+  double embedding_lr = 0.3;  // AdamW; this and the next are scaled by sqrt(768/d_model)
   double unembedding_lr = 0.008;
   double scalar_lr = 0.5;
-  double weight_decay = 0.28;   // Muon, cautious, cosine to zero
+  double weight_decay = 0.28;  // Muon, cautious, cosine to zero
   int64_t warmup_steps = 40;
   double warmdown_ratio = 0.65;
   double final_lr_frac = 0.05;
-  int64_t val_every = 0;        // 0 = never; needs validation shards
+  int64_t val_every = 0;  // 0 = never; needs validation shards
   int64_t val_tokens = 131072;
-  int64_t checkpoint_every = 0; // 0 = only when asked to
+  int64_t checkpoint_every = 0;  // 0 = only when asked to
   bool deterministic = true;
-  int64_t timeout_s = 0;        // wall clock of one attempt, 0 = none
+  int64_t timeout_s = 0;  // wall clock of one attempt, 0 = none
 };
 
 struct Fp8Config {
@@ -64,14 +65,14 @@ struct Fp8Config {
 };
 
 struct DataConfig {
-  std::string path;             // folder of *_train_*.bin and *_val_*.bin shards (llm.c layout)
+  std::string path;  // folder of *_train_*.bin and *_val_*.bin shards (llm.c layout)
 };
 
 // Fault hook for demonstrations and tests. Refused unless the daemon runs with --allow-fault-injection.
 struct FaultConfig {
   FaultKind kind = FaultKind::none;
-  int64_t step = 0;             // happens before this step's metrics are written
-  int attempts = 1;             // only in attempts 1..attempts
+  int64_t step = 0;  // happens before this step's metrics are written
+  int attempts = 1;  // only in attempts 1..attempts
 };
 
 struct RunConfig {
@@ -98,15 +99,15 @@ std::string_view to_string(Fp8Format);
 std::string_view to_string(FaultKind);
 
 // Derived sizes. Source: ENGINE design, "Model".
-int model_width(const ModelConfig&);    // d
-int expert_width(const ModelConfig&);   // h = max(128, round(4d/(k+1)/128)*128)
+int model_width(const ModelConfig&);                  // d
+int expert_width(const ModelConfig&);                 // h = max(128, round(4d/(k+1)/128)*128)
 int attention_window(const ModelConfig&, int layer);  // tokens a query may look back on, itself included
 bool has_value_embedding(const ModelConfig&, int layer);
-int64_t grad_accum(const RunConfig&);   // micro-batches per step and device
+int64_t grad_accum(const RunConfig&);  // micro-batches per step and device
 
 struct ConfigProblem {
-  std::string path;      // "model.head_dim"
-  std::string message;   // what is wrong and what was expected
+  std::string path;                  // "model.head_dim"
+  std::string message;               // what is wrong and what was expected
   std::vector<std::string> related;  // the other paths of a rule over several fields
 };
 // Everything wrong with a complete config, cross-field rules included. Empty = valid.

@@ -1,4 +1,5 @@
-// The words for how things stand and how they ended. Source: QUEUE design, "States"; PRODUCT design, "What a run can end as".
+// The words for how things stand and how they ended. Source: QUEUE design, "States"; PRODUCT design, "What a run can
+// end as".
 #pragma once
 
 #include <optional>

@@ -53,8 +53,8 @@ Status LeaseRunner::launch(const LeaseMessage& lease) {
                        "--attempt",     std::to_string(record_.attempt),
                        "--checkpoints", lease.run_folder + "/checkpoints"};
   if (context_.allow_faults) options.arguments.push_back("--allow-faults");
-  // The engine's idle threads sleep instead of spinning: on a machine that does anything else, spinning threads take the
-  // cores from each other (measured: a step 30 times slower). Read by libgomp before main, so it is set here.
+  // The engine's idle threads sleep instead of spinning: on a machine that does anything else, spinning threads take
+  // the cores from each other (measured: a step 30 times slower). Read by libgomp before main, so it is set here.
   if (std::getenv("OMP_WAIT_POLICY") == nullptr) options.environment["OMP_WAIT_POLICY"] = "passive";
   options.output_path = folder_.log();
   options.new_session = true;

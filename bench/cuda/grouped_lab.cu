@@ -176,7 +176,8 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   const CUtensorMap ma = make_map(a, sizeof(A), rows, k, tile_m),
                     mb = make_map(b, sizeof(B), size_t(groups) * n, k, C::bn),
                     mo = make_map(out, sizeof(O), rows, n, 64);
-  GroupedParams p{d_start, d_rows, groups, 0, n, int((k * sizeof(A) + 127) / 128), f, f + 3, f + 1, f + 2, f + 3, partial, 1.0f, 1.0f};
+  GroupedParams p{d_start, d_rows, groups,  0,    n,   int((k * sizeof(A) + 127) / 128), f, f + 3, f + 1,
+                  f + 2,   f + 3,  partial, 1.0f, 1.0f};
   CHECK(cudaFuncSetAttribute(grouped_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
   int sms = 0;
   CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));

@@ -1,4 +1,5 @@
-// Safetensors files (https://github.com/huggingface/safetensors, "Format"): u64 header length, JSON header, tensor bytes.
+// Safetensors files (https://github.com/huggingface/safetensors, "Format"): u64 header length, JSON header, tensor
+// bytes.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +20,10 @@ struct WrittenFile {
   uint64_t bytes = 0;
   uint32_t crc32 = 0;
 };
-// fsyncs; throws EngineError(internal) naming the path on failure. Tensors are stored by element size, then name, so that
-// each is aligned to its elements.
+// fsyncs; throws EngineError(internal) naming the path on failure. Tensors are stored by element size, then name, so
+// that each is aligned to its elements.
 WrittenFile write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
-                       const std::map<std::string, std::string>& metadata);
+                              const std::map<std::string, std::string>& metadata);
 
 // Reads the whole file; tensors view `storage`, in the order of their bytes. Move-only: a copy's tensors would view the
 // original.

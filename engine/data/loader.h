@@ -18,20 +18,21 @@ struct LoaderCursor {
 };
 
 // Windows of T+1 tokens in corpus order: micro-batch m of rank r takes the next device_batch windows after those of
-// rank r-1; shards are memory-mapped; the corpus starts again when fewer tokens remain than one global micro-batch needs.
+// rank r-1; shards are memory-mapped; the corpus starts again when fewer tokens remain than one global micro-batch
+// needs.
 class Loader {
  public:
   // Errors: a shard that changed since it was checked; fewer tokens than one global micro-batch needs (both are named).
-  static Result<std::unique_ptr<Loader>> open(const std::vector<ShardInfo>& shards, int64_t sequence_len, int64_t device_batch,
-                                              int rank, int world_size);
+  static Result<std::unique_ptr<Loader>> open(const std::vector<ShardInfo>& shards, int64_t sequence_len,
+                                              int64_t device_batch, int rank, int world_size);
   virtual ~Loader() = default;
   // Fills tokens and targets, both int32 [device_batch * sequence_len]; advances the cursor.
   virtual void next(int32_t* tokens, int32_t* targets) = 0;
   virtual LoaderCursor cursor() const = 0;
   // A position with less than a global micro-batch after it (another corpus) means the start of the next epoch.
   virtual void seek(const LoaderCursor&) = 0;
-  // The largest token in the shards' first 1 MiB each and in everything next() has handed out so far. A token beyond the
-  // vocabulary is a data_error: ask before step 0, and after next() before the tokens are used as an index.
+  // The largest token in the shards' first 1 MiB each and in everything next() has handed out so far. A token beyond
+  // the vocabulary is a data_error: ask before step 0, and after next() before the tokens are used as an index.
   virtual int32_t largest_token_seen() const = 0;
 };
 

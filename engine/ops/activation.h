@@ -9,7 +9,8 @@ namespace assay {
 struct Relu2Args {
   Tensor z, h;
 };
-// dz = gate[r] * du * 2*sqrt(h); optionally gate_grad[r] = sum du * h; then h *= gate[r].  gate empty = ones (h untouched).
+// dz = gate[r] * du * 2*sqrt(h); optionally gate_grad[r] = sum du * h; then h *= gate[r].  gate empty = ones (h
+// untouched).
 struct Relu2GradArgs {
   Tensor du, h, dz;
   Tensor gate, gate_grad;

@@ -13,7 +13,11 @@ class EngineError : public std::runtime_error {
  public:
   EngineError(FailureReason reason, const std::string& message, std::string operation = {}, std::string tensor = {},
               int64_t step = -1)
-      : std::runtime_error(message), reason(reason), operation(std::move(operation)), tensor(std::move(tensor)), step(step) {}
+      : std::runtime_error(message),
+        reason(reason),
+        operation(std::move(operation)),
+        tensor(std::move(tensor)),
+        step(step) {}
 
   FailureReason reason;
   std::string operation;
@@ -21,8 +25,8 @@ class EngineError : public std::runtime_error {
   int64_t step;
 };
 
-// Throws EngineError(internal) that carries the op, the place and the message. For contract violations between the model
-// and an op (shape, dtype): never for user input, which the plan has checked.
+// Throws EngineError(internal) that carries the op, the place and the message. For contract violations between the
+// model and an op (shape, dtype): never for user input, which the plan has checked.
 [[noreturn]] void fail_op(const char* op, const char* file, int line, const std::string& message);
 
 }  // namespace assay

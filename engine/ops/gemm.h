@@ -13,8 +13,8 @@ struct GemmArgs {
   bool transpose_a = false;
   bool transpose_b = true;
   Tensor out;
-  Tensor residual;         // [M, N] in out.dtype or empty; may be `out` itself
-  bool accumulate = false; // out += product (FP32 gradient buffers)
+  Tensor residual;          // [M, N] in out.dtype or empty; may be `out` itself
+  bool accumulate = false;  // out += product (FP32 gradient buffers)
 };
 
 // FP8: out[M, N] = a[M, K] * b[N, K]^T with both operands K-major ("TN"), scales applied to FP32 accumulators:

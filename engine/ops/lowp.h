@@ -9,7 +9,9 @@
 
 namespace assay {
 
-inline float bf16_to_float(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+inline float bf16_to_float(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
 
 inline uint16_t float_to_bf16(float x) {
   const uint32_t u = std::bit_cast<uint32_t>(x);
@@ -17,7 +19,9 @@ inline uint16_t float_to_bf16(float x) {
   return static_cast<uint16_t>((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
 }
 
-inline float round_bf16(float x) { return bf16_to_float(float_to_bf16(x)); }
+inline float round_bf16(float x) {
+  return bf16_to_float(float_to_bf16(x));
+}
 
 inline constexpr float e4m3_max = 448.0f;
 inline constexpr float e5m2_max = 57344.0f;
@@ -35,8 +39,8 @@ inline uint8_t encode_fp8(float x, float max) {
   const uint32_t u = std::bit_cast<uint32_t>(m);
   // Normal codes: drop the low mantissa bits with ties to even, then move the exponent to the format's bias.
   constexpr int drop = 23 - mantissa_bits;
-  const uint32_t normal =
-      ((u + ((1u << (drop - 1)) - 1u) + ((u >> drop) & 1u)) >> drop) - (static_cast<uint32_t>(127 - bias) << mantissa_bits);
+  const uint32_t normal = ((u + ((1u << (drop - 1)) - 1u) + ((u >> drop) & 1u)) >> drop) -
+                          (static_cast<uint32_t>(127 - bias) << mantissa_bits);
   // Subnormal codes are multiples of one step: adding 2^23 steps leaves the rounded multiple in the low bits.
   constexpr float step_shift = static_cast<float>(1 << 23) / static_cast<float>(1 << (bias - 1 + mantissa_bits));
   const uint32_t subnormal = std::bit_cast<uint32_t>(m + step_shift) - std::bit_cast<uint32_t>(step_shift);
@@ -51,9 +55,17 @@ extern const std::array<float, 256> e5m2_values;
 }  // namespace lowp_detail
 
 // NaN becomes 0x7F in both formats.
-inline uint8_t float_to_e4m3(float x) { return lowp_detail::encode_fp8<3, 7>(x, e4m3_max); }
-inline uint8_t float_to_e5m2(float x) { return lowp_detail::encode_fp8<2, 15>(x, e5m2_max); }
-inline float e4m3_to_float(uint8_t code) { return lowp_detail::e4m3_values[code]; }
-inline float e5m2_to_float(uint8_t code) { return lowp_detail::e5m2_values[code]; }
+inline uint8_t float_to_e4m3(float x) {
+  return lowp_detail::encode_fp8<3, 7>(x, e4m3_max);
+}
+inline uint8_t float_to_e5m2(float x) {
+  return lowp_detail::encode_fp8<2, 15>(x, e5m2_max);
+}
+inline float e4m3_to_float(uint8_t code) {
+  return lowp_detail::e4m3_values[code];
+}
+inline float e5m2_to_float(uint8_t code) {
+  return lowp_detail::e5m2_values[code];
+}
 
 }  // namespace assay

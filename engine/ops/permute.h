@@ -12,7 +12,7 @@ struct PermuteArgs {
   Tensor token_of;  // i32 [R]
   Tensor x, out;
   Quantized x8, out8;
-  Tensor gate;      // f32 | f64 [R] or empty
+  Tensor gate;  // f32 | f64 [R] or empty
   // Optional: route_plan's slot, i32 [N, k], the same mapping seen from the tokens. A backend may then read each row of
   // x once and write it k times instead of reading it k times.
   Tensor slot;

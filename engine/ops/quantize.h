@@ -20,11 +20,12 @@ struct DelayedScale {
   float* amax = nullptr;
 };
 struct QuantizeArgs {
-  Tensor x;               // bf16 | f32
-  Quantized out;          // one of the two may be empty
-  Quantized transposed;   // its mode and format may differ from out's
-  DelayedScale delayed;   // optional, tensorwise only
-  float static_scale = 0; // > 0: use it for every group, no amax (a producer that bounds its output: |RMSNorm(x)_j| <= sqrt(d))
+  Tensor x;              // bf16 | f32
+  Quantized out;         // one of the two may be empty
+  Quantized transposed;  // its mode and format may differ from out's
+  DelayedScale delayed;  // optional, tensorwise only
+  float static_scale =
+      0;  // > 0: use it for every group, no amax (a producer that bounds its output: |RMSNorm(x)_j| <= sqrt(d))
 };
 // Once per step: scale = amax * margin / format_max for every entry with amax > 0; amax = 0. n entries.
 struct ScaleUpdateArgs {
@@ -32,7 +33,7 @@ struct ScaleUpdateArgs {
   float* amax;
   const float* format_max;  // [n]
   int64_t n;
-  float margin;             // > 1: headroom for growth between steps
+  float margin;  // > 1: headroom for growth between steps
 };
 
 namespace cpu {

@@ -11,14 +11,14 @@ namespace assay {
 // Value embedding (if ve_table): v[h] += 3 * sigmoid(n[:, :12] . gate_w[h]) * ve_table[token][h], gate in FP32.
 // One rounding at the store of q, k and v each.
 struct QkNormRopeArgs {
-  Tensor qkv;      // in and out
+  Tensor qkv;  // in and out
   Tensor cos, sin;
-  Tensor rstd;     // f32 | f64 [N, 2, H] out
+  Tensor rstd;  // f32 | f64 [N, 2, H] out
   int64_t T = 0;
-  Tensor tokens;   // i32 [N]      (the rest only with value embeddings)
-  Tensor ve_table; // f32 | f64 [V, H*D] master, rounded to qkv.dtype on read
-  Tensor n;        // [N, d] normed input of the block
-  Tensor gate_w;   // f32 | f64 [H, 12]
+  Tensor tokens;    // i32 [N]      (the rest only with value embeddings)
+  Tensor ve_table;  // f32 | f64 [V, H*D] master, rounded to qkv.dtype on read
+  Tensor n;         // [N, d] normed input of the block
+  Tensor gate_w;    // f32 | f64 [H, 12]
 };
 // dqkv [N, 3, H, D]: gradient of the outputs on entry, of the raw projection on return. qkv as left by the forward.
 struct QkNormRopeGradArgs {

@@ -8,15 +8,15 @@ namespace assay {
 // n = norm(x) (rounded), p = sigmoid(n . Wr^T) in FP32 (f64), picks = the k experts with the largest p + bias (a tie
 // goes to the lower expert index), in that order; weight = p_pick / sum(p_picks).
 struct NormRouteArgs {
-  Tensor x;        // [N, d]
-  Tensor router_w; // f32 | f64 [E, d] master
-  Tensor bias;     // f32 [E], selection only
-  Tensor n, rstd;  // out
-  Quantized n8;    // optional FP8 copy of n out, scaled as MixNormArgs::n8
-  Tensor picks;    // i32 [N, k] out
-  Tensor probs;    // f32 | f64 [N, k] out: p of the picks
-  Tensor weights;  // f32 | f64 [N, k] out
-  Tensor counts;   // i32 [E] out: tokens routed to each expert
+  Tensor x;         // [N, d]
+  Tensor router_w;  // f32 | f64 [E, d] master
+  Tensor bias;      // f32 [E], selection only
+  Tensor n, rstd;   // out
+  Quantized n8;     // optional FP8 copy of n out, scaled as MixNormArgs::n8
+  Tensor picks;     // i32 [N, k] out
+  Tensor probs;     // f32 | f64 [N, k] out: p of the picks
+  Tensor weights;   // f32 | f64 [N, k] out
+  Tensor counts;    // i32 [E] out: tokens routed to each expert
 };
 // From dweights [N, k]: gradient of router_w (accumulated), and dn += dlogits . Wr.
 struct RouterGradArgs {
@@ -25,9 +25,10 @@ struct RouterGradArgs {
 };
 // Where each (token, pick) goes: rows of expert e in ascending token order from start[e].
 // start/rows are written by this op: capacity == 0: start = prefix sum of counts, rows = counts (dynamic);
-// capacity > 0: start[e] = e * capacity, rows[e] = capacity (static); needs counts[e] <= capacity, which the caller checked.
-// Every start is rounded up to a multiple of `alignment`, so that a tile of that many rows meets one expert only. The
-// buffer must hold N*k + E*(alignment - 1) rows (E * capacity rounded up, if static); those of no expert are padding.
+// capacity > 0: start[e] = e * capacity, rows[e] = capacity (static); needs counts[e] <= capacity, which the caller
+// checked. Every start is rounded up to a multiple of `alignment`, so that a tile of that many rows meets one expert
+// only. The buffer must hold N*k + E*(alignment - 1) rows (E * capacity rounded up, if static); those of no expert are
+// padding.
 struct RoutePlanArgs {
   Tensor picks, counts, weights;
   int64_t capacity = 0;

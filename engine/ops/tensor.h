@@ -14,11 +14,15 @@ enum class DType : uint8_t { f64, f32, bf16, fp8_e4m3, fp8_e5m2, i32, u8 };
 
 constexpr size_t size_of(DType t) {
   switch (t) {
-    case DType::f64: return 8;
+    case DType::f64:
+      return 8;
     case DType::f32:
-    case DType::i32: return 4;
-    case DType::bf16: return 2;
-    default: return 1;
+    case DType::i32:
+      return 4;
+    case DType::bf16:
+      return 2;
+    default:
+      return 1;
   }
 }
 const char* to_string(DType);
@@ -42,7 +46,9 @@ struct Tensor {
   }
   size_t bytes() const { return static_cast<size_t>(numel()) * size_of(dtype); }
   template <class T>
-  T* as() const { return static_cast<T*>(data); }
+  T* as() const {
+    return static_cast<T*>(data);
+  }
   // View of `count` leading-dimension entries from `first`.
   Tensor slice(int64_t first, int64_t count) const;
   // Same memory, other shape with as many elements.

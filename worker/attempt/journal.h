@@ -2,10 +2,11 @@
 // Training never waits for the worker or the daemon: appending is one write(2). Whoever reads can be killed and start
 // again; whoever writes can be killed at any byte, and the reader stops at the last whole record.
 //
-// Record: u32 payload length, u32 CRC-32 of (sequence, payload), u64 sequence (from 1, consecutive), payload. Little endian.
-// Payload: u8 version (1), i64 step, ten f64 (loss, dt_ms, tok_per_sec, mfu, lr_scale, grad_norm, expert_load_min,
-// expert_load_max, peak_mem_mib, val_loss), i64 unix_ms. So every record has journal_record_size bytes, record n begins at
-// byte (n-1) * journal_record_size, and a whole record that does not check out is damage unless it is the last.
+// Record: u32 payload length, u32 CRC-32 of (sequence, payload), u64 sequence (from 1, consecutive), payload. Little
+// endian. Payload: u8 version (1), i64 step, ten f64 (loss, dt_ms, tok_per_sec, mfu, lr_scale, grad_norm,
+// expert_load_min, expert_load_max, peak_mem_mib, val_loss), i64 unix_ms. So every record has journal_record_size
+// bytes, record n begins at byte (n-1) * journal_record_size, and a whole record that does not check out is damage
+// unless it is the last.
 #pragma once
 
 #include <cstdint>
@@ -53,7 +54,8 @@ class JournalReader {
   // that does not check out although more data follows it is data_loss, named with its offset; the good records before
   // it are returned first. A file shorter than what was already read is data_loss too. Costs one open and one read.
   Result<std::vector<JournalRecord>> read(int max);
-  // Start again so that the next record read has sequence number seq + 1. data_loss if the file does not hold record seq.
+  // Start again so that the next record read has sequence number seq + 1. data_loss if the file does not hold record
+  // seq.
   Status seek_after(int64_t seq);
 
  private:
