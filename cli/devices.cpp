@@ -37,7 +37,8 @@ Result<ExitCode> run_devices(Context& context, const Options&) {
                {"run", Align::left, true}});
   for (const v1::Device& d : list.devices())
     table.add({d.id(), d.kind(), d.name(), format_bytes(static_cast<double>(d.memory_bytes())),
-               Cell(d.state(), device_colour(d.state())), d.host(), d.worker_id(), d.run().empty() ? "-" : d.run()});
+               TableCell(d.state(), device_colour(d.state())), d.host(), d.worker_id(),
+               d.run().empty() ? "-" : d.run()});
   context.console.out << table.text(context.console.width, context.console.colour);
   return ExitCode::ok;
 }

@@ -36,13 +36,13 @@ void print_table(Context& context, const v1::ListRunsResponse& list) {
   for (const v1::Run& run : list.runs()) {
     const bool started = run.has_latest() && run.latest().steps_observed() > 0;
     const int64_t elapsed = elapsed_ms(run, now);
-    std::vector<Cell> row = {run.name(),
-                             Cell(run.state(), state_colour(run.state())),
-                             fmt::format("{}/{}", started ? run.latest().last_step() + 1 : 0, run.total_steps()),
-                             loss_cell(run),
-                             rate_cell(run),
-                             elapsed < 0 ? "-" : format_duration(elapsed),
-                             remark(run, now)};
+    std::vector<TableCell> row = {run.name(),
+                                  TableCell(run.state(), state_colour(run.state())),
+                                  fmt::format("{}/{}", started ? run.latest().last_step() + 1 : 0, run.total_steps()),
+                                  loss_cell(run),
+                                  rate_cell(run),
+                                  elapsed < 0 ? "-" : format_duration(elapsed),
+                                  remark(run, now)};
     if (with_tag) row.insert(row.begin(), run.tag());
     table.add(std::move(row));
   }

@@ -56,9 +56,10 @@ void print_table(Context& context, const v1::PlanResponse& plan) {
     }
     table.add({r.name(), r.precision(), r.execution(), fmt::format("{}", r.steps()),
                format_count(static_cast<double>(r.parameters())), format_mib(r.peak_mem_mib()),
-               r.fits() ? Cell("yes", Colour::green) : Cell("no", Colour::red),
+               r.fits() ? TableCell("yes", Colour::green) : TableCell("no", Colour::red),
                known ? format_duration(static_cast<int64_t>(r.estimated_seconds() * 1000)) : "-",
-               !r.problem().empty() ? Cell("problem", Colour::red) : Cell(r.already_queued() ? "already queued" : "")});
+               !r.problem().empty() ? TableCell("problem", Colour::red)
+                                    : TableCell(r.already_queued() ? "already queued" : "")});
   }
   std::ostream& out = context.console.out;
   out << printable(plan.experiment()) << "\n\n" << table.text(context.console.width, context.console.colour) << "\n";

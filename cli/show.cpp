@@ -55,7 +55,7 @@ void print_attempts(Context& context, const v1::Run& run) {
     const std::string state = ended ? a.outcome().result() : a.state();
     const int64_t end = a.finished_at() > 0 ? a.finished_at() : context.clock.unix_ms();
     const bool observed = a.steps_observed() > 0;
-    table.add({fmt::format("{}", a.n()), attempt_name(run, a), Cell(state, state_colour(state)),
+    table.add({fmt::format("{}", a.n()), attempt_name(run, a), TableCell(state, state_colour(state)),
                time_or_dash(a.started_at()), a.started_at() > 0 ? format_duration(end - a.started_at()) : "-",
                fmt::format("{}", a.steps_observed()), observed ? format_loss(a.last_loss()) : "-",
                observed ? format_rate(a.tail50_tok_per_sec()) : "-", format_mib(a.peak_mem_mib()), a.worker_id()});

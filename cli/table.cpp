@@ -61,9 +61,9 @@ Colour state_colour(const std::string& state) {
 
 Table::Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
 
-void Table::add(std::vector<Cell> row) {
+void Table::add(std::vector<TableCell> row) {
   assert(row.size() == columns_.size());
-  for (Cell& cell : row) cell.text = printable(cell.text);
+  for (TableCell& cell : row) cell.text = printable(cell.text);
   rows_.push_back(std::move(row));
 }
 
@@ -98,7 +98,7 @@ std::vector<std::string> Table::lines(int width, bool colour) const {
     std::string line;
     int left = width > 0 ? width : 1 << 20;  // columns still free: what does not fit is left out, never wrapped
     for (size_t c = 0; c < columns_.size() && left > 0; ++c) {
-      const Cell cell = cell_at(c);
+      const TableCell cell = cell_at(c);
       const int fits = std::min(columns[c], left);
       line += pad(shorten(cell.text, fits), fits, columns_[c].align, cell.colour, colour);
       left -= fits + gap;
@@ -107,7 +107,7 @@ std::vector<std::string> Table::lines(int width, bool colour) const {
     trim_right(line);
     lines.push_back(std::move(line));
   };
-  add_line([&](size_t c) { return Cell(columns_[c].title, Colour::bold); });
+  add_line([&](size_t c) { return TableCell(columns_[c].title, Colour::bold); });
   for (const auto& row : rows_) add_line([&](size_t c) { return row[c]; });
   return lines;
 }

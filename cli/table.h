@@ -20,9 +20,9 @@ struct Column {
   bool shrinks = false;  // may be cut with "…" where the table is wider than the terminal
 };
 
-struct Cell {
-  Cell(std::string text, Colour colour = Colour::none) : text(std::move(text)), colour(colour) {}  // NOLINT
-  Cell(const char* text) : text(text) {}                                                           // NOLINT
+struct TableCell {
+  TableCell(std::string text, Colour colour = Colour::none) : text(std::move(text)), colour(colour) {}  // NOLINT
+  TableCell(const char* text) : text(text) {}                                                           // NOLINT
   std::string text;  // made printable by the table
   Colour colour = Colour::none;
 };
@@ -30,7 +30,7 @@ struct Cell {
 class Table {
  public:
   explicit Table(std::vector<Column> columns);
-  void add(std::vector<Cell> row);  // one cell per column
+  void add(std::vector<TableCell> row);  // one cell per column
   size_t rows() const { return rows_.size(); }
   // Lines without line ends, titles first. `width` 0 = unlimited; otherwise no line is wider.
   std::vector<std::string> lines(int width, bool colour) const;
@@ -39,7 +39,7 @@ class Table {
  private:
   std::vector<int> widths(int limit) const;
   std::vector<Column> columns_;
-  std::vector<std::vector<Cell>> rows_;
+  std::vector<std::vector<TableCell>> rows_;
 };
 
 }  // namespace assay

@@ -58,12 +58,12 @@ Table table_of(const v1::ListRunsResponse& list, const WatchView& view, int rows
     const bool observed = run.has_latest() && run.latest().steps_observed() > 0;
     const int64_t left = time_left_ms(run);
     const double fraction = progress(run);
-    table.add(
-        {run.name(), Cell(run.state(), colour),
-         Cell(fmt::format("{}{:4.0f}%", progress_bar(fraction, bar_columns(view.width)), std::floor(fraction * 100)),
-              colour),
-         fmt::format("{}/{}", observed ? run.latest().last_step() + 1 : 0, run.total_steps()), loss_cell(run),
-         rate_cell(run), left < 0 ? "-" : format_duration(left), remark(run, view.now)});
+    table.add({run.name(), TableCell(run.state(), colour),
+               TableCell(fmt::format("{}{:4.0f}%", progress_bar(fraction, bar_columns(view.width)),
+                                     std::floor(fraction * 100)),
+                         colour),
+               fmt::format("{}/{}", observed ? run.latest().last_step() + 1 : 0, run.total_steps()), loss_cell(run),
+               rate_cell(run), left < 0 ? "-" : format_duration(left), remark(run, view.now)});
   }
   return table;
 }

@@ -99,7 +99,8 @@ TEST(Table, ShrinksNamesToTheTerminal) {
 
 TEST(Table, NeverWrapsAndNeverBreaksAColour) {
   Table table({{"run", Align::left, true}, {"state"}, {"remark"}});
-  table.add({"moe_fp8_experts_static_repeat2", Cell("completed", Colour::green), "a long remark that does not shrink"});
+  table.add(
+      {"moe_fp8_experts_static_repeat2", TableCell("completed", Colour::green), "a long remark that does not shrink"});
   for (int width = 1; width < 80; ++width)
     for (const std::string& line : table.lines(width, false)) EXPECT_LE(display_width(line), width) << width;
   EXPECT_NE(table.text(80, true).find("\x1b[32mcompleted\x1b[0m"), std::string::npos);
