@@ -9,8 +9,8 @@ namespace assay {
 struct Relu2Args {
   Tensor z, h;
 };
-// dz = gate[r] * du * 2*sqrt(h); optionally gate_grad[r] = sum du * h; then h *= gate[r].  gate empty = ones (h
-// untouched).
+// The gradient of relu^2 where du already carries its row's gate (see GroupedGemmArgs::hidden):
+// dz = du * 2*sqrt(h), and with a gate gate_grad[r] = sum_n du * h / gate[r] (0 where gate is 0).
 struct Relu2GradArgs {
   Tensor du, h, dz;
   Tensor gate, gate_grad;

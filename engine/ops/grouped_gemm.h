@@ -1,6 +1,7 @@
 // Matrix products of the routed experts: one per group of rows, weights stacked [E, ...]. Empty groups are legal.
 #pragma once
 
+#include "engine/ops/quantize.h"
 #include "engine/ops/tensor.h"
 
 namespace assay {
@@ -14,30 +15,40 @@ enum class GroupedEpilogue : uint8_t {
 // For every group g, its rows r: out[r, N] = epilogue(x[r, K] * w[g]^T), w [E, N, K] (fprop), or with transpose_w
 // w [E, K, N]: out[r, N] = x[r, K] * w[g] (dgrad).  Either (x, w) or (x8, w8) is set; w8 is stored [E, N, K] always
 // (the producer of weights keeps both orientations), so transpose_w does not apply to it. Rows outside every group
-// are not written.
+// are not written. groups.start == nullptr: one group of all rows.
 struct GroupedGemmArgs {
   Groups groups;
   Tensor x, w;
   bool transpose_w = false;
   Quantized x8, w8;
   Tensor out;
+  // Instead of `out`: FP8 codes, tensorwise, cast from the FP32 result of the epilogue. out8t [N, rows] is an optional
+  // second copy of the same codes, the K-major operand of an FP8 weight gradient. The scale is out8_scale's
+  // (DelayedScale of quantize.h), whose amax is raised; both Quantized::scales receive it. A scale that is not there
+  // yet (0) needs the amax before the codes: only with `calibrate`, at the price of a second pass over the product.
+  Quantized out8, out8t;
+  DelayedScale out8_scale;
+  bool calibrate = false;
   GroupedEpilogue epilogue = GroupedEpilogue::none;
-  // relu2_grad. acc = u = dx * W2 (ungated). In and out: `hidden` [rows, N] holds h = relu(z)^2 from fprop. Writes
-  //   out[r, n]  = gate[r] * u * 2*sqrt(h)          (= dL/dz)
-  //   gate_grad[r] = sum_n u * h                     (FP32, fixed order)
-  //   hidden[r, n] = gate[r] * h                     (the operand of the W2 weight gradient)
+  // relu2_grad. x is dy times the gate of its row, so acc = u = gate * dy * W2. `hidden` [rows, N] (or hidden8) holds
+  // h = relu(z)^2 from fprop and is not changed. Writes
+  //   out[r, n]  = u * 2*sqrt(h)                         (= dL/dz)
+  //   gate_grad[r] = sum_n u * h / gate[r]               (FP32, fixed order; 0 where gate is 0)
+  // gate and gate_grad are both empty where there is no gate (the shared expert).
   Tensor hidden;
+  Quantized hidden8;
   Tensor gate;       // f32 (f64) [rows], per permuted row
   Tensor gate_grad;  // f32 (f64) [rows]
 };
 
 // Weight gradient: dw[g][N, K] += sum over the group's rows of dy[r, N]^T * x[r, K]. dw f32 (or f64) [E, N, K].
-// A group with no row leaves dw unchanged. FP8 (tensorwise only): dy8, x8 hold codes in row orientation [rows, .]; the
-// CPU twin reads them as they are, a GPU keeps transposed copies.
+// A group with no row leaves dw unchanged. groups.start == nullptr: one group of all rows. FP8 (tensorwise only):
+// dy8t [N, rows] and x8t [K, rows] are transposed copies, because FP8 products want the summed dimension innermost; their
+// columns between a group's last row and the next multiple of 128 hold zeros.
 struct GroupedWgradArgs {
   Groups groups;
   Tensor dy, x;
-  Quantized dy8, x8;
+  Quantized dy8t, x8t;
   Tensor dw;
 };
 

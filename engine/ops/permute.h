@@ -5,14 +5,19 @@
 
 namespace assay {
 
-// out[r] = x[token_of[r]] for r < token_of.numel(), times gate[r] (in FP32, one rounding) if there is a gate; zeros
-// where token_of[r] == -1. With x8/out8 (never together with a gate): codes and row scales
-// are copied as bytes (rowwise and block_1x128), never requantised; padding rows get code 0 and scale 1.
+// Row r of the permuted buffer comes from row token_of[r], or is padding where token_of[r] == -1. One of three forms:
+//   x -> out            out[r] = gate[r] * x[token_of[r]]: product in FP32, one rounding; padding rows are zeros.
+//   x8 -> out8          codes and row scales are copied as bytes, never requantised; padding rows get code 0 and scale
+//                       1. No gate. Tensorwise: out8.scales receives x8's.
+//   x -> out8, out8t    tensorwise: codes = cast(gate[r] * x[token_of[r]] * (1 / scale)), the product with the gate in
+//                       FP32 and not rounded; `scale` is an input, and both outputs' scales receive it. out8t [d, R] is
+//                       the transposed copy; either output may be empty. Padding gets code 0.
 struct PermuteArgs {
   Tensor token_of;  // i32 [R]
   Tensor x, out;
-  Quantized x8, out8;
-  Tensor gate;  // f32 | f64 [R] or empty
+  Quantized x8, out8, out8t;
+  Tensor scale;  // f32 [1]: of the third form
+  Tensor gate;   // f32 | f64 [R] or empty
   // Optional: route_plan's slot, i32 [N, k], the same mapping seen from the tokens. A backend may then read each row of
   // x once and write it k times instead of reading it k times.
   Tensor slot;
