@@ -25,7 +25,8 @@ struct GroupedGemmArgs {
   // Instead of `out`: FP8 codes, tensorwise, cast from the FP32 result of the epilogue. out8t [N, rows] is an optional
   // second copy of the same codes, the K-major operand of an FP8 weight gradient. The scale is out8_scale's
   // (DelayedScale of quantize.h), whose amax is raised; both Quantized::scales receive it. A scale that is not there
-  // yet (0) needs the amax before the codes: only with `calibrate`, at the price of a second pass over the product.
+  // yet (0) follows from this call's amax as in quantize if `calibrate` says so, at the price of a second pass over the
+  // product, because the amax must be known before the codes; without `calibrate` it counts as 1.
   Quantized out8, out8t;
   DelayedScale out8_scale;
   bool calibrate = false;
@@ -43,8 +44,8 @@ struct GroupedGemmArgs {
 
 // Weight gradient: dw[g][N, K] += sum over the group's rows of dy[r, N]^T * x[r, K]. dw f32 (or f64) [E, N, K].
 // A group with no row leaves dw unchanged. groups.start == nullptr: one group of all rows. FP8 (tensorwise only):
-// dy8t [N, rows] and x8t [K, rows] are transposed copies, because FP8 products want the summed dimension innermost; their
-// columns between a group's last row and the next multiple of 128 hold zeros.
+// dy8t [N, rows] and x8t [K, rows] are transposed copies, because FP8 products want the summed dimension innermost;
+// their columns between a group's last row and the next multiple of 128 hold zeros.
 struct GroupedWgradArgs {
   Groups groups;
   Tensor dy, x;

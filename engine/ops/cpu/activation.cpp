@@ -13,15 +13,12 @@ void relu2_grad_body(const Relu2GradArgs& a, int64_t R, int64_t h) {
 #pragma omp parallel for schedule(static)
   for (int64_t r = 0; r < R; ++r) {
     const S* du = a.du.as<S>() + r * h;
-    S* hidden = a.h.as<S>() + r * h;
+    const S* hidden = a.h.as<S>() + r * h;
     S* dz = a.dz.as<S>() + r * h;
-    const A gate = a.gate ? a.gate.as<A>()[r] : A(1);
-    if (a.gate_grad) a.gate_grad.as<A>()[r] = row_dot(du, hidden, h);
+    // Before dz is written, which may be du or h.
+    if (a.gate) a.gate_grad.as<A>()[r] = ungated(row_dot(du, hidden, h), a.gate.as<A>()[r]);
 #pragma omp simd
-    for (int64_t j = 0; j < h; ++j) store(dz[j], gate * load(du[j]) * (A(2) * std::sqrt(load(hidden[j]))));
-    if (!a.gate) continue;
-#pragma omp simd
-    for (int64_t j = 0; j < h; ++j) store(hidden[j], gate * load(hidden[j]));
+    for (int64_t j = 0; j < h; ++j) store(dz[j], load(du[j]) * (A(2) * std::sqrt(load(hidden[j]))));
   }
 }
 
@@ -48,8 +45,10 @@ void relu2_grad(const Relu2GradArgs& a) {
   const DType stat = stat_dtype(a.du.dtype);
   check_tensor("relu2_grad", "h", a.h, a.du.dtype, {R, h});
   check_tensor("relu2_grad", "dz", a.dz, a.du.dtype, {R, h});
+  ASSAY_OP_CHECK("relu2_grad", static_cast<bool>(a.gate) == static_cast<bool>(a.gate_grad),
+                 "gate and gate_grad go together, got " + a.gate.describe() + " and " + a.gate_grad.describe());
   if (a.gate) check_tensor("relu2_grad", "gate", a.gate, stat, {R});
-  if (a.gate_grad) check_tensor("relu2_grad", "gate_grad", a.gate_grad, stat, {R});
+  if (a.gate) check_tensor("relu2_grad", "gate_grad", a.gate_grad, stat, {R});
   dispatch("relu2_grad", a.du.dtype, [&]<class S>(S) { relu2_grad_body<S>(a, R, h); });
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "engine/ops/cpu/fp8.h"
 #include "engine/ops/cpu/rows.h"
 
 namespace assay::cpu {
@@ -51,6 +52,49 @@ void permute_codes(const PermuteArgs& a, int64_t R) {
   }
 }
 
+// One row at a time, and a column of out8t with it.
+void permute_quantized(const PermuteArgs& a, int64_t R) {
+  const int64_t d = a.x.dim(1);
+  const DType format = (a.out8 ? a.out8 : a.out8t).codes.dtype;
+  const float scale = a.scale.as<float>()[0], inverse = 1.0f / scale;
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < R; ++r) {
+    const int32_t token = a.token_of.as<int32_t>()[r];
+    uint8_t* codes = scratch<uint8_t>(Slot::s0, d);
+    if (token < 0) {
+      std::fill(codes, codes + d, uint8_t{0});
+    } else {
+      const float* x = widen_to_float(a.x.slice(token, 1), Slot::operand_a);
+      const float gate = a.gate ? a.gate.as<float>()[r] : 1.0f;
+      float* row = scratch<float>(Slot::row, d);
+      for (int64_t j = 0; j < d; ++j) row[j] = gate * x[j];
+      encode(row, d, inverse, format, codes);
+    }
+    if (a.out8) std::copy(codes, codes + d, a.out8.codes.as<uint8_t>() + r * d);
+    if (!a.out8t) continue;
+    uint8_t* column = a.out8t.codes.as<uint8_t>() + r;
+    for (int64_t j = 0; j < d; ++j) column[j * R] = codes[j];
+  }
+  if (a.out8) a.out8.scales.as<float>()[0] = scale;
+  if (a.out8t) a.out8t.scales.as<float>()[0] = scale;
+}
+
+void check_quantizing(const PermuteArgs& a, int64_t R) {
+  const char* op = "permute";
+  const int64_t d = a.x.dim(1);
+  check_tensor(op, "scale", a.scale, DType::f32, {1});
+  ASSAY_OP_CHECK(op, a.x.dtype != DType::f64, "FP8 codes are made from f32 or bf16, not " + a.x.describe());
+  if (a.gate) check_tensor(op, "gate", a.gate, DType::f32, {R});
+  if (a.out8) check_quantized(op, "out8", a.out8, 1, R, d);
+  if (a.out8t) check_quantized(op, "out8t", a.out8t, 1, d, R);
+  for (const Quantized* q : {&a.out8, &a.out8t}) {
+    ASSAY_OP_CHECK(op, !*q || q->mode == ScaleMode::tensorwise,
+                   std::string("codes of x are tensorwise, not ") + to_string(q->mode));
+  }
+  ASSAY_OP_CHECK(op, !a.out8 || !a.out8t || a.out8.codes.dtype == a.out8t.codes.dtype,
+                 "out8t " + a.out8t.codes.describe() + " is not a copy of out8 " + a.out8.codes.describe());
+}
+
 template <class S>
 void combine_body(const CombineArgs& a, int64_t N, int64_t k, int64_t d) {
   using A = Acc<S>;
@@ -98,9 +142,13 @@ void permute(const PermuteArgs& a) {
         "permute", token >= -1 && token < source.dim(0),
         "token_of[" + std::to_string(r) + "] = " + std::to_string(token) + " is outside " + source.describe());
   }
-  ASSAY_OP_CHECK("permute", !a.gate || (a.x && !a.x8), "a gate needs x, and no FP8 copy of it");
-  if (a.x8) permute_codes(a, R);
-  if (!a.x) return;
+  ASSAY_OP_CHECK("permute", !a.x8 || (!a.x && !a.gate), "codes are moved as they are: no x beside them, and no gate");
+  if (a.x8) return permute_codes(a, R);
+  if (a.out8 || a.out8t) {
+    ASSAY_OP_CHECK("permute", !a.out, "x goes to out, or to out8 and out8t");
+    check_quantizing(a, R);
+    return permute_quantized(a, R);
+  }
   const int64_t d = a.x.dim(1);
   check_tensor("permute", "out", a.out, a.x.dtype, {R, d});
   dispatch("permute", a.x.dtype,

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 
+#include "engine/ops/cpu/fp8.h"
 #include "engine/ops/cpu/rows.h"
 
 namespace assay::cpu {
@@ -10,43 +11,10 @@ namespace {
 
 constexpr int64_t block = 128;
 
-float format_max(DType codes) {
-  return codes == DType::fp8_e4m3 ? e4m3_max : e5m2_max;
-}
-
-// Magnitudes compare as their bits do, and a NaN above every number: it reaches the scale and what scale_update sees.
-int32_t magnitude(float x) {
-  return std::bit_cast<int32_t>(x) & 0x7FFFFFFF;
-}
-
-float amax_of(const float* x, int64_t stride, int64_t rows, int64_t cols) {
-  int32_t top = 0;
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* row = x + r * stride;
-#pragma omp simd reduction(max : top)
-    for (int64_t c = 0; c < cols; ++c) top = std::max(top, magnitude(row[c]));
-  }
-  return std::bit_cast<float>(top);
-}
-
-float scale_of(float amax, float max) {
-  const float scale = amax / max;
-  return std::isfinite(1.0f / scale) || std::isnan(scale) ? scale : 1.0f;
-}
-
-void encode(const float* x, int64_t stride, int64_t rows, int64_t cols, float scale, DType format, uint8_t* codes) {
+void encode_block(const float* x, int64_t stride, int64_t rows, int64_t cols, float scale, DType format,
+                  uint8_t* codes) {
   const float inverse = 1.0f / scale;
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* from = x + r * stride;
-    uint8_t* to = codes + r * stride;
-    if (format == DType::fp8_e4m3) {
-#pragma omp simd
-      for (int64_t c = 0; c < cols; ++c) to[c] = float_to_e4m3(from[c] * inverse);
-    } else {
-#pragma omp simd
-      for (int64_t c = 0; c < cols; ++c) to[c] = float_to_e5m2(from[c] * inverse);
-    }
-  }
+  for (int64_t r = 0; r < rows; ++r) encode(x + r * stride, cols, inverse, format, codes + r * stride);
 }
 
 // amax of the whole matrix; the maximum does not depend on the order.
@@ -66,7 +34,7 @@ void quantize_matrix(const float* x, int64_t R, int64_t K, float fixed, const Qu
     const float scale = fixed > 0 ? fixed : scale_of(matrix_amax(x, R, K), format_max(format));
     scales[0] = scale;
 #pragma omp parallel for schedule(static) if (R * K > 1 << 15)
-    for (int64_t r = 0; r < R; ++r) encode(x + r * K, K, 1, K, scale, format, codes + r * K);
+    for (int64_t r = 0; r < R; ++r) encode_block(x + r * K, K, 1, K, scale, format, codes + r * K);
     return;
   }
   const int64_t tall = out.mode == ScaleMode::block_128x128 ? block : 1;
@@ -79,7 +47,7 @@ void quantize_matrix(const float* x, int64_t R, int64_t K, float fixed, const Qu
       const int64_t c = b * wide, cols = std::min(wide, K - c), at = r * K + c;
       const float scale = fixed > 0 ? fixed : scale_of(amax_of(x + at, K, rows, cols), format_max(format));
       scales[band * per_band + b] = scale;
-      encode(x + at, K, rows, cols, scale, format, codes + at);
+      encode_block(x + at, K, rows, cols, scale, format, codes + at);
     }
   }
 }

@@ -28,6 +28,12 @@ inline A row_rstd(const A* row, int64_t n, A eps) {
   return A(1) / std::sqrt(row_dot(row, row, n) / A(n) + eps);
 }
 
+// The gradient of a row's gate from sum_n u * h, where u was made from the gated gradient.
+template <class A>
+inline A ungated(A sum, A gate) {
+  return gate != A(0) ? sum / gate : A(0);
+}
+
 template <class A, class S>
 inline void store_scaled(const A* row, A scale, S* out, int64_t n) {
 #pragma omp simd
