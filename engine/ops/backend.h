@@ -1,6 +1,7 @@
 // The op interface the model is written over: one virtual method per op, implemented by the CPU twin and by CUDA.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "engine/ops/activation.h"
@@ -15,8 +16,24 @@
 #include "engine/ops/reduce.h"
 #include "engine/ops/rope.h"
 #include "engine/ops/router.h"
+#include "engine/ops/step_state.h"
 
 namespace assay {
+
+// What a backend has done since it was made.
+struct OpsCounters {
+  int64_t launches = 0;     // kernels, library calls and fills handed to the device; the replay of a recording is one
+  int64_t host_syncs = 0;   // times the host waited for all of the device's work
+  int64_t allocations = 0;  // of device memory
+  int64_t captures = 0;     // recordings made
+  double capture_s = 0;     // and what they took
+};
+
+// Launches of a piece of work, kept by a backend to be replayed (on CUDA a graph).
+class Recording {
+ public:
+  virtual ~Recording() = default;
+};
 
 class Ops {
  public:
@@ -54,12 +71,30 @@ class Ops {
   virtual void fill_zero(const FillZeroArgs&) = 0;
   virtual void adamw(const AdamWArgs&) = 0;
   virtual void muon(const MuonArgs&) = 0;
+  virtual void expert_load(const ExpertLoadArgs&) = 0;
+  virtual void step_verdict(const StepVerdictArgs&) = 0;
 
   // Device memory of `bytes`, 256-byte aligned, not initialised. Throws EngineError(out_of_memory) naming `what`.
   virtual void* allocate(size_t bytes, const char* what) = 0;
   virtual void release(void* memory) = 0;
-  virtual void copy_to_device(void* dst, const void* src, size_t bytes) = 0;
-  virtual void copy_to_host(void* dst, const void* src, size_t bytes) = 0;  // waits for the device
+  virtual void copy_to_device(void* dst, const void* src, size_t bytes) = 0;  // src may change on return
+  virtual void copy_to_host(void* dst, const void* src, size_t bytes) = 0;    // waits for the device
+
+  // Whether ops return before the device has done them; then it pays to start work before looking at earlier results.
+  virtual bool runs_ahead() const = 0;
+  // A copy that the host does not wait for: dst, from allocate_host, is valid once wait() has returned for a later
+  // mark.
+  virtual void* allocate_host(size_t bytes, const char* what) = 0;
+  virtual void release_host(void* memory) = 0;
+  virtual void copy_to_host_later(void* dst, const void* src, size_t bytes) = 0;
+  // A point behind everything handed to the device so far. At most 16 marks back can be waited for.
+  virtual int64_t mark() = 0;
+  virtual void wait(int64_t mark) = 0;
+
+  // Does `work`: ops on the same tensors with the same arguments at every call, which have run outside a recording
+  // before. The first call may record the launches into the empty `recording`, later ones replay it.
+  virtual void replay(std::unique_ptr<Recording>& recording, const std::function<void()>& work) = 0;
+  virtual OpsCounters counters() const = 0;
 };
 
 std::unique_ptr<Ops> make_cpu_ops();

@@ -44,6 +44,8 @@ class CpuOps final : public Ops {
   void fill_zero(const FillZeroArgs& a) override { cpu::fill_zero(a); }
   void adamw(const AdamWArgs& a) override { cpu::adamw(a); }
   void muon(const MuonArgs& a) override { cpu::muon(a); }
+  void expert_load(const ExpertLoadArgs& a) override { cpu::expert_load(a); }
+  void step_verdict(const StepVerdictArgs& a) override { cpu::step_verdict(a); }
 
   void* allocate(size_t bytes, const char* what) override {
     void* memory = ::operator new(bytes > 0 ? bytes : 1, alignment, std::nothrow);
@@ -58,6 +60,16 @@ class CpuOps final : public Ops {
   void release(void* memory) override { ::operator delete(memory, alignment); }
   void copy_to_device(void* dst, const void* src, size_t bytes) override { copy(dst, src, bytes); }
   void copy_to_host(void* dst, const void* src, size_t bytes) override { copy(dst, src, bytes); }
+
+  // Everything is done when an op returns, and by the host: nothing to wait for, to record or to count.
+  bool runs_ahead() const override { return false; }
+  void* allocate_host(size_t bytes, const char* what) override { return allocate(bytes, what); }
+  void release_host(void* memory) override { release(memory); }
+  void copy_to_host_later(void* dst, const void* src, size_t bytes) override { copy(dst, src, bytes); }
+  int64_t mark() override { return 0; }
+  void wait(int64_t) override {}
+  void replay(std::unique_ptr<Recording>&, const std::function<void()>& work) override { work(); }
+  OpsCounters counters() const override { return {}; }
 
  private:
   static void copy(void* dst, const void* src, size_t bytes) {

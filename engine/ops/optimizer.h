@@ -14,6 +14,7 @@ struct AdamWArgs {
   Tensor param, grad, m, v;
   double lr = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
   int64_t step = 1;
+  const int32_t* skip = nullptr;  // device: a step's verdict (step_state.h), or null
 };
 
 // A parameter of K matrices [K, R, C] and its state.
@@ -49,7 +50,8 @@ struct MuonRates {
 struct MuonArgs {
   std::vector<MuonStack> stacks;
   MuonRates rates;
-  bool full_precision = false;  // products in FP32 instead of BF16: parity checks. f64 tensors always use f64
+  bool full_precision = false;    // products in FP32 instead of BF16: parity checks. f64 tensors always use f64
+  const int32_t* skip = nullptr;  // device: a step's verdict (step_state.h), or null
 };
 
 namespace cpu {

@@ -33,7 +33,8 @@ struct ScaleUpdateArgs {
   float* amax;
   const float* format_max;  // [n]
   int64_t n;
-  float margin;  // > 1: headroom for growth between steps
+  float margin;                   // > 1: headroom for growth between steps
+  const int32_t* skip = nullptr;  // device: a step's verdict (step_state.h), or null; amax becomes 0 either way
 };
 
 namespace cpu {

@@ -42,6 +42,7 @@ struct RoutePlanArgs {
 struct RouterBiasArgs {
   Tensor bias, total;
   float rate = 0;
+  const int32_t* skip = nullptr;  // device: a step's verdict (step_state.h), or null
 };
 
 namespace cpu {

@@ -37,6 +37,7 @@ void adamw(const AdamWArgs& a) {
   check_tensor("adamw", "grad", a.grad, dtype, {n});
   check_tensor("adamw", "m", a.m, dtype, {n});
   check_tensor("adamw", "v", a.v, dtype, {n});
+  if (a.skip != nullptr && *a.skip != 0) return;
   if (dtype == DType::f64) {
     adamw_body<double>(a);
   } else {

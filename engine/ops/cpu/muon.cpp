@@ -181,6 +181,7 @@ void check_muon(const MuonArgs& a) {
 
 void muon(const MuonArgs& a) {
   check_muon(a);
+  if (a.skip != nullptr && *a.skip != 0) return;
   for (const MuonStack& stack : a.stacks) {
     if (stack.param.dtype == DType::f64) {
       update_stack<double>(stack, a);

@@ -109,8 +109,9 @@ void quantize(const QuantizeArgs& a) {
 }
 
 void scale_update(const ScaleUpdateArgs& a) {
+  const bool skipped = a.skip != nullptr && *a.skip != 0;
   for (int64_t i = 0; i < a.n; ++i) {
-    if (a.amax[i] > 0) a.scale[i] = a.amax[i] * a.margin / a.format_max[i];
+    if (a.amax[i] > 0 && !skipped) a.scale[i] = a.amax[i] * a.margin / a.format_max[i];
     a.amax[i] = 0;
   }
 }

@@ -224,6 +224,7 @@ void router_bias_update(const RouterBiasArgs& a) {
   const int64_t E = a.bias.numel();
   check_tensor("router_bias_update", "bias", a.bias, DType::f32, {E});
   check_tensor("router_bias_update", "total", a.total, DType::i32, {E});
+  if (a.skip != nullptr && *a.skip != 0) return;
   const int32_t* total = a.total.as<int32_t>();
   int64_t sum = 0;
   for (int64_t e = 0; e < E; ++e) sum += total[e];

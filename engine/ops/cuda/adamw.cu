@@ -10,6 +10,7 @@ namespace {
 struct AdamW {
   float *param, *m, *v;
   const float* grad;
+  const int32_t* skip;
   float keep, take1, take2, eps, step_size, v_correction;
 
   __device__ __forceinline__ void update(float& p, float g, float& m1, float& v1) const {
@@ -20,6 +21,7 @@ struct AdamW {
 };
 
 __global__ __launch_bounds__(256) void adamw_kernel(AdamW a, int64_t n) {
+  if (a.skip != nullptr && *a.skip != 0) return;
   const int64_t i = (static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x) * 4;
   if (i + 4 <= n) {
     float4 p = *reinterpret_cast<float4*>(a.param + i), m = *reinterpret_cast<float4*>(a.m + i);
@@ -53,6 +55,7 @@ void adamw(cudaStream_t stream, const AdamWArgs& a) {
                 a.m.as<float>(),
                 a.v.as<float>(),
                 a.grad.as<float>(),
+                a.skip,
                 static_cast<float>(1 - a.lr * a.weight_decay),
                 static_cast<float>(1 - a.beta1),
                 static_cast<float>(1 - a.beta2),

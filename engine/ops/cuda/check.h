@@ -3,11 +3,15 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdint>
 #include <string>
 
 #include "engine/ops/error.h"
 
 namespace assay::cuda {
+
+// Launches of this process so far (OpsCounters::launches). One thread drives the device.
+inline int64_t launches = 0;
 
 [[noreturn]] inline void fail_cuda(const char* op, const char* file, int line, cudaError_t error,
                                    const std::string& what) {
@@ -31,4 +35,8 @@ namespace assay::cuda {
   } while (0)
 
 // After every kernel launch: ASSAY_CUDA_LAUNCHED(op[, shape]).
-#define ASSAY_CUDA_LAUNCHED(op, ...) ASSAY_CUDA_CHECK(op, cudaGetLastError() __VA_OPT__(, ) __VA_ARGS__)
+#define ASSAY_CUDA_LAUNCHED(op, ...)                                     \
+  do {                                                                   \
+    ++::assay::cuda::launches;                                           \
+    ASSAY_CUDA_CHECK(op, cudaGetLastError() __VA_OPT__(, ) __VA_ARGS__); \
+  } while (0)

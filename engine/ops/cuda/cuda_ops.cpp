@@ -1,5 +1,6 @@
 #include "engine/ops/cuda/cuda_ops.h"
 
+#include <chrono>
 #include <map>
 #include <tuple>
 
@@ -7,6 +8,8 @@
 #include "engine/ops/cuda/check.h"
 #include "engine/ops/cuda/cudnn_attention.h"
 #include "engine/ops/cuda/gemm.h"
+#include "engine/ops/cuda/graph.h"
+#include "engine/ops/cuda/host_link.h"
 #include "engine/ops/cuda/launch.h"
 #include "engine/ops/cuda/muon.h"
 
@@ -19,12 +22,14 @@ class CudaOps final : public Ops {
  public:
   CudaOps() {
     ASSAY_CUDA_CHECK("start", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    link_ = std::make_unique<HostLink>(stream_);
     workspace_ = allocate(workspace_bytes, "the workspace of the CUDA ops");
   }
   ~CudaOps() override {
     cudaStreamSynchronize(stream_);
     for (auto& [shape, memory] : attention_memory_) cudaFree(memory);
     cudaFree(workspace_);
+    link_.reset();
     cudaStreamDestroy(stream_);
   }
 
@@ -41,10 +46,12 @@ class CudaOps final : public Ops {
   void qk_norm_rope_grad(const QkNormRopeGradArgs& a) override { cuda::qk_norm_rope_grad(stream_, a, scratch()); }
   void attention(const AttentionArgs& a) override {
     auto& [engine, memory] = attention_for(a.qkv, a.B, a.T, a.window);
+    ++cuda::launches;
     engine->forward(stream_, a.qkv.data, a.out.data, a.lse.as<float>(), memory);
   }
   void attention_grad(const AttentionGradArgs& a) override {
     auto& [engine, memory] = attention_for(a.qkv, a.B, a.T, a.window);
+    ++cuda::launches;
     engine->backward(stream_, a.qkv.data, a.out.data, a.lse.as<float>(), a.dout.data, a.dqkv.data, memory);
   }
   void norm_route(const NormRouteArgs& a) override { cuda::norm_route(stream_, a); }
@@ -66,9 +73,12 @@ class CudaOps final : public Ops {
   void fill_zero(const FillZeroArgs& a) override { cuda::fill_zero(stream_, a); }
   void adamw(const AdamWArgs& a) override { cuda::adamw(stream_, a); }
   void muon(const MuonArgs& a) override { cuda::muon(stream_, a, scratch()); }
+  void expert_load(const ExpertLoadArgs& a) override { cuda::expert_load(stream_, a); }
+  void step_verdict(const StepVerdictArgs& a) override { cuda::step_verdict(stream_, a); }
 
   void* allocate(size_t bytes, const char* what) override {
     void* memory = nullptr;
+    ++counters_.allocations;
     const cudaError_t error = cudaMalloc(&memory, bytes);
     if (error == cudaErrorMemoryAllocation) {
       static_cast<void>(cudaGetLastError());  // it is not sticky: the next launch must not find it
@@ -85,14 +95,41 @@ class CudaOps final : public Ops {
   void release(void* memory) override {
     if (memory != nullptr) cudaFree(memory);
   }
-  void copy_to_device(void* dst, const void* src, size_t bytes) override {
-    ASSAY_CUDA_CHECK("copy_to_device", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, stream_));
-    // Pageable memory is read before the call returns only up to 64 KiB; the caller may change it at once.
-    ASSAY_CUDA_CHECK("copy_to_device", cudaStreamSynchronize(stream_));
-  }
+  void copy_to_device(void* dst, const void* src, size_t bytes) override { link_->upload(dst, src, bytes); }
   void copy_to_host(void* dst, const void* src, size_t bytes) override {
     ASSAY_CUDA_CHECK("copy_to_host", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream_));
     ASSAY_CUDA_CHECK("copy_to_host", cudaStreamSynchronize(stream_));
+    ++counters_.host_syncs;
+  }
+
+  bool runs_ahead() const override { return true; }
+  void* allocate_host(size_t bytes, const char* what) override {
+    void* memory = nullptr;
+    ASSAY_CUDA_CHECK("allocate_host", cudaMallocHost(&memory, bytes), what);
+    return memory;
+  }
+  void release_host(void* memory) override {
+    if (memory != nullptr) cudaFreeHost(memory);
+  }
+  void copy_to_host_later(void* dst, const void* src, size_t bytes) override {
+    ASSAY_CUDA_CHECK("copy_to_host_later", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream_));
+  }
+  int64_t mark() override { return link_->mark(); }
+  void wait(int64_t mark) override { link_->wait(mark); }
+
+  void replay(std::unique_ptr<Recording>& recording, const std::function<void()>& work) override {
+    if (recording == nullptr) {
+      const auto begin = std::chrono::steady_clock::now();
+      recording = Graph::capture(stream_, work);
+      ++counters_.captures;
+      counters_.capture_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    }
+    static_cast<const Graph&>(*recording).launch(stream_);
+  }
+  OpsCounters counters() const override {
+    OpsCounters counters = counters_;
+    counters.launches = cuda::launches;
+    return counters;
   }
 
  private:
@@ -119,6 +156,8 @@ class CudaOps final : public Ops {
 
   cudaStream_t stream_ = nullptr;
   void* workspace_ = nullptr;
+  std::unique_ptr<HostLink> link_;
+  OpsCounters counters_;
   std::map<AttentionKey, std::pair<std::unique_ptr<CudnnAttention>, void*>> attention_;
   std::map<size_t, void*> attention_memory_;  // by size: layers of one shape share it
 };

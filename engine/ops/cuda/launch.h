@@ -16,6 +16,7 @@
 #include "engine/ops/reduce.h"
 #include "engine/ops/rope.h"
 #include "engine/ops/router.h"
+#include "engine/ops/step_state.h"
 
 namespace assay::cuda {
 
@@ -45,6 +46,8 @@ void relu2(cudaStream_t, const Relu2Args&);
 void relu2_grad(cudaStream_t, const Relu2GradArgs&);
 void softcap_xent(cudaStream_t, const SoftcapXentArgs&);
 void adamw(cudaStream_t, const AdamWArgs&);
+void expert_load(cudaStream_t, const ExpertLoadArgs&);
+void step_verdict(cudaStream_t, const StepVerdictArgs&);
 
 // --- reductions and casts (reduce.cu, quantize.cu)
 // --------------------------------------------------------------------

@@ -66,13 +66,15 @@ void add_matrices(MuonChunk& c, const MuonStack& stack, int64_t first, int64_t c
   c.end[c.stacks++] = c.matrices;
 }
 
-MuonFactors factors_of(const MuonRates& r, const MuonChunk& c) {
+MuonFactors factors_of(const MuonArgs& a, const MuonChunk& c) {
+  const MuonRates& r = a.rates;
   const double shape = std::sqrt(std::max(1.0, static_cast<double>(c.rows) / c.columns));
   return {.momentum_take = static_cast<float>(1 - r.momentum_beta),
           .momentum_beta = static_cast<float>(r.momentum_beta),
           .second_take = static_cast<float>(1 - r.beta2),
           .lr = static_cast<float>(r.lr * shape),
-          .decay = static_cast<float>(r.lr * shape * r.weight_decay)};
+          .decay = static_cast<float>(r.lr * shape * r.weight_decay),
+          .skip = a.skip};
 }
 
 void update(cudaStream_t stream, MuonChunk c, const MuonFactors& f) {
@@ -113,7 +115,7 @@ void muon(cudaStream_t stream, const MuonArgs& a, Workspace workspace) {
   MuonChunk blank = empty_chunk(a.stacks.front().param);
   const int64_t most = matrices_per_chunk(blank, a.stacks);
   if (!is_small(blank)) take_scratch(blank, most, workspace);
-  const MuonFactors factors = factors_of(a.rates, blank);
+  const MuonFactors factors = factors_of(a, blank);
   MuonChunk chunk = blank;
   for (const MuonStack& stack : a.stacks) {
     const int64_t K = stack.param.dim(0);

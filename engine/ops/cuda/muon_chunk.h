@@ -50,6 +50,7 @@ inline bool is_small(const MuonChunk& c) {
 // The twin's constants, rounded to float where it rounds them.
 struct MuonFactors {
   float momentum_take, momentum_beta, second_take, lr, decay;
+  const int32_t* skip;  // null, or not zero: no state is written
 };
 
 // momentum updated; y = bf16(Nesterov gradient), equilibrated and normalised.

@@ -26,6 +26,10 @@ __device__ __forceinline__ bf16* find_y(const MuonChunk& c, int index) {
   return c.y + static_cast<int64_t>(index) * c.s_padded * c.l_padded;
 }
 
+__device__ __forceinline__ bool skipped(const MuonFactors& f) {
+  return f.skip != nullptr && *f.skip != 0;
+}
+
 // Sum over the block; every thread gets it.
 __device__ __forceinline__ double block_sum(double x) {
   __shared__ double parts[threads / 32];

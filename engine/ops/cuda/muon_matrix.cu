@@ -36,6 +36,7 @@ __device__ __forceinline__ uint32_t bf16_pair(float lo, float hi) {
 // sums of squares. Y beyond R and C is left to `normalise`.
 template <bool transposed>
 __global__ __launch_bounds__(threads) void momentum_kernel(const __grid_constant__ MuonChunk c, MuonFactors f) {
+  if (skipped(f)) return;
   __shared__ TransposedTile turned;
   const Matrix m = find_matrix(c, blockIdx.y);
   bf16* y = find_y(c, blockIdx.y);
@@ -151,6 +152,7 @@ __global__ __launch_bounds__(threads) void column_squares_kernel(const __grid_co
 }
 
 __global__ __launch_bounds__(threads) void second_moment_kernel(const __grid_constant__ MuonChunk c, MuonFactors f) {
+  if (skipped(f)) return;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * c.l;
   const float scale = second_moments(c.column_squares + first, find_matrix(c, blockIdx.x).second_moment,
                                      c.column_factor + first, c.s, c.l, f);
@@ -160,6 +162,7 @@ __global__ __launch_bounds__(threads) void second_moment_kernel(const __grid_con
 // Reads Y and param, writes param: 10 bytes an element. A block does 64 rows of param.
 template <bool transposed>
 __global__ __launch_bounds__(threads) void update_kernel(const __grid_constant__ MuonChunk c, MuonFactors f) {
+  if (skipped(f)) return;
   __shared__ TransposedTile turned;
   const Matrix m = find_matrix(c, blockIdx.y);
   const bf16* y = find_y(c, blockIdx.y);

@@ -58,6 +58,7 @@ __device__ __forceinline__ void iterate(float* y, Square& gram, Square& poly, in
 
 __global__ __launch_bounds__(threads) void small_kernel(const __grid_constant__ MuonChunk c, MuonFactors f,
                                                         Iterations iterations) {
+  if (skipped(f)) return;
   extern __shared__ double shared[];
   double* squares = shared;                                 // [l]
   float* factors = reinterpret_cast<float*>(shared + c.l);  // [l]

@@ -270,7 +270,8 @@ __global__ __launch_bounds__(128) void row_kernel(const S* x, NormedFp8 to, int6
 __global__ void scale_update_kernel(ScaleUpdateArgs a) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
   if (i >= a.n) return;
-  if (a.amax[i] > 0) a.scale[i] = a.amax[i] * a.margin / a.format_max[i];
+  const bool skipped = a.skip != nullptr && *a.skip != 0;
+  if (a.amax[i] > 0 && !skipped) a.scale[i] = a.amax[i] * a.margin / a.format_max[i];
   a.amax[i] = 0;
 }
 

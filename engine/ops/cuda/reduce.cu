@@ -145,6 +145,7 @@ void cast(cudaStream_t stream, const CastArgs& a) {
 void fill_zero(cudaStream_t stream, const FillZeroArgs& a) {
   ASSAY_OP_CHECK("fill_zero", a.x, "x is empty");
   ASSAY_CUDA_CHECK("fill_zero", cudaMemsetAsync(a.x.data, 0, a.x.bytes(), stream), a.x.describe());
+  ++launches;
 }
 
 }  // namespace assay::cuda

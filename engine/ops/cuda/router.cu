@@ -200,7 +200,8 @@ void dispatch_rows_per_warp(const char* op, const Tensor& x, int64_t d, int64_t 
   fail_op(op, __FILE__, __LINE__, x.describe() + " has rows that are too long for the router");
 }
 
-__global__ void bias_kernel(float* bias, const int32_t* total, int E, float rate) {
+__global__ void bias_kernel(float* bias, const int32_t* total, int E, float rate, const int32_t* skip) {
+  if (skip != nullptr && *skip != 0) return;
   long long sum = 0;
   for (int e = 0; e < E; ++e) sum += total[e];
   for (int e = threadIdx.x; e < E; e += blockDim.x) {
@@ -250,7 +251,7 @@ void router_bias_update(cudaStream_t stream, const RouterBiasArgs& a) {
   const int64_t E = a.bias.numel();
   check_tensor(op, "bias", a.bias, DType::f32, {E});
   check_tensor(op, "total", a.total, DType::i32, {E});
-  bias_kernel<<<1, 256, 0, stream>>>(a.bias.as<float>(), a.total.as<int32_t>(), static_cast<int>(E), a.rate);
+  bias_kernel<<<1, 256, 0, stream>>>(a.bias.as<float>(), a.total.as<int32_t>(), static_cast<int>(E), a.rate, a.skip);
   ASSAY_CUDA_LAUNCHED(op, a.bias.describe());
 }
 
