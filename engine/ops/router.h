@@ -25,10 +25,11 @@ struct RouterGradArgs {
 };
 // Where each (token, pick) goes: rows of expert e in ascending token order from start[e].
 // start/rows are written by this op: capacity == 0: start = prefix sum of counts, rows = counts (dynamic);
-// capacity > 0: start[e] = e * capacity, rows[e] = capacity (static); needs counts[e] <= capacity, which the caller
-// checked. Every start is rounded up to a multiple of `alignment`, so that a tile of that many rows meets one expert
-// only. The buffer must hold N*k + E*(alignment - 1) rows (E * capacity rounded up, if static); those of no expert are
-// padding.
+// capacity > 0: start[e] = e * capacity, rows[e] = capacity (static). Every start is rounded up to a multiple of
+// `alignment`, so that a tile of that many rows meets one expert only. The buffer must hold N*k + E*(alignment - 1)
+// rows (E * capacity rounded up, if static); those of no expert are padding. A token beyond its expert's capacity gets
+// the expert's last row as its slot, which belongs to another token: what follows stays inside the buffer but is wrong
+// for it, so whoever reads the counts later must discard the step.
 struct RoutePlanArgs {
   Tensor picks, counts, weights;
   int64_t capacity = 0;

@@ -60,5 +60,56 @@ TEST(Permute, ScalesRowsByTheirGateAndLeavesPaddingZero) {
   }
 }
 
+TEST(Permute, WritesCodesOfGatedRowsAndTheirTranspose) {
+  Random random(81);
+  const int64_t N = 4, R = 7, d = 5;
+  Array token_of(DType::i32, {R}), gate = random_array(random, DType::f32, {R}), scale(DType::f32, {1});
+  for (int64_t r = 0; r < R; ++r) token_of.set(r, static_cast<double>((r * 3) % 5) - 1);
+  scale.set(0, 0.013);
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    const Array x = random_array(random, dtype, {N, d});
+    for (DType format : {DType::fp8_e4m3, DType::fp8_e5m2}) {
+      for (const bool gated : {false, true}) {
+        Fp8Array out = fp8_array(format, ScaleMode::tensorwise, R, d),
+                 out_t = fp8_array(format, ScaleMode::tensorwise, d, R);
+        Array want(format, {R, d}), want_t(format, {d, R});
+        for (int64_t i = 0; i < R * d; ++i) {
+          const int64_t token = static_cast<int64_t>(token_of.get(i / d));
+          const float factor = gated ? static_cast<float>(gate.get(i / d)) : 1.0f;
+          const float value = token < 0 ? 0 : factor * static_cast<float>(x.get(token * d + i % d));
+          want.set(i, value * (1.0f / static_cast<float>(scale.get(0))));
+          want_t.set(i % d * R + i / d, want.get(i));
+        }
+        PermuteArgs a{.token_of = token_of, .x = x, .out8 = out, .out8t = out_t, .scale = scale};
+        if (gated) a.gate = gate;
+        cpu::permute(a);
+        EXPECT_TRUE(out.codes.same_bytes(want)) << to_string(format) << " gated " << gated;
+        EXPECT_TRUE(out_t.codes.same_bytes(want_t)) << to_string(format) << " gated " << gated;
+        EXPECT_EQ(out.scales.get(0), scale.get(0));
+        EXPECT_EQ(out_t.scales.get(0), scale.get(0));
+        Fp8Array only_t = fp8_array(format, ScaleMode::tensorwise, d, R);
+        a.out8 = {}, a.out8t = only_t;
+        cpu::permute(a);
+        EXPECT_TRUE(only_t.codes.same_bytes(want_t));
+      }
+    }
+  }
+}
+
+TEST(Permute, RefusesMixedForms) {
+  Array token_of(DType::i32, {2}), x(DType::f32, {2, 4}), out(DType::f32, {2, 4}), scale(DType::f32, {1});
+  const Fp8Array codes = fp8_array(DType::fp8_e4m3, ScaleMode::tensorwise, 2, 4),
+                 rowwise = fp8_array(DType::fp8_e4m3, ScaleMode::rowwise, 2, 4);
+  const auto refusal = [](const PermuteArgs& a) { return error_of([&] { cpu::permute(a); }); };
+  const PermuteArgs both{.token_of = token_of, .x = x, .out = out, .out8 = codes, .scale = scale};
+  EXPECT_NE(refusal(both).find("x goes to out, or to out8 and out8t"), std::string::npos);
+  const PermuteArgs no_scale{.token_of = token_of, .x = x, .out8 = codes};
+  EXPECT_NE(refusal(no_scale).find("scale is empty, expected f32[1]"), std::string::npos);
+  const PermuteArgs by_row{.token_of = token_of, .x = x, .out8 = rowwise, .scale = scale};
+  EXPECT_NE(refusal(by_row).find("codes of x are tensorwise, not rowwise"), std::string::npos);
+  const PermuteArgs gated_codes{.token_of = token_of, .x8 = codes, .out8 = codes, .gate = scale};
+  EXPECT_NE(refusal(gated_codes).find("codes are moved as they are"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace assay
