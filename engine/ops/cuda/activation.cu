@@ -1,4 +1,4 @@
-// relu^2. Bytes per element: relu2 2 in, 2 out; relu2_grad du, h in, dz out (2 each), and h out with a gate.
+// relu^2. Bytes per element: relu2 2 in, 2 out; relu2_grad du, h in, dz out (2 each).
 #include "engine/ops/cuda/element.cuh"
 #include "engine/ops/cuda/launch.h"
 
@@ -22,30 +22,28 @@ __global__ __launch_bounds__(256) void relu2_kernel(const S* z, S* h, int64_t ve
   }
 }
 
-// A warp per row. gate, gate_grad: may be null.
+// A warp per row. gate and gate_grad: both or none.
 template <class S>
-__global__ __launch_bounds__(256) void relu2_grad_kernel(const S* du, S* h, S* dz, const float* gate, float* gate_grad,
-                                                         int64_t R, int width) {
+__global__ __launch_bounds__(256) void relu2_grad_kernel(const S* du, const S* h, S* dz, const float* gate,
+                                                         float* gate_grad, int64_t R, int width) {
   const int64_t r = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
   if (r >= R) return;
-  const float scale = gate != nullptr ? gate[r] : 1.0f;
   float dot = 0;
 #pragma unroll 4
   for (int column = threadIdx.x % 32 * vec; column < width; column += 32 * vec) {
     const int64_t at = r * width + column;
     const Packed<S> g = load(du + at), hidden = load(h + at);
-    float out[vec], gated[vec];
+    float out[vec];
 #pragma unroll
     for (int i = 0; i < vec; ++i) {
       dot += g.get(i) * hidden.get(i);
-      out[i] = scale * g.get(i) * (2.0f * sqrtf(hidden.get(i)));
-      gated[i] = scale * hidden.get(i);
+      out[i] = g.get(i) * (2.0f * sqrtf(hidden.get(i)));
     }
     store(dz + at, out);
-    if (gate != nullptr) store(h + at, gated);
   }
+  if (gate == nullptr) return;
   dot = warp_sum(dot);
-  if (gate_grad != nullptr && threadIdx.x % 32 == 0) gate_grad[r] = dot;
+  if (threadIdx.x % 32 == 0) gate_grad[r] = gate[r] != 0 ? dot / gate[r] : 0.0f;
 }
 
 }  // namespace
@@ -69,8 +67,10 @@ void relu2_grad(cudaStream_t stream, const Relu2GradArgs& a) {
   const int64_t R = a.du.dim(0), width = a.du.dim(1);
   check_tensor(op, "h", a.h, a.du.dtype, {R, width});
   check_tensor(op, "dz", a.dz, a.du.dtype, {R, width});
+  ASSAY_OP_CHECK(op, static_cast<bool>(a.gate) == static_cast<bool>(a.gate_grad),
+                 "gate and gate_grad go together, got " + a.gate.describe() + " and " + a.gate_grad.describe());
   if (a.gate) check_tensor(op, "gate", a.gate, DType::f32, {R});
-  if (a.gate_grad) check_tensor(op, "gate_grad", a.gate_grad, DType::f32, {R});
+  if (a.gate) check_tensor(op, "gate_grad", a.gate_grad, DType::f32, {R});
   for (const Tensor* t : {&a.du, &a.h, &a.dz}) check_vectors(op, "a matrix", *t, width);
   if (R == 0) return;
   dispatch(op, a.du.dtype, [&]<class S>(S) {

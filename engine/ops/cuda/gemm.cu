@@ -40,7 +40,7 @@ void gemm(cudaStream_t stream, const GemmArgs& g, Workspace workspace) {
     p.group_rows = static_cast<int>(x.rows);
     p.accumulate = g.accumulate;
     p.dw = g.out.as<float>();
-    launch_wgrad<WgradConfig<GemmType::bf16, 256, 4>>(stream, x, p, workspace);
+    bf16_weight_gradient(stream, x, p, workspace);
     return;
   }
   ASSAY_OP_CHECK("gemm", g.out.dtype == DType::bf16 && !g.accumulate,

@@ -21,10 +21,7 @@ void gemm_fp8(cudaStream_t stream, const GemmFp8Args& g, Workspace workspace) {
     p.dw = g.out.as<float>();
     p.a_scale = a_scale;
     p.b_scale = b_scale;
-    if (a.dtype == DType::fp8_e5m2)
-      launch_wgrad<WgradConfig<GemmType::e5m2_e4m3, 256, 4>>(stream, x, p, workspace);
-    else
-      launch_wgrad<WgradConfig<GemmType::e4m3_e4m3, 256, 4>>(stream, x, p, workspace);
+    fp8_weight_gradient(stream, a.dtype, x, p, workspace);
     return;
   }
   ASSAY_OP_CHECK("gemm_fp8", g.out.dtype == DType::bf16 && !g.accumulate,
@@ -39,9 +36,9 @@ void gemm_fp8(cudaStream_t stream, const GemmFp8Args& g, Workspace workspace) {
   p.alpha = p.beta = 1.0f;
   if (g.residual) {
     x.hidden = g.residual.data;
-    launch_fp8_product<OutType::bf16, Epilogue::residual>(stream, a.dtype, x, p);
+    fp8_product_residual(stream, a.dtype, x, p);
   } else {
-    launch_fp8_product<OutType::bf16, Epilogue::none>(stream, a.dtype, x, p);
+    fp8_product(stream, Epilogue::none, a.dtype, x, p);
   }
 }
 

@@ -52,6 +52,13 @@ __device__ __forceinline__ float square_root(float x) {
   return r;
 }
 
+// A NaN wins: it must reach the amax, whose bits (0x7FFFFFFF) then stand above every number's.
+__device__ __forceinline__ float max_or_nan(float x, float y) {
+  float r;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(x), "f"(y));
+  return r;
+}
+
 // Four lanes hold columns (2q, 2q+1) and (8+2q, 9+2q) of 16; give lane q columns 4q..4q+3, which is what stmatrix
 // wants.
 __device__ __forceinline__ uint32_t gather_columns(uint32_t pairs, int lane) {
@@ -114,12 +121,13 @@ __device__ __forceinline__ void finish_values(float (&d)[C::bn / 2], EpilogueSta
       d[2 * i] = u0 * 2 * square_root(h.x);
       d[2 * i + 1] = u1 * 2 * square_root(h.y);
     }
+    const int parts = (p.n + C::bn - 1) / C::bn;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       row_sum[i] += __shfl_xor_sync(~0u, row_sum[i], 1);
       row_sum[i] += __shfl_xor_sync(~0u, row_sum[i], 2);
-      if ((lane & 3) == 0)
-        p.gate_partial[static_cast<size_t>(row + local_row + 8 * i) * (p.n / C::bn) + column / C::bn] = row_sum[i];
+      if ((lane & 3) == 0 && p.gate_partial != nullptr)
+        p.gate_partial[static_cast<size_t>(row + local_row + 8 * i) * parts + column / C::bn] = row_sum[i];
     }
   }
   if constexpr (C::epilogue == Epilogue::residual) {
@@ -138,13 +146,21 @@ __device__ __forceinline__ void finish_values(float (&d)[C::bn / 2], EpilogueSta
       d[2 * i + 1] = p.alpha * scale * d[2 * i + 1] + p.beta * r.y;
     }
   }
+  if constexpr (C::out != OutType::bf16) {
+    // Columns beyond n are products with the next group's weights: nothing stores them, but amax must not see them.
+    if (column + C::bn > p.n) {
+#pragma unroll
+      for (int i = 0; i < C::bn / 2; ++i)
+        if (column + 8 * (i / 4) >= p.n) d[i] = 0;
+    }
+  }
 #pragma unroll
   for (int i = 0; i < C::bn / 2; ++i) {
     float v = d[i];
     if constexpr (!C::loads_hidden) v *= scale;
-    if constexpr (C::epilogue == Epilogue::relu2) v = v > 0 ? v * v : 0.0f;
+    if constexpr (C::epilogue == Epilogue::relu2) v = v < 0 ? 0.0f : v * v;  // a NaN stays one
     if constexpr (C::out != OutType::bf16) {
-      state.amax = fmaxf(state.amax, fabsf(v));
+      state.amax = max_or_nan(state.amax, fabsf(v));
       v *= state.inverse_out_scale;
     }
     d[i] = v;
@@ -255,7 +271,7 @@ __device__ __forceinline__ void store_transposed(const float (&d)[C::bn / 2], Ep
 
 __device__ __forceinline__ void publish_amax(float amax, float* out) {
 #pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, offset));
+  for (int offset = 16; offset > 0; offset /= 2) amax = max_or_nan(amax, __shfl_xor_sync(~0u, amax, offset));
   // Non-negative floats order like their bits.
   if ((threadIdx.x & 31) == 0) atomicMax(reinterpret_cast<int*>(out), __float_as_int(amax));
 }

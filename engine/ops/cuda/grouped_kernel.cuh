@@ -41,11 +41,12 @@ struct GroupedParams {
   int k_steps;                // stages along K, rounded up
   const float* a_scale;       // FP8: dequantisation scale [1] of a
   const float* b_scale;       // FP8: [groups]
-  const float* out_scale;     // FP8 out: scale [1] of out (value = code * scale)
+  const float* out_scale;     // FP8 out: scale [1] of out (value = code * scale); 0 counts as 1
   float* out_amax;            // FP8 out: raised to max |out|
   const float* hidden_scale;  // relu2_grad with FP8 hidden: scale [1]
-  float* gate_partial;        // relu2_grad: [rows, n / bn], each the sum over one tile's columns
-  float alpha, beta;          // residual
+  float* gate_partial;  // relu2_grad: [rows up to 128, ceil(n / bn)], the sum over one tile's columns; null: not wanted
+  float alpha, beta;    // residual
+  float *used_scale, *used_scale_t;  // FP8 out: receive the scale of out; may be null
 };
 
 // transposed_: FP8 out is also stored as [n, rows], the K-major operand of the FP8 weight gradient.
@@ -217,7 +218,14 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
     const int consumer = warpgroup - 1;
     const bool elected = (threadIdx.x & 127) == 0;
     EpilogueState state{staging + consumer * C::staging, &hidden_full[consumer], consumer};
-    if constexpr (C::out != OutType::bf16) state.inverse_out_scale = 1.0f / *p.out_scale;
+    if constexpr (C::out != OutType::bf16) {
+      const float given = *p.out_scale, out_scale = given > 0 ? given : 1.0f;
+      state.inverse_out_scale = 1.0f / out_scale;
+      if (blockIdx.x == 0 && threadIdx.x == 128) {
+        if (p.used_scale != nullptr) *p.used_scale = out_scale;
+        if (p.used_scale_t != nullptr) *p.used_scale_t = out_scale;
+      }
+    }
     int stage = 0;
     uint32_t phase = 0;
     int g = 0;

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "engine/ops/cpu/element.h"
 #include "engine/ops/cuda/check.h"
 #include "engine/ops/cuda/grouped_kernel.cuh"
 #include "engine/ops/cuda/tensor_map.h"
@@ -62,15 +63,6 @@ void launch_product(cudaStream_t stream, const Product& x, GroupedParams p) {
   ASSAY_CUDA_LAUNCHED(x.op, describe(x.rows, x.n, x.k));
 }
 
-// As launch_product; picks the FP8 format of `a` (b is always E4M3).
-template <OutType out, Epilogue epilogue, bool transposed = false>
-void launch_fp8_product(cudaStream_t stream, DType a, const Product& x, const GroupedParams& p) {
-  if (a == DType::fp8_e5m2)
-    launch_product<GroupedConfig<GemmType::e5m2_e4m3, out, epilogue, transposed>>(stream, x, p);
-  else
-    launch_product<GroupedConfig<GemmType::e4m3_e4m3, out, epilogue, transposed>>(stream, x, p);
-}
-
 // dw [groups, m, n] f32. BF16: a [rows, m], b [rows, n]; FP8: a [m, rows], b [n, rows].
 struct WeightGradient {
   const char* op;
@@ -116,5 +108,17 @@ void launch_wgrad(cudaStream_t stream, const WeightGradient& x, WgradParams p, W
   wgrad_kernel<C><<<multiprocessors(), 384, C::smem, stream>>>(a, b, p);
   ASSAY_CUDA_LAUNCHED(x.op, describe(x.rows, x.m, x.n));
 }
+
+// The kernels of FP8 operands, each family compiled in the file of its name. `a` is e4m3 or e5m2, b always e4m3.
+// grouped_fp8.cu, grouped_fp8_residual.cu: into BF16.
+void fp8_product(cudaStream_t, Epilogue, DType a, const Product&, const GroupedParams&);
+void fp8_product_residual(cudaStream_t, DType a, const Product&, const GroupedParams&);
+// grouped_fp8_relu2.cu: relu2 of e4m3 operands into e4m3. grouped_fp8_relu2_grad.cu: out has the format of `a`, hidden
+// is e4m3. Product::transposed may be null.
+void fp8_relu2_codes(cudaStream_t, const Product&, const GroupedParams&);
+void fp8_relu2_grad_codes(cudaStream_t, DType a, const Product&, const GroupedParams&);
+// wgrad_bf16.cu, wgrad_fp8.cu
+void bf16_weight_gradient(cudaStream_t, const WeightGradient&, const WgradParams&, Workspace);
+void fp8_weight_gradient(cudaStream_t, DType a, const WeightGradient&, const WgradParams&, Workspace);
 
 }  // namespace assay::cuda

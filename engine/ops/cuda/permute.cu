@@ -2,6 +2,7 @@
 // k rows, the shared and the residual row and writes one.
 #include "engine/ops/cuda/element.cuh"
 #include "engine/ops/cuda/launch.h"
+#include "engine/ops/cuda/permute_quantize.h"
 
 namespace assay::cuda {
 namespace {
@@ -194,16 +195,19 @@ void permute(cudaStream_t stream, const PermuteArgs& a) {
   const char* op = "permute";
   const int64_t R = a.token_of.numel();
   check_tensor(op, "token_of", a.token_of, DType::i32, {R});
-  ASSAY_OP_CHECK(op, !a.gate || (a.x && !a.x8), "a gate needs x, and no FP8 copy of it");
+  ASSAY_OP_CHECK(op, !a.x8 || (!a.x && !a.gate), "codes are moved as they are: no x beside them, and no gate");
   if (a.slot) {
     const Tensor& source = a.x ? a.x : a.x8.codes;
     ASSAY_OP_CHECK(op, a.slot.rank == 2 && a.slot.dtype == DType::i32 && a.slot.dim(0) == source.dim(0),
                    "slot is " + a.slot.describe() + ", expected i32[N, k] for the rows of " + source.describe());
   }
-  if (a.x8) permute_codes(stream, a, R);
-  if (!a.x) return;
+  if (a.x8) return permute_codes(stream, a, R);
   ASSAY_OP_CHECK(op, a.x.rank == 2, "x is " + a.x.describe() + ", expected [N, d]");
   const int64_t d = a.x.dim(1);
+  if (a.out8 || a.out8t) {
+    ASSAY_OP_CHECK(op, !a.out, "x goes to out, or to out8 and out8t");
+    return permute_quantize(stream, a);
+  }
   check_tensor(op, "out", a.out, a.x.dtype, {R, d});
   if (!a.gate) return launch_gather(stream, a, a.x, a.out);
   check_tensor(op, "gate", a.gate, DType::f32, {R});

@@ -40,9 +40,11 @@ __global__ __launch_bounds__(bucket_block) void place_kernel(RoutePlan p) {
   const int expert = i < p.items ? p.picks[i] : -1;
   const int32_t rank = rank_in_block(expert, p.E);
   if (expert < 0) return;
-  const int32_t row = places.start[expert] + places.earlier[expert] + rank;
+  const int32_t place = places.earlier[expert] + rank;
+  const bool fits = p.capacity == 0 || place < p.capacity;
+  const int32_t row = places.start[expert] + (fits ? place : static_cast<int32_t>(p.capacity) - 1);
   p.slot[i] = row;
-  if (row >= p.R) return;  // only if an expert is beyond capacity, which the caller excludes
+  if (!fits) return;  // see RoutePlanArgs: the row is another token's
   p.token_of[row] = static_cast<int32_t>(i / p.k);
   p.gate_of[row] = p.weights[i];
 }

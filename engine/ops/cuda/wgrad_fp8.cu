@@ -1,0 +1,13 @@
+#include "engine/ops/cuda/grouped_launch.cuh"
+
+namespace assay::cuda {
+
+void fp8_weight_gradient(cudaStream_t stream, DType a, const WeightGradient& x, const WgradParams& p,
+                         Workspace workspace) {
+  if (a == DType::fp8_e5m2)
+    launch_wgrad<WgradConfig<GemmType::e5m2_e4m3, 256, 4>>(stream, x, p, workspace);
+  else
+    launch_wgrad<WgradConfig<GemmType::e4m3_e4m3, 256, 4>>(stream, x, p, workspace);
+}
+
+}  // namespace assay::cuda
