@@ -24,6 +24,7 @@ struct Context {
   Tensor cos, sin;
   Tensor fp8_scale, fp8_amax, ignored_amax;  // delayed scales; empty without FP8
   bool training = true;                      // false: a validation pass leaves no trace in the FP8 scales
+  bool calibrating = true;                   // some delayed FP8 scale may not exist yet
   Probe probe;                               // usually empty
 
   Tensor take(const std::string& name, DType dtype, std::initializer_list<int64_t> dims) const {
@@ -35,6 +36,10 @@ struct Context {
   // An FP8 activation or gradient [rows, cols].
   Quantized fp8(const std::string& name, DType format, int64_t rows, int64_t cols) const {
     return arena.take_fp8(name, format, scale_mode(shape.recipe, Fp8Operand::activation), {rows, cols});
+  }
+  // Of what a product writes in FP8 itself. A validation pass leaves no trace.
+  DelayedScale delayed_scale(int64_t slot) const {
+    return {fp8_scale.as<float>() + slot, training ? fp8_amax.as<float>() + slot : ignored_amax.as<float>()};
   }
   DType grad_format() const { return config.fp8.grad_format == Fp8Format::e4m3 ? DType::fp8_e4m3 : DType::fp8_e5m2; }
   void saw(const std::string& name, const Tensor& t) const {

@@ -2,189 +2,83 @@
 
 namespace assay {
 
-void Experts::forward() {
-  begin();
-  c_.ops.permute({.token_of = b_.token_of, .x = b_.xg ? b_.n : Tensor{}, .out = b_.xg, .x8 = b_.n8, .out8 = b_.xg8});
-  up();
-  c_.saw(layer_, "hidden", b_.hidden);
-  if (b_.hidden8) quantize(c_, b_.hidden, range(Fp8Slot::hidden), b_.hidden8);
-  down();
-  c_.saw(layer_, "y", b_.y);
+Experts::Experts(const Context& c, int64_t layer, const Routing& routing) : c_(c), layer_(layer), routing_(routing) {
+  const ModelShape& s = c.shape;
+  const int64_t R = s.routed_rows;
+  const auto fp8 = [&](const char* what, DType format, int64_t rows, int64_t cols) {
+    return c.fp8(layer_name(layer, what), format, rows, cols);
+  };
+  y_ = c.layer(layer, "y", c.act, {R, s.d});
+  dx_ = c.layer(layer, "dxg", c.act, {R, s.d});
+  gate_grad_ = c.layer(layer, "gate_grad", c.master, {R});
+  if (s.routed_fp8) {
+    x_.fp8 = fp8("xg_8", DType::fp8_e4m3, R, s.d);
+    dy_.fp8 = fp8("dyg_8", c.grad_format(), R, s.d);
+  } else {
+    x_.plain = c.layer(layer, "xg", c.act, {R, s.d});
+  }
+  if (s.routed_fp8 && s.wgrad_fp8) {
+    dy_.fp8t = fp8("dyg_8t", c.grad_format(), s.d, R);
+    x_again_.fp8t = fp8("xg_8t", DType::fp8_e4m3, s.d, R);
+  } else {
+    dy_.plain = c.layer(layer, "dyg", c.act, {R, s.d});
+    x_again_.plain = c.layer(layer, "xg_again", c.act, {R, s.d});
+  }
+  products_ = FeedForward::make(c, layer,
+                                {.w1 = &c.weights.at(layer_name(layer, "w1")),
+                                 .w2 = &c.weights.at(layer_name(layer, "w2")),
+                                 .rows = R,
+                                 .groups = routing.groups,
+                                 .gate = routing.gate_of,
+                                 .gate_grad = gate_grad_,
+                                 .hidden = Fp8Slot::hidden,
+                                 .grad = Fp8Slot::routed_grad});
 }
 
-void Experts::backward(const Tensor& dy, const Quantized& dy8) {
-  c_.ops.permute({.token_of = b_.token_of,
-                  .x = b_.dyg ? dy : Tensor{},
-                  .out = b_.dyg,
-                  .x8 = b_.dyg8 ? dy8 : Quantized{},
-                  .out8 = b_.dyg8});
-  down_grad();
-  if (b_.gated8) quantize(c_, b_.hidden, range(Fp8Slot::gated_hidden), b_.gated8);
-  weight_grad(*b_.w2, b_.dyg, b_.dyg8, b_.hidden, b_.gated8);
+void Experts::forward(const Operand& n) {
+  PermuteArgs args{.token_of = routing_.token_of, .slot = routing_.slot};
+  if (x_.fp8) {
+    args.x8 = n.fp8;
+    args.out8 = x_.fp8;
+  } else {
+    args.x = n.plain;
+    args.out = x_.plain;
+  }
+  c_.ops.permute(args);
+  products_->forward(x_, y_);
+}
+
+void Experts::backward(const Operand& dy, const Operand& n) {
+  gather_grad(dy);
+  products_->backward_down(dy_);
   // The experts' inputs are gathered again: keeping them would cost k rows per token and layer.
-  if (b_.n_again8) quantize(c_, b_.n, norm_range(c_.shape), b_.n_again8);
-  c_.ops.permute({.token_of = b_.token_of,
-                  .x = b_.xg_again ? b_.n : Tensor{},
-                  .out = b_.xg_again,
-                  .x8 = b_.n_again8,
-                  .out8 = b_.xg_again8});
-  if (b_.dz8) quantize(c_, b_.dz, range(Fp8Slot::routed_grad), b_.dz8);
-  weight_grad(*b_.w1, b_.dz, b_.dz8, b_.xg_again, b_.xg_again8);
-  up_grad();
+  gather_again(n);
+  products_->backward_up(x_again_, dx_);
 }
 
-// ---------------------------------------------------------------------------------------------------------- grouped
-
-Groups GroupedExperts::groups() const {
-  return {b_.start.as<int32_t>(), b_.rows.as<int32_t>(), static_cast<int>(c_.shape.experts)};
+// dy in permuted order, times the gates.
+void Experts::gather_grad(const Operand& dy) {
+  PermuteArgs args{.token_of = routing_.token_of, .x = dy.plain, .gate = routing_.gate_of, .slot = routing_.slot};
+  if (dy_.plain) {
+    args.out = dy_.plain;
+  } else {  // gates are at most 1: the scale that bounds dy bounds them too
+    args.out8 = dy_.fp8;
+    args.out8t = dy_.fp8t;
+    args.scale = dy.fp8.scales;
+  }
+  c_.ops.permute(args);
+  if (dy_.plain && dy_.fp8) quantize(c_, dy_.plain, delayed_range(Fp8Slot::moe_grad, layer_), dy_.fp8);
 }
 
-void GroupedExperts::up() {
-  GroupedGemmArgs args{.groups = groups(), .out = b_.hidden, .epilogue = GroupedEpilogue::relu2};
-  if (b_.xg8) {
-    args.x8 = b_.xg8;
-    args.w8 = b_.w1->w8;
+void Experts::gather_again(const Operand& n) {
+  PermuteArgs args{.token_of = routing_.token_of, .x = n.plain, .slot = routing_.slot};
+  if (x_again_.plain) {
+    args.out = x_again_.plain;
   } else {
-    args.x = b_.xg;
-    args.w = b_.w1->compute;
+    args.out8t = x_again_.fp8t;
+    args.scale = n.fp8t.scales;
   }
-  c_.ops.grouped_gemm(args);
-}
-
-void GroupedExperts::down() {
-  GroupedGemmArgs args{.groups = groups(), .out = b_.y};
-  if (b_.hidden8) {
-    args.x8 = b_.hidden8;
-    args.w8 = b_.w2->w8;
-  } else {
-    args.x = b_.hidden;
-    args.w = b_.w2->compute;
-  }
-  c_.ops.grouped_gemm(args);
-}
-
-void GroupedExperts::down_grad() {
-  GroupedGemmArgs args{.groups = groups(),
-                       .transpose_w = true,
-                       .out = b_.dz,
-                       .epilogue = GroupedEpilogue::relu2_grad,
-                       .hidden = b_.hidden,
-                       .gate = b_.gate_of,
-                       .gate_grad = b_.gate_grad};
-  if (b_.dyg8) {
-    args.transpose_w = false;
-    args.x8 = b_.dyg8;
-    args.w8 = b_.w2->w8t;
-  } else {
-    args.x = b_.dyg;
-    args.w = b_.w2->compute;
-  }
-  c_.ops.grouped_gemm(args);
-}
-
-void GroupedExperts::up_grad() {
-  GroupedGemmArgs args{.groups = groups(), .transpose_w = true, .out = b_.dxg};
-  if (b_.dz8) {
-    args.transpose_w = false;
-    args.x8 = b_.dz8;
-    args.w8 = b_.w1->w8t;
-  } else {
-    args.x = b_.dz;
-    args.w = b_.w1->compute;
-  }
-  c_.ops.grouped_gemm(args);
-}
-
-void GroupedExperts::weight_grad(const Weight& w, const Tensor& dy, const Quantized& dy8, const Tensor& x,
-                                 const Quantized& x8) {
-  if (x8)
-    c_.ops.grouped_wgrad({.groups = groups(), .dy8 = dy8, .x8 = x8, .dw = w.product_grad});
-  else
-    c_.ops.grouped_wgrad({.groups = groups(), .dy = dy, .x = x, .dw = w.product_grad});
-}
-
-// ----------------------------------------------------------------------------------------------------------- looped
-
-namespace {
-
-// Expert e of a stack [E, rows, cols], as a matrix.
-Tensor matrix(const Tensor& stack, int64_t expert) {
-  return stack.slice(expert, 1).view({stack.dim(1), stack.dim(2)});
-}
-
-}  // namespace
-
-void LoopedExperts::begin() {
-  std::vector<int32_t> start(static_cast<size_t>(c_.shape.experts)), rows(start.size());
-  c_.ops.copy_to_host(start.data(), b_.start.data, b_.start.bytes());
-  c_.ops.copy_to_host(rows.data(), b_.rows.data, b_.rows.bytes());
-  ranges_.clear();
-  for (size_t e = 0; e < rows.size(); ++e)
-    if (rows[e] > 0) ranges_.push_back({static_cast<int64_t>(e), start[e], rows[e]});
-}
-
-void LoopedExperts::up() {
-  for (const auto& [e, first, count] : ranges_) {
-    const Tensor hidden = b_.hidden.slice(first, count);
-    if (b_.xg8)
-      c_.ops.gemm_fp8({.a = row_slice(b_.xg8, first, count), .b = b_.w1->w8.slice(e), .out = hidden});
-    else
-      c_.ops.gemm({.a = b_.xg.slice(first, count), .b = matrix(b_.w1->compute, e), .out = hidden});
-    c_.ops.relu2({.z = hidden, .h = hidden});
-  }
-}
-
-void LoopedExperts::down() {
-  for (const auto& [e, first, count] : ranges_) {
-    const Tensor y = b_.y.slice(first, count);
-    if (b_.hidden8)
-      c_.ops.gemm_fp8({.a = row_slice(b_.hidden8, first, count), .b = b_.w2->w8.slice(e), .out = y});
-    else
-      c_.ops.gemm({.a = b_.hidden.slice(first, count), .b = matrix(b_.w2->compute, e), .out = y});
-  }
-}
-
-void LoopedExperts::down_grad() {
-  for (const auto& [e, first, count] : ranges_) {
-    const Tensor du = b_.du.slice(first, count);
-    if (b_.dyg8)
-      c_.ops.gemm_fp8({.a = row_slice(b_.dyg8, first, count), .b = b_.w2->w8t.slice(e), .out = du});
-    else
-      c_.ops.gemm({.a = b_.dyg.slice(first, count), .b = matrix(b_.w2->compute, e), .transpose_b = false, .out = du});
-    c_.ops.relu2_grad({.du = du,
-                       .h = b_.hidden.slice(first, count),
-                       .dz = b_.dz.slice(first, count),
-                       .gate = b_.gate_of.slice(first, count),
-                       .gate_grad = b_.gate_grad.slice(first, count)});
-  }
-}
-
-void LoopedExperts::up_grad() {
-  for (const auto& [e, first, count] : ranges_) {
-    const Tensor dxg = b_.dxg.slice(first, count);
-    if (b_.dz8)
-      c_.ops.gemm_fp8({.a = row_slice(b_.dz8, first, count), .b = b_.w1->w8t.slice(e), .out = dxg});
-    else
-      c_.ops.gemm({.a = b_.dz.slice(first, count), .b = matrix(b_.w1->compute, e), .transpose_b = false, .out = dxg});
-  }
-}
-
-void LoopedExperts::weight_grad(const Weight& w, const Tensor& dy, const Quantized& dy8, const Tensor& x,
-                                const Quantized& x8) {
-  for (const auto& [e, first, count] : ranges_) {
-    const Tensor dw = matrix(w.product_grad, e);
-    if (x8) {  // dense FP8 products want the summed dimension innermost, which row ranges of codes are not: one group
-      const Groups group{b_.start.as<int32_t>() + e, b_.rows.as<int32_t>() + e, 1};
-      c_.ops.grouped_wgrad({.groups = group, .dy8 = dy8, .x8 = x8, .dw = w.product_grad.slice(e, 1)});
-    } else {
-      c_.ops.gemm({.a = dy.slice(first, count),
-                   .b = x.slice(first, count),
-                   .transpose_a = true,
-                   .transpose_b = false,
-                   .out = dw,
-                   .accumulate = true});
-    }
-  }
+  c_.ops.permute(args);
 }
 
 }  // namespace assay

@@ -5,12 +5,11 @@ namespace assay {
 void quantize(const Context& c, const Tensor& x, const Fp8Range& range, const Quantized& out,
               const Quantized& transposed) {
   QuantizeArgs args{.x = x, .out = out, .transposed = transposed};
-  if (out.mode == ScaleMode::tensorwise) {
+  if ((out ? out : transposed).mode == ScaleMode::tensorwise) {
     if (range.slot < 0) {
       args.static_scale = range.static_scale;
     } else {
-      float* amax = c.training ? c.fp8_amax.as<float>() + range.slot : c.ignored_amax.as<float>();
-      args.delayed = {c.fp8_scale.as<float>() + range.slot, amax};
+      args.delayed = c.delayed_scale(range.slot);
     }
   }
   c.ops.quantize(args);

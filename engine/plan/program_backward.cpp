@@ -17,13 +17,14 @@ void StepProgram::moe_backward(int64_t i) {
   const auto n = [&](const char* what) { return layer_name(i, what); };
   t_.tick();
   if (s_.dense_fp8) begin_fp8(n("dmoe_8"), s_.tokens, s_.d);
+  if (s_.wgrad_fp8) begin_fp8(n("dmoe_8t"), s_.d, s_.tokens);
   shared_backward(i);
   routed_backward(i);
   t_.tick();
   t_.begin(n("dn2"), act(s_.tokens * s_.d));
-  t_.tick();
   t_.end(n("dxg"));
   t_.end(n("dn_shared"));
+  t_.tick();
   t_.begin(n("dweights"), stat(s_.tokens * s_.top_k));
   t_.tick();
   for (const char* what : {"gate_grad", "dweights", "picks", "probs", "weights", "slot"}) t_.end(n(what));
@@ -31,62 +32,108 @@ void StepProgram::moe_backward(int64_t i) {
   for (const char* what : {"n2", "rstd2", "dn2"}) t_.end(n(what));
 }
 
+// The scales of what is in FP8 here are read once more, when the routed rows are gathered.
 void StepProgram::shared_backward(int64_t i) {
   const auto n = [&](const char* what) { return layer_name(i, what); };
-  t_.tick();
-  t_.begin(n("du_shared"), act(s_.tokens * s_.h));
-  if (s_.wgrad_fp8) wgrad_operands(n("w2_shared"), s_.tokens, s_.d, s_.h);
-  t_.tick();
-  t_.begin(n("dz_shared"), act(s_.tokens * s_.h));
-  t_.end(n("du_shared"));
-  t_.end(n("h_shared"));
-  t_.tick();
-  if (s_.dense_fp8) begin_fp8(n("dz_shared_8"), s_.tokens, s_.h);
-  if (s_.wgrad_fp8) wgrad_operands(n("w1_shared"), s_.tokens, s_.h, s_.d);
-  t_.begin(n("dn_shared"), act(s_.tokens * s_.d));
-  t_.tick();
-  if (s_.dense_fp8) end_fp8(n("dz_shared_8"));
-  t_.end(n("dz_shared"));
+  down_grad(shared(i));
+  if (s_.dense_fp8) t_.end(n("dmoe_8.codes"));
+  down_weight_grad(shared(i));
+  if (s_.wgrad_fp8) {
+    end_fp8(n("dmoe_8t"));
+    t_.tick();
+    begin_fp8(n("n2_8t"), s_.d, s_.tokens);
+  }
+  up_weight_grad(shared(i));
+  if (s_.wgrad_fp8) t_.end(n("n2_8t.codes"));
+  up_grad(shared(i), n("dn_shared"));
 }
 
 void StepProgram::routed_backward(int64_t i) {
   const auto n = [&](const char* what) { return layer_name(i, what); };
   const bool fp8 = s_.routed_fp8, fp8_wgrad = fp8 && s_.wgrad_fp8;
+  const int64_t rows = s_.routed_rows;
   t_.tick();
-  if (!fp8_wgrad) t_.begin(n("dyg"), act(s_.routed_rows * s_.d));
-  if (fp8) begin_fp8(n("dyg_8"), s_.routed_rows, s_.d);
-  t_.tick();
-  if (s_.dense_fp8) end_fp8(n("dmoe_8"));
-  if (s_.eager) t_.begin(n("du"), act(s_.routed_rows * s_.h));
-  t_.begin(n("dz"), act(s_.routed_rows * s_.h));
-  t_.begin(n("gate_grad"), stat(s_.routed_rows));
-  t_.tick();
-  if (s_.eager) t_.end(n("du"));
-  if (fp8_wgrad) begin_fp8(n("gated_8"), s_.routed_rows, s_.h);
-  t_.tick();
-  if (!fp8_wgrad) t_.end(n("dyg"));
+  if (fp8_wgrad)
+    begin_fp8(n("dyg_8t"), s_.d, rows);
+  else
+    t_.begin(n("dyg"), act(rows * s_.d));
+  if (fp8 && !fp8_wgrad) t_.tick();
+  if (fp8) begin_fp8(n("dyg_8"), rows, s_.d);
+  if (s_.dense_fp8) t_.end(n("dmoe_8.scales"));
+  down_grad(routed(i));
+  t_.begin(n("gate_grad"), stat(rows));
   if (fp8) end_fp8(n("dyg_8"));
-  if (fp8_wgrad) end_fp8(n("gated_8"));
-  t_.end(n("hidden"));
+  down_weight_grad(routed(i));
+  if (fp8_wgrad)
+    end_fp8(n("dyg_8t"));
+  else
+    t_.end(n("dyg"));
   t_.tick();
-  if (fp8) begin_fp8(n("dz_8"), s_.routed_rows, s_.h);
-  if (fp8_wgrad) {
-    begin_fp8(n("n2_again_8"), s_.tokens, s_.d);
-    begin_fp8(n("xg_again_8"), s_.routed_rows, s_.d);
-  } else {
-    t_.begin(n("xg_again"), act(s_.routed_rows * s_.d));
-  }
-  t_.tick();
-  if (fp8_wgrad) {
-    end_fp8(n("n2_again_8"));
-    end_fp8(n("xg_again_8"));
-  } else {
+  if (fp8_wgrad)
+    begin_fp8(n("xg_8t"), s_.d, rows);
+  else
+    t_.begin(n("xg_again"), act(rows * s_.d));
+  if (s_.wgrad_fp8) t_.end(n("n2_8t.scales"));
+  up_weight_grad(routed(i));
+  if (fp8_wgrad)
+    end_fp8(n("xg_8t"));
+  else
     t_.end(n("xg_again"));
+  up_grad(routed(i), n("dxg"));
+  for (const char* what : {"groups", "token_of", "gate_of"}) t_.end(n(what));
+}
+
+void StepProgram::down_grad(const FeedForward& f) {
+  t_.tick();
+  if (s_.eager) t_.begin(f.name("du"), act(f.rows * s_.h));
+  if (f.fp8 && s_.fused_fp8) {
+    begin_fp8(f.name("dz", "_8"), f.rows, s_.h);
+    begin_fp8(f.name("dz", "_8t"), s_.h, f.rows);
+    end_fp8(f.name("hidden", "_8"));
+  } else {
+    t_.begin(f.name("dz"), act(f.rows * s_.h));
+  }
+  if (s_.eager) t_.end(f.name("du"));
+}
+
+void StepProgram::down_weight_grad(const FeedForward& f) {
+  const bool fp8 = f.fp8 && s_.wgrad_fp8;
+  if (fp8 && !s_.fused_fp8) {
+    t_.tick();
+    begin_fp8(f.name("hidden", "_8t"), s_.h, f.rows);
+    t_.end(f.name("hidden"));
   }
   t_.tick();
-  t_.begin(n("dxg"), act(s_.routed_rows * s_.d));
-  if (fp8) end_fp8(n("dz_8"));
-  for (const char* what : {"dz", "start", "rows", "token_of", "gate_of"}) t_.end(n(what));
+  if (fp8)
+    end_fp8(f.name("hidden", "_8t"));
+  else
+    t_.end(f.name("hidden"));
+}
+
+void StepProgram::up_weight_grad(const FeedForward& f) {
+  const bool fp8 = f.fp8 && s_.wgrad_fp8;
+  if (fp8 && !s_.fused_fp8) {
+    t_.tick();
+    begin_fp8(f.name("dz", "_8"), f.rows, s_.h);
+    begin_fp8(f.name("dz", "_8t"), s_.h, f.rows);
+    t_.end(f.name("dz"));
+  }
+  t_.tick();
+  if (fp8) end_fp8(f.name("dz", "_8t"));
+}
+
+void StepProgram::up_grad(const FeedForward& f, const std::string& dx) {
+  if (f.fp8 && !s_.wgrad_fp8) {
+    t_.tick();
+    begin_fp8(f.name("dz", "_8"), f.rows, s_.h);
+    t_.end(f.name("dz"));
+  }
+  t_.tick();
+  t_.begin(dx, act(f.rows * s_.d));
+  if (f.fp8)
+    end_fp8(f.name("dz", "_8"));
+  else
+    t_.end(f.name("dz"));
 }
 
 void StepProgram::attention_backward(int64_t i) {

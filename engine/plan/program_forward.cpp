@@ -32,32 +32,46 @@ void StepProgram::attention_forward(int64_t i) {
 void StepProgram::moe_forward(int64_t i) {
   const auto n = [&](const char* what) { return layer_name(i, what); };
   route(i);
+  up(shared(i));
+  if (s_.dense_fp8 && !s_.routed_fp8) end_fp8(n("n2_8"));
+  down(shared(i));
   t_.tick();
-  t_.begin(n("h_shared"), act(s_.tokens * s_.h));
-  t_.tick();
-  t_.begin(n("y_shared"), act(s_.tokens * s_.d));
-  if (s_.dense_fp8) begin_fp8(n("h_shared_8"), s_.tokens, s_.h);
-  t_.tick();
-  if (s_.dense_fp8) end_fp8(n("h_shared_8"));
-  if (s_.routed_fp8)
+  if (s_.routed_fp8) {
     begin_fp8(n("xg_8"), s_.routed_rows, s_.d);
-  else
+    end_fp8(n("n2_8"));
+  } else {
     t_.begin(n("xg"), act(s_.routed_rows * s_.d));
-  t_.tick();
-  if (s_.dense_fp8) end_fp8(n("n2_8"));
-  t_.begin(n("hidden"), act(s_.routed_rows * s_.h));
+  }
+  up(routed(i));
   if (s_.routed_fp8)
     end_fp8(n("xg_8"));
   else
     t_.end(n("xg"));
-  t_.tick();
-  if (s_.routed_fp8) begin_fp8(n("hidden_8"), s_.routed_rows, s_.h);
-  t_.tick();
-  t_.begin(n("y"), act(s_.routed_rows * s_.d));
-  if (s_.routed_fp8) end_fp8(n("hidden_8"));
+  down(routed(i));
   t_.tick();
   t_.end(n("y"));
   t_.end(n("y_shared"));
+}
+
+void StepProgram::up(const FeedForward& f) {
+  t_.tick();
+  if (f.fp8 && s_.fused_fp8) {
+    begin_fp8(f.name("hidden", "_8"), f.rows, s_.h);
+    begin_fp8(f.name("hidden", "_8t"), s_.h, f.rows);
+  } else {
+    t_.begin(f.name("hidden"), act(f.rows * s_.h));
+  }
+}
+
+void StepProgram::down(const FeedForward& f) {
+  const bool separate = f.fp8 && !s_.fused_fp8;
+  if (separate) {
+    t_.tick();
+    begin_fp8(f.name("hidden", "_8"), f.rows, s_.h);
+  }
+  t_.tick();
+  t_.begin(f.name("y"), act(f.rows * s_.d));
+  if (separate) end_fp8(f.name("hidden", "_8"));
 }
 
 void StepProgram::route(int64_t i) {
@@ -70,8 +84,7 @@ void StepProgram::route(int64_t i) {
   t_.begin(n("probs"), stat(s_.tokens * s_.top_k));
   t_.begin(n("weights"), stat(s_.tokens * s_.top_k));
   t_.tick();
-  t_.begin(n("start"), ints(s_.experts));
-  t_.begin(n("rows"), ints(s_.experts));
+  t_.begin(n("groups"), ints(2 * s_.experts));
   t_.begin(n("slot"), ints(s_.tokens * s_.top_k));
   t_.begin(n("token_of"), ints(s_.routed_rows));
   t_.begin(n("gate_of"), stat(s_.routed_rows));

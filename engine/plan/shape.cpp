@@ -36,12 +36,17 @@ ModelShape model_shape(const RunConfig& config, const PlanOptions& options) {
   s.vocab = m.vocab_size;
   s.layers = m.depth;
   s.eager = config.execution == Execution::eager;
-  s.routed_rows = s.top_k * s.tokens;
+  s.row_alignment = options.row_alignment;
+  int64_t used_rows = s.top_k * s.tokens;
   if (config.execution == Execution::static_graph) {
-    const int64_t fair_share = (s.routed_rows + s.experts - 1) / s.experts;
+    const int64_t fair_share = (used_rows + s.experts - 1) / s.experts;
     s.capacity = options.static_capacity > 0 ? options.static_capacity : padded_capacity(config, fair_share);
-    s.routed_rows = s.experts * s.capacity;
+    used_rows = s.experts * s.capacity;
+    s.routed_rows = s.experts * round_up(s.capacity, s.row_alignment);
+  } else {  // any expert may leave up to row_alignment - 1 rows behind its own
+    s.routed_rows = round_up(used_rows + s.experts * (s.row_alignment - 1), s.row_alignment);
   }
+  s.has_gaps = s.routed_rows > used_rows;
   s.logits_rows = std::min<int64_t>(s.tokens, limits::logits_chunk_rows);
   const bool exact = config.precision == Precision::fp32;
   s.master_bytes = options.double_precision ? 8 : 4;
@@ -50,6 +55,7 @@ ModelShape model_shape(const RunConfig& config, const PlanOptions& options) {
   s.routed_fp8 = config.precision == Precision::fp8_experts;
   s.head_fp8 = s.dense_fp8 && config.fp8.lm_head;
   s.wgrad_fp8 = s.dense_fp8 && config.fp8.wgrad == Fp8Wgrad::fp8;
+  s.fused_fp8 = s.wgrad_fp8 && !s.eager;
   s.recipe = config.fp8.recipe;
   return s;
 }

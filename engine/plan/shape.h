@@ -13,6 +13,7 @@ namespace assay {
 struct PlanOptions {
   bool double_precision = false;  // activations and weights in FP64: gradient checks
   int64_t static_capacity = 0;    // static execution: rows per expert, 0 = from capacity_factor
+  int64_t row_alignment = 1;      // every expert's rows start at a multiple of it
 };
 
 struct ModelShape {
@@ -28,14 +29,17 @@ struct ModelShape {
   int64_t vocab = 0;            // V
   int64_t layers = 0;           // L
   int64_t capacity = 0;         // rows per expert in static execution, else 0
-  int64_t routed_rows = 0;      // rows of the permuted buffers: k*N, or E*capacity
+  int64_t row_alignment = 1;    // of the first row of every expert
+  int64_t routed_rows = 0;      // rows of the permuted buffers: k*N, or E*capacity, and what alignment costs
+  bool has_gaps = false;        // some of them may be no expert's
   int64_t logits_rows = 0;      // rows of a chunk of logits
   size_t activation_bytes = 0;  // of one element
   size_t master_bytes = 0;      // of one element of the weights, gradients and optimizer state
   bool dense_fp8 = false;       // q, k, v, o and the shared expert
   bool routed_fp8 = false;      // routed experts
   bool head_fp8 = false;        // lm_head
-  bool wgrad_fp8 = false;       // weight gradients of whatever is FP8
+  bool wgrad_fp8 = false;       // weight gradients of whatever is FP8; tensorwise only
+  bool fused_fp8 = false;       // experts' products write FP8 alone: hidden and its gradient exist in nothing else
   bool eager = false;
   Fp8Recipe recipe = Fp8Recipe::tensorwise;
 };
@@ -56,7 +60,6 @@ enum class Fp8Slot {
   attention,       // input of Wo
   shared_hidden,   // relu^2 of the shared expert
   hidden,          // relu^2 of the routed experts
-  gated_hidden,    // the same times the gate: operand of an FP8 weight gradient
   moe_grad,        // gradient of the MoE block's output
   shared_grad,     // gradient of the shared expert's up-projection
   routed_grad,     // gradient of the routed experts' up-projection

@@ -19,6 +19,15 @@ class StepProgram {
   size_t act(int64_t elements) const { return count(elements, s_.activation_bytes); }
   size_t stat(int64_t elements) const { return count(elements, s_.master_bytes); }
   size_t ints(int64_t elements) const { return count(elements, 4); }
+  // The products of one kind of expert; see engine/model/feed_forward.h.
+  struct FeedForward {
+    std::string prefix, suffix;  // of the buffers' names
+    int64_t rows;
+    bool fp8;
+    std::string name(const char* what, const char* form = "") const { return prefix + what + suffix + form; }
+  };
+  FeedForward routed(int64_t i) const { return {layer_name(i, ""), "", s_.routed_rows, s_.routed_fp8}; }
+  FeedForward shared(int64_t i) const { return {layer_name(i, ""), "_shared", s_.tokens, s_.dense_fp8}; }
   void begin_fp8(const std::string& name, Fp8Operand operand, int64_t groups, int64_t rows, int64_t cols);
   void begin_fp8(const std::string& name, int64_t rows, int64_t cols) {
     begin_fp8(name, Fp8Operand::activation, 1, rows, cols);
@@ -32,13 +41,19 @@ class StepProgram {
   // program_forward.cpp
   void embed();
   void attention_forward(int64_t i);
-  void route(int64_t i);
   void moe_forward(int64_t i);
+  void route(int64_t i);
+  void up(const FeedForward&);
+  void down(const FeedForward&);
   void head();
   // program_backward.cpp
   void moe_backward(int64_t i);
   void shared_backward(int64_t i);
   void routed_backward(int64_t i);
+  void down_grad(const FeedForward&);
+  void down_weight_grad(const FeedForward&);
+  void up_weight_grad(const FeedForward&);
+  void up_grad(const FeedForward&, const std::string& dx);
   void attention_backward(int64_t i);
   void embed_backward();
   void wgrad_operands(const std::string& prefix, int64_t rows, int64_t dy_cols, int64_t x_cols);
