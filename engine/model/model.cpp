@@ -11,6 +11,8 @@ namespace {
 
 // Head-room of a delayed scale over the last step's amax. A power of two costs one of FP8's exponents and no mantissa.
 constexpr float fp8_margin = 2.0f;
+// Steps in which delayed scales may not exist yet: see Model::warming_up.
+constexpr int64_t fp8_calibration_steps = 3;
 
 DType master_dtype(const ModelShape& s) {
   return s.master_bytes == 8 ? DType::f64 : DType::f32;
@@ -41,9 +43,12 @@ Model::Model(const RunConfig& config, const RunPlan& plan, Ops& ops, void* memor
   embed_rstd_ = arena_.take("embed_rstd", c.master, {N});
   router_bias_ = arena_.take("router_bias", DType::f32, {layers, experts});
   router_total_ = arena_.take("router_total", DType::i32, {layers, experts});
+  router_peak_ = arena_.take("router_peak", DType::i32, {layers, experts});
   counts_ = arena_.take("counts", DType::i32, {layers, experts});
   loss_sum_ = arena_.take("loss_sum", DType::f64, {1});
   square_sums_ = arena_.take("square_sums", DType::f64, {static_cast<int64_t>(weights_.all().size())});
+  verdict_ = arena_.take("verdict", DType::i32, {1});
+  readback_ = std::make_unique<StepReadback>(ops_, shape_, static_cast<int64_t>(weights_.all().size()));
   if (shape_.dense_fp8) {
     const int64_t slots = fp8_slot_count(shape_);
     c.fp8_scale = arena_.take("fp8.scale", DType::f32, {slots});
@@ -57,7 +62,6 @@ Model::Model(const RunConfig& config, const RunPlan& plan, Ops& ops, void* memor
     moe_.push_back(std::make_unique<MoeBlock>(c, i));
   }
   head_ = std::make_unique<Head>(c);
-  expert_rows_.assign(static_cast<size_t>(layers * experts), 0);
 }
 
 // Rotation tables and the FP8 formats of the slots: constants, made on the host.
@@ -83,27 +87,33 @@ void Model::load_tables() {
 void Model::initialise(int64_t seed) {
   weights_.initialise(seed, ops_);
   ops_.fill_zero({router_bias_});
+  forgive();
   if (!context_.fp8_scale) return;
   ops_.fill_zero({context_.fp8_scale});
   ops_.fill_zero({context_.fp8_amax});
 }
 
 void Model::begin_step() {
+  ++steps_begun_;
   weights_.prepare(ops_);
   weights_.zero_grads(ops_);
-  ops_.fill_zero({loss_sum_});
-  expert_rows_.assign(expert_rows_.size(), 0);
+  for (const Tensor* t : {&loss_sum_, &router_total_, &router_peak_}) ops_.fill_zero({*t});
 }
 
-void Model::resume_step(const std::vector<int64_t>& expert_rows) {
-  weights_.prepare(ops_);
-  expert_rows_ = expert_rows;
+// Not to be recorded: on a backend's first pass libraries load and set themselves up, and in FP8 some delayed scales do
+// not exist yet. A gradient that is zero in the first step, because an output matrix begins as zero, has an amax after
+// the second.
+bool Model::warming_up() const {
+  return micro_steps_ == 0 || (context_.fp8_scale && steps_begun_ <= fp8_calibration_steps);
 }
 
-std::optional<CapacityExceeded> Model::forward(const int32_t* tokens, const int32_t* targets, double grad_scale) {
-  const Context& c = context_;
-  ops_.copy_to_device(c.tokens.data, tokens, c.tokens.bytes());
+void Model::load_batch(const int32_t* tokens, const int32_t* targets) {
+  ops_.copy_to_device(context_.tokens.data, tokens, context_.tokens.bytes());
   ops_.copy_to_device(targets_.data, targets, targets_.bytes());
+}
+
+void Model::forward(double grad_scale) {
+  const Context& c = context_;
   const Tensor table = weights_.at("wte").master.view({shape_.vocab, shape_.d});
   ops_.embed_norm({.tokens = c.tokens, .table = table, .x = x0_, .rstd = embed_rstd_});
   c.saw("x0", x0_);
@@ -111,10 +121,9 @@ std::optional<CapacityExceeded> Model::forward(const int32_t* tokens, const int3
   const Tensor skip = dx0_ ? x0_ : Tensor{};
   for (size_t i = 0; i < attention_.size(); ++i) {
     attention_[i]->forward(x_, skip);
-    if (const auto exceeded = moe_[i]->forward(x_)) return exceeded;
+    moe_[i]->forward(x_);
   }
   head_->forward(x_, targets_, grad_scale);
-  return std::nullopt;
 }
 
 void Model::backward() {
@@ -130,55 +139,67 @@ void Model::backward() {
   ops_.embed_norm_grad({.tokens = c.tokens, .x = x0_, .rstd = embed_rstd_, .dx = dx_, .table_grad = grad});
 }
 
-std::optional<CapacityExceeded> Model::micro_step(const int32_t* tokens, const int32_t* targets, double grad_scale) {
-  context_.training = true;
-  if (const auto exceeded = forward(tokens, targets, grad_scale)) return exceeded;
-  backward();
-  std::vector<int32_t> counts(expert_rows_.size());
-  ops_.copy_to_host(counts.data(), counts_.data, counts_.bytes());
-  for (size_t i = 0; i < counts.size(); ++i) expert_rows_[i] += counts[i];
-  return std::nullopt;
+void Model::micro_step(const int32_t* tokens, const int32_t* targets, double grad_scale) {
+  load_batch(tokens, targets);
+  context_.calibrating = warming_up();
+  const auto work = [&] {
+    forward(grad_scale);
+    backward();
+    ops_.expert_load({.counts = counts_, .total = router_total_, .peak = router_peak_});
+  };
+  if (shape_.eager || warming_up())
+    work();
+  else
+    ops_.replay(recording_, work);
+  ++micro_steps_;
 }
 
 std::optional<CapacityExceeded> Model::evaluate(const int32_t* tokens, const int32_t* targets, double* loss_sum) {
   context_.training = false;
-  ops_.fill_zero({loss_sum_});
-  const auto exceeded = forward(tokens, targets, 0.0);
+  context_.calibrating = warming_up();
+  for (const Tensor* t : {&loss_sum_, &router_peak_}) ops_.fill_zero({*t});
+  load_batch(tokens, targets);
+  forward(0.0);
+  ops_.expert_load({.counts = counts_, .total = router_total_, .peak = router_peak_});
   context_.training = true;
-  if (!exceeded) *loss_sum = this->loss_sum();
-  return exceeded;
+  const StepResults r = results();
+  *loss_sum = r.loss_sum;
+  return over_capacity(r, shape_);
 }
 
-double Model::loss_sum() {
-  double sum = 0;
-  ops_.copy_to_host(&sum, loss_sum_.data, sizeof(sum));
-  return sum;
-}
-
-void Model::update_state() {
-  const std::vector<int32_t> total(expert_rows_.begin(), expert_rows_.end());
-  ops_.copy_to_device(router_total_.data, total.data(), router_total_.bytes());
+void Model::end_step() {
+  ops_.fill_zero({square_sums_});
+  double* out = square_sums_.as<double>();
+  for (const Weight& w : weights_.all()) ops_.sum_squares({.x = w.grad, .out = out++});
+  ops_.step_verdict({.loss_sum = loss_sum_,
+                     .square_sums = square_sums_,
+                     .peak = router_peak_,
+                     .capacity = shape_.capacity,
+                     .verdict = verdict_});
   const int64_t experts = shape_.experts;
   for (int64_t i = 0; i < shape_.layers; ++i)
     ops_.router_bias_update({.bias = router_bias_.slice(i, 1).view({experts}),
                              .total = router_total_.slice(i, 1).view({experts}),
-                             .rate = static_cast<float>(config_.model.router_bias_rate)});
+                             .rate = static_cast<float>(config_.model.router_bias_rate),
+                             .skip = verdict()});
   const Context& c = context_;
   if (c.fp8_scale)
     ops_.scale_update({.scale = c.fp8_scale.as<float>(),
                        .amax = c.fp8_amax.as<float>(),
                        .format_max = fp8_format_max_.as<float>(),
                        .n = c.fp8_scale.numel(),
-                       .margin = fp8_margin});
+                       .margin = fp8_margin,
+                       .skip = verdict()});
 }
 
-std::vector<double> Model::gradient_square_sums() {
-  ops_.fill_zero({square_sums_});
-  double* out = square_sums_.as<double>();
-  for (const Weight& w : weights_.all()) ops_.sum_squares({.x = w.grad, .out = out++});
-  std::vector<double> sums(weights_.all().size());
-  ops_.copy_to_host(sums.data(), square_sums_.data, square_sums_.bytes());
-  return sums;
+void Model::read_results(StepReadback& to) {
+  to.start(loss_sum_, square_sums_, router_total_, router_peak_, verdict_);
+}
+
+StepResults Model::results() {
+  read_results(*readback_);
+  ops_.wait(ops_.mark());
+  return readback_->results();
 }
 
 double Model::square_sum(const Tensor& t) {

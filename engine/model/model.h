@@ -10,6 +10,7 @@
 #include "engine/model/attention_block.h"
 #include "engine/model/head.h"
 #include "engine/model/moe_block.h"
+#include "engine/model/step_results.h"
 
 namespace assay {
 
@@ -22,21 +23,22 @@ class Model {
   void initialise(int64_t seed);
   // Start of a step: compute weights from the masters; gradients, loss and expert loads to zero.
   void begin_step();
-  // The same for a model that takes over in the middle of a step, in an arena that already holds the step's sums.
-  void resume_step(const std::vector<int64_t>& expert_rows);
-  // One micro-batch: adds to the gradients (of the loss sum times grad_scale), the loss sum and the expert loads.
-  // If static capacity is exceeded nothing has been added.
-  std::optional<CapacityExceeded> micro_step(const int32_t* tokens, const int32_t* targets, double grad_scale);
-  // Sum of the losses of one micro-batch; leaves training state as it is.
+  // One micro-batch: adds to the gradients (of the loss sum times grad_scale, the same in every call), the loss sum and
+  // the expert loads.
+  void micro_step(const int32_t* tokens, const int32_t* targets, double grad_scale);
+  // End of a step: the gradients' sums of squares and the verdict; unless it stops them, the router's biases from the
+  // loads and the FP8 scales from the step's amaxes.
+  void end_step();
+  // i32 [1] on the device; what step_state.h says. Cleared by forgive() alone.
+  const int32_t* verdict() const { return verdict_.as<int32_t>(); }
+  void forgive() { ops_.fill_zero({verdict_}); }
+  // Starts to copy what is known after end_step(); valid once the ops have passed a later mark.
+  void read_results(StepReadback&);
+  // Copies the results of the step so far and waits for them.
+  StepResults results();
+  // Sum of the losses of one micro-batch; leaves training state as it is. If static capacity is exceeded the sum is
+  // worth nothing.
   std::optional<CapacityExceeded> evaluate(const int32_t* tokens, const int32_t* targets, double* loss_sum);
-  // Copies the loss sum of the step so far to the host.
-  double loss_sum();
-  // Rows routed to each expert in this step, [L * E].
-  const std::vector<int64_t>& expert_rows() const { return expert_rows_; }
-  // End of a step: the router's biases from the loads, the FP8 scales from the step's amaxes.
-  void update_state();
-  // Sums of squares of every gradient, in the order of weights().all().
-  std::vector<double> gradient_square_sums();
   // Runs the micro-batch again, looking at every operation's result: the name of the first tensor that holds an
   // infinity or NaN, parameters first. Empty if there is none.
   std::string first_non_finite(const int32_t* tokens, const int32_t* targets);
@@ -47,9 +49,11 @@ class Model {
   std::vector<std::pair<std::string, Tensor>> state() const;
 
  private:
-  std::optional<CapacityExceeded> forward(const int32_t* tokens, const int32_t* targets, double grad_scale);
+  void load_batch(const int32_t* tokens, const int32_t* targets);
+  void forward(double grad_scale);
   void backward();
   void load_tables();
+  bool warming_up() const;
   double square_sum(const Tensor&);
 
   const RunConfig& config_;
@@ -59,8 +63,10 @@ class Model {
   Weights weights_;
   Context context_;
   Tensor targets_, x_, x0_, dx_, dx0_, embed_rstd_;
-  Tensor router_bias_, router_total_, counts_, loss_sum_, square_sums_, fp8_format_max_;
-  std::vector<int64_t> expert_rows_;
+  Tensor router_bias_, router_total_, router_peak_, counts_, loss_sum_, square_sums_, verdict_, fp8_format_max_;
+  int64_t steps_begun_ = 0, micro_steps_ = 0;
+  std::unique_ptr<Recording> recording_;  // of a micro-step, after the first ones
+  std::unique_ptr<StepReadback> readback_;
   std::vector<std::unique_ptr<AttentionBlock>> attention_;
   std::vector<std::unique_ptr<MoeBlock>> moe_;
   std::unique_ptr<Head> head_;

@@ -44,13 +44,15 @@ std::vector<MuonArgs> muon_groups(Weights& weights) {
 
 }  // namespace
 
-void optimizer_step(Weights& weights, const RunConfig& config, int64_t step, bool full_precision, Ops& ops) {
+void optimizer_step(Weights& weights, const RunConfig& config, int64_t step, bool full_precision, const int32_t* skip,
+                    Ops& ops) {
   const TrainConfig& t = config.train;
   const double scale = lr_scale(t, step);
   for (MuonArgs& group : muon_groups(weights)) {
     group.rates = {
         .lr = t.matrix_lr * scale, .momentum_beta = muon_momentum(t, step), .weight_decay = muon_weight_decay(t, step)};
     group.full_precision = full_precision;
+    group.skip = skip;
     ops.muon(group);
   }
   for (Weight& w : weights.all()) {
@@ -65,7 +67,8 @@ void optimizer_step(Weights& weights, const RunConfig& config, int64_t step, boo
                .beta2 = rule.beta2,
                .eps = adamw_eps,
                .weight_decay = rule.weight_decay,
-               .step = step + 1});
+               .step = step + 1,
+               .skip = skip});
   }
 }
 

@@ -16,7 +16,8 @@ struct AdamWRule {
 inline constexpr double adamw_eps = 1e-10;
 AdamWRule adamw_rule(ParameterKind, const TrainConfig&, int64_t d_model);
 
-// Overwrites the gradients. `step` is 0-based. full_precision: Muon's products in FP32 (FP32 runs).
-void optimizer_step(Weights&, const RunConfig&, int64_t step, bool full_precision, Ops&);
+// Overwrites the gradients. `step` is 0-based. full_precision: Muon's products in FP32 (FP32 runs). skip: the step's
+// verdict on the device (step_state.h); nothing is updated where it stops the step.
+void optimizer_step(Weights&, const RunConfig&, int64_t step, bool full_precision, const int32_t* skip, Ops&);
 
 }  // namespace assay

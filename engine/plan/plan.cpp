@@ -16,6 +16,8 @@ constexpr double mib = 1024.0 * 1024.0;
 // workspaces.
 constexpr double cpu_overhead_mib = 40;
 constexpr double cuda_overhead_mib = 640;
+// Rows of a tile of the grouped products: a tile must not meet two experts.
+constexpr int64_t cuda_row_alignment = 128;
 
 // The CPU's products widen both operands to FP32 and keep the FP32 result before its rounding; these buffers stay at
 // the largest product they met. FP32 and FP64 runs read operands in place.
@@ -77,7 +79,9 @@ Status check_cpu(const RunConfig& config) {
 Result<RunPlan> build_plan(const RunConfig& config, Backend backend, const PlanOptions& options) {
   ASSAY_TRY(check_config(config));
   RunPlan plan;
-  plan.shape = model_shape(config, options);
+  PlanOptions chosen = options;
+  if (backend == Backend::cuda) chosen.row_alignment = cuda_row_alignment;
+  plan.shape = model_shape(config, chosen);
   ASSAY_TRY(check_rows(plan.shape));
   ASSAY_TRY(backend == Backend::cuda ? check_cuda(config, plan.shape) : check_cpu(config));
   plan.parameters = count_parameters(config);

@@ -49,8 +49,10 @@ void StepProgram::state() {
   t_.keep("sin", stat(s_.T * s_.head_dim / 2));
   t_.keep("router_bias", ints(s_.layers * s_.experts));
   t_.keep("router_total", ints(s_.layers * s_.experts));
+  t_.keep("router_peak", ints(s_.layers * s_.experts));
   t_.keep("counts", ints(s_.layers * s_.experts));
   t_.keep("loss_sum", 8);
+  t_.keep("verdict", 4);
   t_.keep("square_sums", count(static_cast<int64_t>(list_parameters(config_).size()), 8));
   if (!s_.dense_fp8) return;
   for (const char* name : {"fp8.scale", "fp8.amax", "fp8.format_max"}) t_.keep(name, count(fp8_slot_count(s_), 4));

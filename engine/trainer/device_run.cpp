@@ -80,17 +80,12 @@ void DeviceRun::grow(const CapacityExceeded& e, int64_t step) {
   }
   ++recaptures_;
   const Kept kept = read_kept(plan_, static_cast<const char*>(memory_->data()), ops_);
-  const std::vector<int64_t> expert_rows = model_->expert_rows();
   model_.reset();
   memory_.reset();
   options_.static_capacity = padded_capacity(config_, e.rows);
   build();
   write_kept(kept, plan_, static_cast<char*>(memory_->data()), ops_);
-  model_->resume_step(expert_rows);
-}
-
-void DeviceRun::micro_step(const int32_t* tokens, const int32_t* targets, double grad_scale, int64_t step) {
-  while (const auto exceeded = model_->micro_step(tokens, targets, grad_scale)) grow(*exceeded, step);
+  model_->forgive();
 }
 
 double DeviceRun::evaluate(const int32_t* tokens, const int32_t* targets, int64_t step) {

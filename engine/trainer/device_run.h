@@ -36,13 +36,14 @@ class DeviceRun {
   // Largest arena of the run so far, plus the backend's overhead.
   double peak_mem_mib() const { return peak_mem_mib_; }
 
-  // One micro-batch; runs again with more capacity whenever an expert gets more rows than fit.
-  void micro_step(const int32_t* tokens, const int32_t* targets, double grad_scale, int64_t step);
+  // Static execution: a plan in which the expert's rows fit, for a step that has updated nothing and is made again.
+  // Throws EngineError(plan_error) once recompile_limit is used up.
+  void grow(const CapacityExceeded&, int64_t step);
+  // Sum of the losses of one micro-batch of validation; grows where it must.
   double evaluate(const int32_t* tokens, const int32_t* targets, int64_t step);
 
  private:
   void build();
-  void grow(const CapacityExceeded&, int64_t step);
 
   const RunConfig& config_;
   Backend backend_;

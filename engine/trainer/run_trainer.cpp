@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 
 #include "base/clock.h"
 #include "engine/ops/error.h"
@@ -16,8 +17,9 @@ namespace {
 
 constexpr double peak_flops = 989.5e12;  // dense BF16 of an H100 or H200 SXM: ENGINE design, "Metrics of a step"
 
-double elapsed_ms(std::chrono::steady_clock::time_point since) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - since).count();
+using TimePoint = std::chrono::steady_clock::time_point;
+double milliseconds(TimePoint from, TimePoint to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
 }
 
 }  // namespace
@@ -30,6 +32,9 @@ RunTrainer::RunTrainer(const RunConfig& config, const TrainerOptions& options, B
       world_size_(world_size),
       device_(config_, backend, *ops_),
       batches_(config_, device_.plan().shape, rank, world_size) {
+  for (auto& readback : readbacks_)
+    readback = std::make_unique<StepReadback>(*ops_, plan().shape,
+                                              static_cast<int64_t>(device_.model().weights().all().size()));
   device_.model().initialise(config_.train.seed);
   if (options_.checkpoint_folder.empty() || !options_.resume) return;
   if (const auto point = load_run(options_.checkpoint_folder, config_, device_, *ops_, start_notes_)) {
@@ -39,84 +44,133 @@ RunTrainer::RunTrainer(const RunConfig& config, const TrainerOptions& options, B
   }
 }
 
-StepMetrics RunTrainer::step() {
-  const auto begin = std::chrono::steady_clock::now();
-  const LoaderCursor start = batches_.cursor();
-  StepMetrics m;
-  m.step = next_step_;
-  m.lr_scale = lr_scale(config_.train, next_step_);
-  micro_steps();
-  m.loss = device_.model().loss_sum() / static_cast<double>(config_.train.total_batch_tokens);
-  if (!std::isfinite(m.loss)) fail_non_finite(m.loss, start);
-  m.grad_norm = gradient_norm();
-  expert_loads(m);
-  device_.model().update_state();
-  optimizer_step(device_.model().weights(), config_, next_step_, config_.precision == Precision::fp32, *ops_);
-  m.dt_ms = elapsed_ms(begin);
-  m.tok_per_sec = static_cast<double>(config_.train.total_batch_tokens) * 1000.0 / m.dt_ms;
-  m.mfu = 100.0 * plan().flops_per_token * m.tok_per_sec / (world_size_ * peak_flops);
-  if (validation_due()) m.val_loss = validation_loss();
-  m.peak_mem_mib = device_.peak_mem_mib();
+StepMetrics RunTrainer::step(bool run_ahead) {
+  if (started_.empty()) start_step(next_step_);
+  if (run_ahead && may_run_ahead()) start_step(next_step_ + 1);
+  StartedStep mine = started_.front();
+  started_.pop_front();
+  const StepResults results = finish_step(mine);
+  StepMetrics m = metrics_of(mine, results);
+  if (validation_due(next_step_)) m.val_loss = validation_loss();
   m.unix_ms = SystemClock().unix_ms();
   ++next_step_;
   return m;
 }
 
-void RunTrainer::micro_steps() {
-  device_.model().begin_step();
+bool RunTrainer::may_run_ahead() const {
+  return ops_->runs_ahead() && started_.size() < readbacks_.size() && next_step_ + 1 < config_.train.steps &&
+         !validation_due(next_step_);
+}
+
+// Hands a whole step to the device. Whatever goes wrong in it is found there, and then it updates nothing.
+void RunTrainer::start_step(int64_t step) {
+  StartedStep s{.step = step,
+                .start = batches_.cursor(),
+                .begin = std::chrono::steady_clock::now(),
+                .readback = readbacks_[static_cast<size_t>(step) % readbacks_.size()].get()};
+  Model& model = device_.model();
+  model.begin_step();
   const double grad_scale = 1.0 / static_cast<double>(config_.train.total_batch_tokens);
   for (int64_t i = grad_accum(config_); i > 0; --i) {
     batches_.next_train();
-    device_.micro_step(batches_.tokens(), batches_.targets(), grad_scale, next_step_);
+    model.micro_step(batches_.tokens(), batches_.targets(), grad_scale);
+  }
+  model.end_step();
+  optimizer_step(model.weights(), config_, step, config_.precision == Precision::fp32, model.verdict(), *ops_);
+  model.read_results(*s.readback);
+  s.mark = ops_->mark();
+  started_.push_back(s);
+}
+
+void RunTrainer::wait_for_all() {
+  if (!started_.empty()) ops_->wait(started_.back().mark);
+  started_.clear();
+}
+
+// The results of a step. One that ran out of static capacity, and what was started behind it, has updated nothing and
+// is made again with more.
+StepResults RunTrainer::finish_step(StartedStep& s) {
+  while (true) {
+    ops_->wait(s.mark);
+    const StepResults results = s.readback->results();
+    const auto exceeded = over_capacity(results, plan().shape);
+    if (!exceeded) {
+      if ((results.verdict & step_not_finite) != 0) fail_non_finite(s, results);
+      return results;
+    }
+    wait_for_all();
+    batches_.seek(s.start);
+    device_.grow(*exceeded, s.step);
+    start_step(s.step);
+    const auto begin = s.begin;
+    s = started_.front();
+    s.begin = begin;
+    started_.clear();
   }
 }
 
-double RunTrainer::gradient_norm() {
-  const std::vector<double> sums = device_.model().gradient_square_sums();
-  double total = 0;
-  for (size_t i = 0; i < sums.size(); ++i) {
-    total += sums[i];
-    if (std::isfinite(sums[i])) continue;
-    const std::string tensor = "gradient " + device_.model().weights().all()[i].spec.name;
+StepMetrics RunTrainer::metrics_of(const StartedStep& s, const StepResults& results) {
+  StepMetrics m;
+  m.step = s.step;
+  m.lr_scale = lr_scale(config_.train, s.step);
+  m.loss = results.loss_sum / static_cast<double>(config_.train.total_batch_tokens);
+  m.grad_norm = std::sqrt(std::accumulate(results.square_sums.begin(), results.square_sums.end(), 0.0));
+  expert_loads(results, m);
+  const auto now = std::chrono::steady_clock::now();
+  m.dt_ms = milliseconds(std::max(s.begin, last_end_), now);  // a step started ahead begins where the last one ended
+  last_end_ = now;
+  m.tok_per_sec = static_cast<double>(config_.train.total_batch_tokens) * 1000.0 / m.dt_ms;
+  m.mfu = 100.0 * plan().flops_per_token * m.tok_per_sec / (world_size_ * peak_flops);
+  m.peak_mem_mib = device_.peak_mem_mib();
+  return m;
+}
+
+void RunTrainer::fail_non_finite(const StartedStep& s, const StepResults& results) {
+  wait_for_all();
+  const char* advice = "Lower the learning rates, or try another precision to see whether its range is the cause";
+  const double loss = results.loss_sum / static_cast<double>(config_.train.total_batch_tokens);
+  if (!std::isfinite(loss)) {
+    const std::string tensor = first_non_finite(s.start);
     throw EngineError(FailureReason::non_finite,
-                      fmt::format("step {}: {} is not finite, although the loss is; nothing was updated. Lower the "
-                                  "learning rates, or try another precision to see whether its range is the cause",
-                                  next_step_, tensor),
-                      "backward", tensor, next_step_);
+                      fmt::format("step {}: the loss is {}; the first tensor that is not finite is {}. {}", s.step,
+                                  loss, tensor, advice),
+                      "forward", tensor, s.step);
   }
-  return std::sqrt(total);
-}
-
-// Replays the step's micro-batches to find where the first infinity or NaN came up.
-void RunTrainer::fail_non_finite(double loss, const LoaderCursor& start) {
-  batches_.seek(start);
-  std::string tensor;
-  for (int64_t i = grad_accum(config_); i > 0 && tensor.empty(); --i) {
-    batches_.next_train();
-    tensor = device_.model().first_non_finite(batches_.tokens(), batches_.targets());
-  }
-  if (tensor.empty()) tensor = "loss";
+  const auto bad = std::find_if_not(results.square_sums.begin(), results.square_sums.end(),
+                                    [](double x) { return std::isfinite(x); });
+  const auto at = static_cast<size_t>(bad - results.square_sums.begin());
+  const std::string tensor = "gradient " + device_.model().weights().all().at(at).spec.name;
   throw EngineError(
       FailureReason::non_finite,
-      fmt::format("step {}: the loss is {}; the first tensor that is not finite is {}. Lower the learning "
-                  "rates, or try another precision to see whether its range is the cause",
-                  next_step_, loss, tensor),
-      "forward", tensor, next_step_);
+      fmt::format("step {}: {} is not finite, although the loss is; nothing was updated. {}", s.step, tensor, advice),
+      "backward", tensor, s.step);
 }
 
-void RunTrainer::expert_loads(StepMetrics& m) const {
+// Replays a step's micro-batches, from weights that it has not updated, to find where the first infinity or NaN came
+// up.
+std::string RunTrainer::first_non_finite(const LoaderCursor& start) {
+  batches_.seek(start);
+  device_.model().weights().prepare(*ops_);
+  for (int64_t i = grad_accum(config_); i > 0; --i) {
+    batches_.next_train();
+    std::string tensor = device_.model().first_non_finite(batches_.tokens(), batches_.targets());
+    if (!tensor.empty()) return tensor;
+  }
+  return "loss";
+}
+
+void RunTrainer::expert_loads(const StepResults& results, StepMetrics& m) const {
   const ModelShape& s = plan().shape;
-  const std::vector<int64_t>& rows = device_.model().expert_rows();
   const double micro_batches = static_cast<double>(grad_accum(config_));
   const double fair = micro_batches * static_cast<double>(s.top_k * s.tokens) / static_cast<double>(s.experts);
-  const auto [least, most] = std::minmax_element(rows.begin(), rows.end());
+  const auto [least, most] = std::minmax_element(results.expert_rows.begin(), results.expert_rows.end());
   m.expert_load_min = static_cast<double>(*least) / fair;
   m.expert_load_max = static_cast<double>(*most) / fair;
 }
 
-bool RunTrainer::validation_due() const {
+bool RunTrainer::validation_due(int64_t step) const {
   if (config_.train.val_every <= 0) return false;
-  return (next_step_ + 1) % config_.train.val_every == 0 || next_step_ + 1 == config_.train.steps;
+  return (step + 1) % config_.train.val_every == 0 || step + 1 == config_.train.steps;
 }
 
 double RunTrainer::validation_loss() {
@@ -139,6 +193,7 @@ double RunTrainer::validation_loss() {
 void RunTrainer::save_checkpoint() {
   if (options_.checkpoint_folder.empty())
     throw EngineError(FailureReason::internal, "save_checkpoint without a checkpoint folder", "checkpoint");
+  if (has_step_ahead()) throw EngineError(FailureReason::internal, "save_checkpoint with a step ahead", "checkpoint");
   save_run(options_.checkpoint_folder, config_, device_, *ops_, next_step_, batches_.cursor());
 }
 

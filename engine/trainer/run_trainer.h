@@ -1,6 +1,10 @@
 // The trainer of one rank: data, device, optimizer and checkpoints around the model's micro-steps.
 #pragma once
 
+#include <array>
+#include <chrono>
+#include <deque>
+
 #include "engine/trainer/batches.h"
 #include "engine/trainer/device_run.h"
 #include "engine/trainer/trainer.h"
@@ -14,7 +18,8 @@ class RunTrainer final : public Trainer {
   const RunPlan& plan() const override { return device_.plan(); }
   int64_t next_step() const override { return next_step_; }
   int64_t resumed_from_step() const override { return resumed_from_; }
-  StepMetrics step() override;
+  StepMetrics step(bool run_ahead = false) override;
+  bool has_step_ahead() const override { return !started_.empty(); }
   void save_checkpoint() override;
   std::vector<std::string> notes() const override;
 
@@ -23,12 +28,25 @@ class RunTrainer final : public Trainer {
   Ops& ops() { return *ops_; }
 
  private:
-  void micro_steps();
-  double gradient_norm();
-  void expert_loads(StepMetrics&) const;
+  // A step handed to the device whose results have not been looked at.
+  struct StartedStep {
+    int64_t step = 0;
+    LoaderCursor start;  // of its first micro-batch
+    std::chrono::steady_clock::time_point begin;
+    int64_t mark = 0;
+    StepReadback* readback = nullptr;
+  };
+
+  void start_step(int64_t step);
+  StepResults finish_step(StartedStep&);
+  void wait_for_all();
+  StepMetrics metrics_of(const StartedStep&, const StepResults&);
+  void expert_loads(const StepResults&, StepMetrics&) const;
   double validation_loss();
-  bool validation_due() const;
-  [[noreturn]] void fail_non_finite(double loss, const LoaderCursor& start);
+  bool validation_due(int64_t step) const;
+  bool may_run_ahead() const;
+  [[noreturn]] void fail_non_finite(const StartedStep&, const StepResults&);
+  std::string first_non_finite(const LoaderCursor& start);
 
   RunConfig config_;
   TrainerOptions options_;
@@ -36,6 +54,9 @@ class RunTrainer final : public Trainer {
   int world_size_;
   DeviceRun device_;
   Batches batches_;
+  std::array<std::unique_ptr<StepReadback>, 2> readbacks_;
+  std::deque<StartedStep> started_;  // at most one beyond the step that is asked for
+  std::chrono::steady_clock::time_point last_end_;
   int64_t next_step_ = 0;
   int64_t resumed_from_ = -1;
   std::vector<std::string> start_notes_;

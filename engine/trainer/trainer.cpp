@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "engine/ops/error.h"
+#include "engine/trainer/open_backend.h"
 #include "engine/trainer/run_trainer.h"
 
 namespace assay {
@@ -20,12 +21,9 @@ void check(const RunConfig& config) {
 
 std::unique_ptr<Trainer> Trainer::create(const RunConfig& config, const TrainerOptions& options) {
   check(config);
-  if (config.backend == Backend::cuda)
-    throw EngineError(FailureReason::plan_error,
-                      "backend = \"cuda\": this build has the cpu backend only; set backend = \"cpu\" or \"auto\", or "
-                      "build with CUDA",
-                      "plan");
-  return std::make_unique<RunTrainer>(config, options, Backend::cpu, make_cpu_ops(), /*rank=*/0, /*world_size=*/1);
+  OpenedBackend backend = open_backend(config);
+  return std::make_unique<RunTrainer>(config, options, backend.kind, std::move(backend.ops), /*rank=*/0,
+                                      /*world_size=*/1);
 }
 
 }  // namespace assay

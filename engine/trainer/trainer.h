@@ -25,8 +25,11 @@ class Trainer {
   virtual const RunPlan& plan() const = 0;
   virtual int64_t next_step() const = 0;          // == config.train.steps when done
   virtual int64_t resumed_from_step() const = 0;  // -1 = started fresh
-  virtual StepMetrics step() = 0;                 // one optimizer step, with its validation if due
-  virtual void save_checkpoint() = 0;
+  // One optimizer step, with its validation if due. run_ahead: a backend that works on its own may start the next step
+  // before the results of this one are looked at, so that it never idles; call step() again before anything else then.
+  virtual StepMetrics step(bool run_ahead = false) = 0;
+  virtual bool has_step_ahead() const = 0;
+  virtual void save_checkpoint() = 0;  // not while there is a step ahead
   virtual std::vector<std::string> notes()
       const = 0;  // lines worth a place in the log: plan, captures, skipped checkpoints
 };

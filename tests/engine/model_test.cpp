@@ -40,7 +40,7 @@ TEST_P(ModelGradient, MatchesCentralDifferences) {
   const int64_t N = run.plan().shape.tokens;
   const auto tokens = random_tokens(N, 67, "tokens"), targets = random_tokens(N, 67, "targets");
   run.model().begin_step();
-  run.micro_step(tokens.data(), targets.data(), 1.0 / static_cast<double>(N), 0);
+  run.model().micro_step(tokens.data(), targets.data(), 1.0 / static_cast<double>(N));
   const auto mean_loss = [&] { return run.evaluate(tokens.data(), targets.data(), 0) / static_cast<double>(N); };
   std::vector<std::vector<double>> gradients;
   for (const Weight& w : run.model().weights().all()) gradients.push_back(read<double>(*ops, w.grad));
@@ -101,7 +101,7 @@ TEST(Model, GradientsOfTwoMicroBatchesAdd) {
   std::vector<std::vector<double>> sums;
   for (const auto& [tokens, targets] : {std::pair{a, b}, std::pair{b, a}}) {
     run.model().begin_step();
-    run.micro_step(tokens.data(), targets.data(), 1.0, 0);
+    run.model().micro_step(tokens.data(), targets.data(), 1.0);
     for (size_t p = 0; p < run.model().weights().all().size(); ++p) {
       const auto g = read<double>(*ops, run.model().weights().all()[p].grad);
       if (sums.size() <= p) sums.emplace_back(g.size());
@@ -109,15 +109,15 @@ TEST(Model, GradientsOfTwoMicroBatchesAdd) {
     }
   }
   run.model().begin_step();
-  run.micro_step(a.data(), b.data(), 1.0, 0);
-  run.micro_step(b.data(), a.data(), 1.0, 0);
+  run.model().micro_step(a.data(), b.data(), 1.0);
+  run.model().micro_step(b.data(), a.data(), 1.0);
   for (size_t p = 0; p < sums.size(); ++p) {
     const auto g = read<double>(*ops, run.model().weights().all()[p].grad);
     for (size_t i = 0; i < g.size(); ++i)
       ASSERT_NEAR(g[i], sums[p][i], 1e-10 * (1 + std::abs(sums[p][i]))) << run.model().weights().all()[p].spec.name;
   }
   int64_t rows = 0;
-  for (int64_t r : run.model().expert_rows()) rows += r;
+  for (int32_t r : run.model().results().expert_rows) rows += r;
   EXPECT_EQ(rows, 2 * 2 * 160 * 2);  // layers * micro-batches * tokens * top_k: dropless
 }
 

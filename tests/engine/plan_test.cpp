@@ -129,6 +129,38 @@ TEST(Plan, StaticCapacityIsTheFairShareTimesTheFactorInSteps) {
   EXPECT_EQ(build_plan(c, Backend::cpu)->static_capacity, 0);
 }
 
+TEST(Plan, AlignedExpertsMayLeaveRowsBehindTheirOwn) {
+  RunConfig c = d12();
+  const PlanOptions aligned{.row_alignment = 128};
+  const ModelShape tight = model_shape(c), loose = model_shape(c, aligned);
+  EXPECT_EQ(tight.routed_rows, 2 * 65'536);
+  EXPECT_FALSE(tight.has_gaps);
+  EXPECT_EQ(loose.routed_rows, 132'096);  // 131,072 + 8 * 127 = 132,088, to the next multiple of 128
+  EXPECT_TRUE(loose.has_gaps);
+  c.execution = Execution::static_graph;  // capacities are multiples of 128 already
+  EXPECT_EQ(model_shape(c, aligned).routed_rows, model_shape(c).routed_rows);
+  EXPECT_FALSE(model_shape(c, aligned).has_gaps);
+  const ModelShape odd = model_shape(c, {.static_capacity = 1000, .row_alignment = 128});
+  EXPECT_EQ(odd.routed_rows, 8 * 1024);
+  EXPECT_TRUE(odd.has_gaps);
+}
+
+TEST(Plan, Fp8ExpertsTakeLessMemoryThanBf16AndLessThanTwentyGibibytes) {
+  const PlanOptions aligned{.row_alignment = 128};
+  RunConfig c = d12();
+  c.precision = Precision::bf16;
+  const auto bf16 = build_plan(c, Backend::cpu, aligned);
+  ASSERT_TRUE(bf16.ok()) << bf16.error().message;
+  EXPECT_LT(bf16->arena_bytes, size_t{20} << 30);
+  c.precision = Precision::fp8_experts;
+  for (const Fp8Wgrad wgrad : {Fp8Wgrad::bf16, Fp8Wgrad::fp8}) {
+    c.fp8.wgrad = wgrad;
+    const auto fp8 = build_plan(c, Backend::cpu, aligned);
+    ASSERT_TRUE(fp8.ok()) << fp8.error().message;
+    EXPECT_LT(fp8->arena_bytes, bf16->arena_bytes) << to_string(wgrad);
+  }
+}
+
 TEST(Plan, RefusesSeveralDevicesOnTheCpu) {
   RunConfig c = d12();
   c.devices = 2;

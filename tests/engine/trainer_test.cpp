@@ -6,6 +6,7 @@ namespace assay::testing {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -178,8 +179,9 @@ TEST_F(TrainerTest, RefusesWhatThisBuildCannotRun) {
   c = config(Precision::bf16);
   c.backend = Backend::cuda;
   const EngineError cuda = error_of(c);
-  EXPECT_EQ(cuda.reason, FailureReason::plan_error);
-  EXPECT_THAT(cuda.what(), HasSubstr("this build has the cpu backend only"));
+  // Without a GPU there is no backend; with one there is no attention for heads of 16.
+  EXPECT_THAT(cuda.reason, AnyOf(FailureReason::device_error, FailureReason::plan_error));
+  EXPECT_THAT(cuda.what(), AnyOf(HasSubstr("backend = \"cuda\": "), HasSubstr("attention for 64 and 128")));
   c = config();
   c.model.top_k = 5;
   const EngineError invalid = error_of(c);
@@ -214,7 +216,7 @@ TEST_F(TrainerTest, NamesTheFirstTensorThatIsNotFinite) {
   const EngineError activation = error();
   EXPECT_EQ(activation.reason, FailureReason::non_finite);
   EXPECT_EQ(activation.step, 1);
-  EXPECT_EQ(activation.tensor, "activation layer1.h_shared");
+  EXPECT_EQ(activation.tensor, "activation layer1.hidden_shared");
   EXPECT_THAT(activation.what(), AllOf(StartsWith("step 1: the loss is "), HasSubstr("Lower the learning rates")));
   poison("layer0.router", 0, std::nanf(""));
   EXPECT_EQ(error().tensor, "parameter layer0.router");

@@ -35,7 +35,8 @@ class FakeTrainer final : public Trainer {
   const RunPlan& plan() const override { return plan_; }
   int64_t next_step() const override { return next_; }
   int64_t resumed_from_step() const override { return script_.resumed_from; }
-  StepMetrics step() override {
+  bool has_step_ahead() const override { return false; }
+  StepMetrics step(bool) override {
     script_.before_step(next_);
     StepMetrics m;
     m.step = next_++;

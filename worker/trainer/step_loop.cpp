@@ -39,7 +39,8 @@ class StepLoop {
   void checkpoint();
   void enter(Phase);
   void print_notes();
-  bool checkpoint_due() const;
+  bool checkpoint_due(int64_t next_step) const;
+  bool may_run_ahead() const;
   bool can_checkpoint() const { return !options_.trainer.checkpoint_folder.empty(); }
   int64_t total() const { return options_.config.train.steps; }
 
@@ -61,9 +62,10 @@ class StepLoop {
 AttemptResult StepLoop::run() {
   open();
   while (trainer_->next_step() < total()) {
-    if (requests_.stop) break;
+    if (requests_.stop && !trainer_->has_step_ahead()) break;
     one_step();
-    if (requests_.checkpoint.exchange(false) || checkpoint_due()) checkpoint();
+    if (trainer_->has_step_ahead()) continue;
+    if (requests_.checkpoint.exchange(false) || checkpoint_due(trainer_->next_step())) checkpoint();
   }
   const bool done = trainer_->next_step() >= total();
   if (!done) {
@@ -99,7 +101,7 @@ void StepLoop::open() {
 void StepLoop::one_step() {
   step_ = trainer_->next_step();
   inject_fault();
-  const StepMetrics metrics = trainer_->step();
+  const StepMetrics metrics = trainer_->step(may_run_ahead());
   record(metrics);
   print_notes();
 }
@@ -134,9 +136,16 @@ void StepLoop::record(const StepMetrics& metrics) {
   hooks_.print(format_step(metrics, total(), mean_dt_ms_));
 }
 
-bool StepLoop::checkpoint_due() const {
+bool StepLoop::checkpoint_due(int64_t next_step) const {
   const int64_t every = options_.config.train.checkpoint_every;
-  return every > 0 && trainer_->next_step() % every == 0;
+  return every > 0 && next_step % every == 0;
+}
+
+// Whether nothing is to happen between this step and the next.
+bool StepLoop::may_run_ahead() const {
+  const FaultConfig& fault = options_.config.fault;
+  const bool fault_next = fault.kind != FaultKind::none && fault.step == step_ + 1;
+  return !requests_.stop && !requests_.checkpoint && !checkpoint_due(step_ + 1) && !fault_next;
 }
 
 void StepLoop::checkpoint() {

@@ -20,7 +20,7 @@ using namespace cuda;
 
 class CudaOps final : public Ops {
  public:
-  CudaOps() {
+  explicit CudaOps(const CudaOptions& options) : options_(options) {
     ASSAY_CUDA_CHECK("start", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     link_ = std::make_unique<HostLink>(stream_);
     workspace_ = allocate(workspace_bytes, "the workspace of the CUDA ops");
@@ -114,8 +114,16 @@ class CudaOps final : public Ops {
   void copy_to_host_later(void* dst, const void* src, size_t bytes) override {
     ASSAY_CUDA_CHECK("copy_to_host_later", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream_));
   }
-  int64_t mark() override { return link_->mark(); }
-  void wait(int64_t mark) override { link_->wait(mark); }
+  int64_t mark() override {
+    newest_mark_ = link_->mark();
+    launches_at_mark_ = cuda::launches;
+    return newest_mark_;
+  }
+  void wait(int64_t mark) override {
+    if (mark == newest_mark_ && launches_at_mark_ == cuda::launches)
+      ++counters_.host_syncs;  // nothing is queued behind
+    link_->wait(mark);
+  }
 
   void replay(std::unique_ptr<Recording>& recording, const std::function<void()>& work) override {
     if (recording == nullptr) {
@@ -145,7 +153,7 @@ class CudaOps final : public Ops {
     const int64_t heads = qkv.dim(2), head_dim = qkv.dim(3);
     auto& entry = attention_[AttentionKey{B, T, heads, head_dim, window}];
     if (entry.first == nullptr) {
-      entry.first = CudnnAttention::create({B, T, heads, head_dim, window, true});
+      entry.first = CudnnAttention::create({B, T, heads, head_dim, window, options_.deterministic});
       const size_t bytes = entry.first->workspace_bytes();
       if (bytes > 0)
         entry.second = attention_memory_[bytes] ? attention_memory_[bytes]
@@ -154,10 +162,12 @@ class CudaOps final : public Ops {
     return entry;
   }
 
+  CudaOptions options_;
   cudaStream_t stream_ = nullptr;
   void* workspace_ = nullptr;
   std::unique_ptr<HostLink> link_;
   OpsCounters counters_;
+  int64_t newest_mark_ = -1, launches_at_mark_ = 0;
   std::map<AttentionKey, std::pair<std::unique_ptr<CudnnAttention>, void*>> attention_;
   std::map<size_t, void*> attention_memory_;  // by size: layers of one shape share it
 };
@@ -182,10 +192,10 @@ bool cuda_available(std::string* why) {
   return false;
 }
 
-std::unique_ptr<Ops> make_cuda_ops() {
+std::unique_ptr<Ops> make_cuda_ops(const CudaOptions& options) {
   std::string why;
   if (!cuda_available(&why)) throw EngineError(FailureReason::device_error, why, "start");
-  return std::make_unique<CudaOps>();
+  return std::make_unique<CudaOps>(options);
 }
 
 }  // namespace assay

@@ -11,7 +11,10 @@ namespace assay {
 // Whether a Hopper GPU with a new enough driver is there; if not, `why` says what is missing in one line.
 bool cuda_available(std::string* why);
 
+struct CudaOptions {
+  bool deterministic = true;  // of attention's backward; all else always is
+};
 // Throws EngineError(device_error) where cuda_available says no.
-std::unique_ptr<Ops> make_cuda_ops();
+std::unique_ptr<Ops> make_cuda_ops(const CudaOptions& = {});
 
 }  // namespace assay

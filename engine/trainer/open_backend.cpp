@@ -1,0 +1,37 @@
+#include "engine/trainer/open_backend.h"
+
+#include "engine/ops/error.h"
+#ifdef ASSAY_WITH_CUDA
+#include "engine/ops/cuda/cuda_ops.h"
+#endif
+
+namespace assay {
+namespace {
+
+#ifdef ASSAY_WITH_CUDA
+std::unique_ptr<Ops> open_cuda(const RunConfig& config, std::string* why) {
+  return cuda_available(why) ? make_cuda_ops({.deterministic = config.train.deterministic}) : nullptr;
+}
+#else
+std::unique_ptr<Ops> open_cuda(const RunConfig&, std::string* why) {
+  *why = "this build has the cpu backend only: no nvcc was found when it was made";
+  return nullptr;
+}
+#endif
+
+}  // namespace
+
+OpenedBackend open_backend(const RunConfig& config) {
+  std::string why;
+  const bool wanted =
+      config.backend == Backend::cuda || (config.backend == Backend::automatic && config.precision != Precision::fp32);
+  if (wanted)
+    if (std::unique_ptr<Ops> ops = open_cuda(config, &why)) return {Backend::cuda, std::move(ops)};
+  if (config.backend == Backend::cuda)
+    throw EngineError(FailureReason::device_error,
+                      "backend = \"cuda\": " + why + "; set backend = \"cpu\" or \"auto\" to run without a GPU",
+                      "start");
+  return {Backend::cpu, make_cpu_ops()};
+}
+
+}  // namespace assay
