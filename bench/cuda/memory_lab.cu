@@ -201,6 +201,19 @@ int main(int argc, char** argv) {
     time_op((std::string("permute by slots fp8 ") + to_string(mode)).c_str(), (R_rows + U) / 2,
             [&] { cuda::permute(stream, {.token_of = token_of, .x8 = n8, .out8 = xg8, .slot = slot}); });
   }
+  const Quantized row_codes = make_fp8(ScaleMode::tensorwise, R, d),
+                  column_codes = make_fp8(ScaleMode::tensorwise, d, R);
+  const Tensor code_scale = make(f32, {1}, 0.01f, 0.02f);
+  time_op("permute to fp8, gated", R_rows / 2 + U, [&] {
+    cuda::permute(stream, {.token_of = token_of, .x = n, .out8 = row_codes, .scale = code_scale, .gate = gate_of});
+  });
+  time_op("permute to fp8 transposed", R_rows / 2 + U,
+          [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out8t = column_codes, .scale = code_scale}); });
+  time_op("permute to fp8, both, gated", R_rows + U, [&] {
+    cuda::permute(
+        stream,
+        {.token_of = token_of, .x = n, .out8 = row_codes, .out8t = column_codes, .scale = code_scale, .gate = gate_of});
+  });
   time_op("combine, shared, residual", R_rows + 3 * U, [&] {
     cuda::combine(stream, {xg, slot, weights, shared, x, x});
   });
@@ -212,7 +225,7 @@ int main(int argc, char** argv) {
   const double W = 2.0 * N * h;
   time_op("relu2 in place, [N, h]", 2 * W, [&] { cuda::relu2(stream, {du, du}); });
   time_op("relu2_grad", 3 * W, [&] { cuda::relu2_grad(stream, {.du = du, .h = hidden, .dz = dz}); });
-  time_op("relu2_grad, gated", 4 * W, [&] { cuda::relu2_grad(stream, {du, hidden, dz, gate, gate_grad}); });
+  time_op("relu2_grad, gated", 3 * W, [&] { cuda::relu2_grad(stream, {du, hidden, dz, gate, gate_grad}); });
 
   for (ScaleMode mode : {ScaleMode::tensorwise, ScaleMode::rowwise, ScaleMode::block_1x128, ScaleMode::block_128x128}) {
     const Quantized q = make_fp8(mode, N, h), qt = make_fp8(mode, h, N);

@@ -95,6 +95,40 @@ TEST(CudaPermute, BySlotsGivesTheSame) {
   }
 }
 
+TEST(CudaPermute, QuantisesRowsAndTheirTransposeBitForBit) {
+  ASSAY_NEEDS_GPU();
+  Random random(36);
+  const Shape rows[] = {{1, 16, 16}, {50, 128, 768}, {300, 400, 1536}, {7, 304, 128}, {20, 64, 1008}};
+  for (const auto& [N, R, d] : rows) {
+    for (DType dtype : {DType::bf16, DType::f32}) {
+      for (DType format : {DType::fp8_e4m3, DType::fp8_e5m2}) {
+        for (int parts = 1; parts < 8; ++parts) {  // bit 0: out8, bit 1: out8t, bit 2: gate
+          if (parts == 4) continue;
+          const Array token_of = random_integers(random, {R}, -1, N - 1), gate = random_array(random, DType::f32, {R});
+          Array x = random_array(random, dtype, {N, d}), scale(DType::f32, {1});
+          x.set(0, 1e30);  // saturates
+          scale.set(0, random.uniform(0.001, 0.1));
+          Fp8Array out = poisoned(fp8_array(format, ScaleMode::tensorwise, R, d)),
+                   out_t = poisoned(fp8_array(format, ScaleMode::tensorwise, d, R));
+          const Mirror mtoken_of(token_of), mgate(gate), mx(x), mscale(scale);
+          const Fp8Mirror mout(out), mout_t(out_t);
+          PermuteArgs host{.token_of = token_of, .x = x, .scale = scale},
+              device{.token_of = mtoken_of, .x = mx, .scale = mscale};
+          if ((parts & 1) != 0) host.out8 = out, device.out8 = mout;
+          if ((parts & 2) != 0) host.out8t = out_t, device.out8t = mout_t;
+          if ((parts & 4) != 0) host.gate = gate, device.gate = mgate;
+          cuda::permute(nullptr, device);
+          cpu::permute(host);
+          const std::string what =
+              shape_text(dtype, {R, d}) + " to " + to_string(format) + ", parts " + std::to_string(parts);
+          expect_same("out8 " + what, mout.back(), out);
+          expect_same("out8t " + what, mout_t.back(), out_t);
+        }
+      }
+    }
+  }
+}
+
 TEST(CudaPermute, RefusesAGateOnCodesAndOddRows) {
   ASSAY_NEEDS_GPU();
   Random random(32);
@@ -102,12 +136,19 @@ TEST(CudaPermute, RefusesAGateOnCodesAndOddRows) {
   const Fp8Mirror x8(random_fp8(random, DType::fp8_e4m3, ScaleMode::rowwise, 4, 16));
   EXPECT_NE(error_of([&] {
               cuda::permute(nullptr, {.token_of = token_of, .x8 = x8, .out8 = x8, .gate = gate});
-            }).find("a gate needs x"),
+            }).find("codes are moved as they are"),
             std::string::npos);
   const Mirror odd(Array(DType::bf16, {4, 12}));
   EXPECT_NE(error_of([&] {
               cuda::permute(nullptr, {.token_of = token_of, .x = odd, .out = odd});
             }).find("bf16[4, 12] are not whole 16-byte vectors"),
+            std::string::npos);
+  // 4 rows of padding make columns of 4 codes.
+  const Mirror x16(Array(DType::bf16, {4, 16})), scale(Array(DType::f32, {1}));
+  const Fp8Mirror narrow(fp8_array(DType::fp8_e4m3, ScaleMode::tensorwise, 16, 4));
+  EXPECT_NE(error_of([&] {
+              cuda::permute(nullptr, {.token_of = token_of, .x = x16, .out8t = narrow, .scale = scale});
+            }).find("out8t fp8_e4m3[16, 4] has rows that are not whole 16-byte vectors"),
             std::string::npos);
 }
 

@@ -211,6 +211,37 @@ TEST(CudaRoutePlan, IsItsTwinBitForBit) {
   }
 }
 
+TEST(CudaRoutePlan, KeepsExpertsBeyondCapacityInsideTheBufferAsItsTwinDoes) {
+  ASSAY_NEEDS_GPU();
+  Random random(26);
+  for (const Shape& s : {Shape{10, 0, 4, 1}, Shape{3000, 0, 8, 2}, Shape{1025, 0, 8, 1}}) {
+    for (int64_t capacity : {int64_t{1}, s.N / 8, s.N / 2}) {
+      for (int64_t alignment : {1, 128}) {
+        const int64_t room = (std::max<int64_t>(1, capacity) + alignment - 1) / alignment * alignment, R = s.E * room;
+        const Array picks = distinct_picks(random, s, 1), weights = random_array(random, DType::f32, {s.N, s.k});
+        Array counts(DType::i32, {s.E});
+        for (int64_t i = 0; i < picks.size(); ++i) {
+          const int64_t e = static_cast<int64_t>(picks.get(i));
+          counts.set(e, counts.get(e) + 1);
+        }
+        Plan want(s, R);
+        const Mirror mpicks(picks), mcounts(counts), mweights(weights), start(want.start), rows(want.rows),
+            slot(want.slot), token_of(want.token_of), gate_of(want.gate_of);
+        const int64_t used = std::max<int64_t>(1, capacity);
+        cuda::route_plan(nullptr, {mpicks, mcounts, mweights, used, start, rows, slot, token_of, gate_of, alignment},
+                         workspace());
+        cpu::route_plan(
+            {picks, counts, weights, used, want.start, want.rows, want.slot, want.token_of, want.gate_of, alignment});
+        const std::string what = std::to_string(s.N) + " tokens, capacity " + std::to_string(used);
+        for (int64_t i = 0; i < picks.size(); ++i) ASSERT_LT(want.slot.get(i), R) << what;
+        expect_same("slot " + what, slot.back(), want.slot);
+        expect_same("token_of " + what, token_of.back(), want.token_of);
+        expect_same("gate_of " + what, gate_of.back(), want.gate_of);
+      }
+    }
+  }
+}
+
 TEST(CudaRouterBias, IsItsTwinBitForBit) {
   ASSAY_NEEDS_GPU();
   Random random(25);

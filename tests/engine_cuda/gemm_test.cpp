@@ -1,0 +1,133 @@
+// Dense products against their twins.
+#include "grouped_support.h"
+
+namespace assay {
+namespace {
+
+using namespace test;
+
+struct Shape {
+  int64_t M, N, K;
+};
+const Shape shapes[] = {{1, 8, 8}, {129, 128, 72}, {300, 768, 768}, {127, 2304, 768}, {256, 1536, 1536}};
+
+std::string name(const Shape& s) {
+  return std::to_string(s.M) + " x " + std::to_string(s.N) + " x " + std::to_string(s.K);
+}
+
+TEST(CudaGemm, Bf16FollowsItsTwinInBothOrientationsWithAndWithoutResidual) {
+  ASSAY_NEEDS_GPU();
+  Random random(110);
+  for (const Shape& s : shapes) {
+    for (const bool transpose_b : {true, false}) {
+      for (const bool residual : {false, true}) {
+        const Pair a(random_array(random, DType::bf16, {s.M, s.K})),
+            b(transpose_b ? random_array(random, DType::bf16, {s.N, s.K}, 0.1)
+                          : random_array(random, DType::bf16, {s.K, s.N}, 0.1)),
+            rest(random_array(random, DType::bf16, {s.M, s.N})), out(poisoned(DType::bf16, {s.M, s.N}));
+        GemmArgs host{.a = a.host, .b = b.host, .transpose_b = transpose_b, .out = out.host};
+        GemmArgs device{.a = a.device, .b = b.device, .transpose_b = transpose_b, .out = out.device};
+        if (residual) host.residual = rest.host, device.residual = rest.device;
+        cuda::gemm(nullptr, device, workspace());
+        cpu::gemm(host);
+        expect_close(name(s) + (transpose_b ? " b^T" : " b") + (residual ? " + residual" : ""), out.device.back(),
+                     out.host, 2e-5);
+      }
+    }
+  }
+}
+
+TEST(CudaGemm, ResidualMayBeTheOutputItself) {
+  ASSAY_NEEDS_GPU();
+  Random random(111);
+  const Pair a(random_array(random, DType::bf16, {200, 256})), b(random_array(random, DType::bf16, {768, 256}, 0.1)),
+      out(random_array(random, DType::bf16, {200, 768}));
+  cuda::gemm(nullptr, {.a = a.device, .b = b.device, .out = out.device, .residual = out.device}, workspace());
+  cpu::gemm({.a = a.host, .b = b.host, .out = out.host, .residual = out.host});
+  expect_close("in place", out.device.back(), out.host, 2e-5);
+}
+
+TEST(CudaGemm, WeightGradientsFollowTheTwinAndAccumulate) {
+  ASSAY_NEEDS_GPU();
+  Random random(112);
+  for (const Shape& s : {Shape{768, 768, 3000}, Shape{128, 384, 129}, Shape{136, 72, 1}, Shape{1024, 768, 8192}}) {
+    for (const bool accumulate : {false, true}) {
+      const Pair a(random_array(random, DType::bf16, {s.K, s.M})), b(random_array(random, DType::bf16, {s.K, s.N})),
+          out(random_array(random, DType::f32, {s.M, s.N}));
+      cuda::gemm(nullptr,
+                 {.a = a.device,
+                  .b = b.device,
+                  .transpose_a = true,
+                  .transpose_b = false,
+                  .out = out.device,
+                  .accumulate = accumulate},
+                 workspace());
+      cpu::gemm({.a = a.host,
+                 .b = b.host,
+                 .transpose_a = true,
+                 .transpose_b = false,
+                 .out = out.host,
+                 .accumulate = accumulate});
+      expect_near(name(s), out.device.back(), out.host, 1e-5, 2e-5 * rms(out.host));
+    }
+  }
+}
+
+TEST(CudaGemm, GivesTheSameBitsEveryTime) {
+  ASSAY_NEEDS_GPU();
+  Random random(113);
+  const Mirror a(random_array(random, DType::bf16, {4096, 768})), b(random_array(random, DType::bf16, {4096, 768}));
+  Array first;
+  for (int i = 0; i < 5; ++i) {
+    const Mirror out(poisoned(DType::f32, {768, 768}));
+    cuda::gemm(nullptr, {.a = a, .b = b, .transpose_a = true, .transpose_b = false, .out = out}, workspace());
+    if (i == 0) first = out.back();
+    expect_same("weight gradient", out.back(), first);
+  }
+}
+
+TEST(CudaGemmFp8, FollowsItsTwin) {
+  ASSAY_NEEDS_GPU();
+  Random random(114);
+  for (const Shape& s : {Shape{1, 16, 16}, Shape{129, 128, 80}, Shape{300, 768, 1536}, Shape{127, 2304, 768}}) {
+    for (DType format : {DType::fp8_e4m3, DType::fp8_e5m2}) {
+      const Fp8Pair a(random_fp8(random, format, ScaleMode::tensorwise, s.M, s.K)),
+          b(random_fp8(random, DType::fp8_e4m3, ScaleMode::tensorwise, s.N, s.K));
+      const Pair rest(random_array(random, DType::bf16, {s.M, s.N}));
+      for (const bool residual : {false, true}) {
+        const Pair out(poisoned(DType::bf16, {s.M, s.N}));
+        GemmFp8Args host{.a = a.host(), .b = b.host(), .out = out.host};
+        GemmFp8Args device{.a = a.device(), .b = b.device(), .out = out.device};
+        if (residual) host.residual = rest.host, device.residual = rest.device;
+        cuda::gemm_fp8(nullptr, device, workspace());
+        cpu::gemm_fp8(host);
+        expect_near(name(s) + " " + to_string(format), out.device.back(), out.host, std::ldexp(1.001, -7),
+                    1e-3 * rms(out.host));
+      }
+      for (const bool accumulate : {false, true}) {
+        const Pair out(random_array(random, DType::f32, {s.M, s.N}));
+        cuda::gemm_fp8(nullptr, {.a = a.device(), .b = b.device(), .out = out.device, .accumulate = accumulate},
+                       workspace());
+        cpu::gemm_fp8({.a = a.host(), .b = b.host(), .out = out.host, .accumulate = accumulate});
+        expect_near(name(s) + " f32", out.device.back(), out.host, 1e-3, 1e-3 * rms(out.host));
+      }
+    }
+  }
+}
+
+TEST(CudaGemm, RefusesWhatItHasNoKernelFor) {
+  ASSAY_NEEDS_GPU();
+  const Mirror f32(Array(DType::f32, {16, 16})), bf(Array(DType::bf16, {16, 16}));
+  EXPECT_NE(error_of([&] { cuda::gemm(nullptr, {.a = f32, .b = f32, .out = f32}, workspace()); }).find("take bf16"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] { cuda::gemm(nullptr, {.a = bf, .b = bf, .out = f32}, workspace()); }).find("goes to bf16"),
+            std::string::npos);
+  const Fp8Mirror rowwise(fp8_array(DType::fp8_e4m3, ScaleMode::rowwise, 16, 16));
+  EXPECT_NE(error_of([&] {
+              cuda::gemm_fp8(nullptr, {.a = rowwise, .b = rowwise, .out = bf}, workspace());
+            }).find("tensorwise"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace assay
