@@ -28,7 +28,7 @@ TEST(CudaAttention, ForwardAndBackwardFollowTheTwin) {
     ops->attention({mqkv, mout, mlse, s.B, s.T, s.window});
     cpu::attention({qkv, out, lse, s.B, s.T, s.window});
     // P is rounded to bf16 before its product with V there, and not here.
-    expect_near("out " + what, mout.back(), out, std::ldexp(1.0, -7), std::ldexp(1.0, -7) * rms(out));
+    expect_near("out " + what, mout.back(), out, std::ldexp(1.0, -7), 0.03 * rms(out));
     expect_near("lse " + what, mlse.back(), lse, 1e-5, 1e-5);
     ops->attention_grad({mqkv, mout, mlse, mdout, mdqkv, s.B, s.T, s.window});
     cpu::attention_grad({qkv, out, lse, dout, dqkv, s.B, s.T, s.window});

@@ -39,8 +39,8 @@ TEST(CudaRelu2Grad, FollowsItsTwin) {
         for (bool gated : {false, true}) {
           const std::string what = shape_text(dtype, {R, width}) + (gated ? " gated" : "");
           const Array du = random_array(random, dtype, {R, width});
-          Array gate = random_array(random, DType::f32, {R});
-          if (R > 1) gate.set(1, 0);
+          Array gate(DType::f32, {R});
+          for (int64_t r = 0; r < R; ++r) gate.set(r, r == 1 ? 0 : random.uniform(0.1, 1));
           Array h = random_array(random, dtype, {R, width}), dz = poisoned(dtype, {R, width});
           Array gate_grad = poisoned(DType::f32, {R});
           for (int64_t i = 0; i < h.size(); ++i) h.set(i, std::max(0.0, h.get(i)));

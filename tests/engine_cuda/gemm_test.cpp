@@ -101,15 +101,14 @@ TEST(CudaGemmFp8, FollowsItsTwin) {
         if (residual) host.residual = rest.host, device.residual = rest.device;
         cuda::gemm_fp8(nullptr, device, workspace());
         cpu::gemm_fp8(host);
-        expect_near(name(s) + " " + to_string(format), out.device.back(), out.host, std::ldexp(1.001, -7),
-                    1e-3 * rms(out.host));
+        expect_fp8_near(name(s) + " " + to_string(format), out.device.back(), out.host);
       }
       for (const bool accumulate : {false, true}) {
         const Pair out(random_array(random, DType::f32, {s.M, s.N}));
         cuda::gemm_fp8(nullptr, {.a = a.device(), .b = b.device(), .out = out.device, .accumulate = accumulate},
                        workspace());
         cpu::gemm_fp8({.a = a.host(), .b = b.host(), .out = out.host, .accumulate = accumulate});
-        expect_near(name(s) + " f32", out.device.back(), out.host, 1e-3, 1e-3 * rms(out.host));
+        expect_fp8_near(name(s) + " f32", out.device.back(), out.host);
       }
     }
   }

@@ -38,8 +38,10 @@ struct Product {
   int64_t rows, n, k;
 };
 
+// `static`, as launch_wgrad: nvcc gives every file its own copy of a kernel, and each copy must be told of its shared
+// memory once.
 template <class C>
-void launch_product(cudaStream_t stream, const Product& x, GroupedParams p) {
+static void launch_product(cudaStream_t stream, const Product& x, GroupedParams p) {
   constexpr int in_bytes = C::fp8 ? 1 : 2;
   p.n = static_cast<int>(x.n);
   p.k_steps = static_cast<int>((x.k + C::k_per_stage - 1) / C::k_per_stage);
@@ -88,7 +90,7 @@ int wgrad_splits(const WeightGradient& x, int groups) {
 }
 
 template <class C>
-void launch_wgrad(cudaStream_t stream, const WeightGradient& x, WgradParams p, Workspace workspace) {
+static void launch_wgrad(cudaStream_t stream, const WeightGradient& x, WgradParams p, Workspace workspace) {
   p.m = static_cast<int>(x.m);
   p.n = static_cast<int>(x.n);
   p.splits = wgrad_splits<C>(x, p.groups);
