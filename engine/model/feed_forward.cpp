@@ -66,10 +66,11 @@ void FeedForward::forward(const Operand& x, const Tensor& y) {
 }
 
 void FeedForward::backward_down(const Operand& dy) {
-  fill_gaps(dz_.plain, dz_.fp8);
-  down_grad(dy);
+  // The weight gradient first: in FP8 what it reads is gone before dz comes.
   if (hidden_.plain && hidden_.fp8t) quantize(c_, hidden_.plain, delayed_range(spec_.hidden, layer_), {}, hidden_.fp8t);
   weight_grad(*spec_.w2, dy, hidden_);
+  fill_gaps(dz_.plain, dz_.fp8);
+  down_grad(dy);
 }
 
 void FeedForward::backward_up(const Operand& x, const Tensor& dx) {

@@ -128,8 +128,8 @@ void Model::forward(double grad_scale) {
 
 void Model::backward() {
   const Context& c = context_;
-  if (dx0_) ops_.fill_zero({dx0_});
   head_->backward(dx_);
+  if (dx0_) ops_.fill_zero({dx0_});
   for (size_t i = attention_.size(); i-- > 0;) {
     moe_[i]->backward(dx_);
     attention_[i]->backward(dx_, dx0_ ? x0_ : Tensor{}, dx0_);

@@ -23,7 +23,7 @@ struct PlannedBuffer {
 };
 
 // Gives every buffer an offset (256-byte aligned) such that no two that are live at once overlap; returns the arena's
-// bytes. Greedy by size: within a few percent of the peak live bytes on these graphs.
+// bytes: within a few percent of the peak live bytes on these graphs.
 size_t lay_out(std::vector<PlannedBuffer>& buffers);
 
 struct RunPlan {

@@ -35,11 +35,11 @@ void StepProgram::moe_backward(int64_t i) {
 // The scales of what is in FP8 here are read once more, when the routed rows are gathered.
 void StepProgram::shared_backward(int64_t i) {
   const auto n = [&](const char* what) { return layer_name(i, what); };
+  down_weight_grad(shared(i));
+  if (s_.wgrad_fp8) end_fp8(n("dmoe_8t"));
   down_grad(shared(i));
   if (s_.dense_fp8) t_.end(n("dmoe_8.codes"));
-  down_weight_grad(shared(i));
   if (s_.wgrad_fp8) {
-    end_fp8(n("dmoe_8t"));
     t_.tick();
     begin_fp8(n("n2_8t"), s_.d, s_.tokens);
   }
@@ -60,12 +60,15 @@ void StepProgram::routed_backward(int64_t i) {
   if (fp8 && !fp8_wgrad) t_.tick();
   if (fp8) begin_fp8(n("dyg_8"), rows, s_.d);
   if (s_.dense_fp8) t_.end(n("dmoe_8.scales"));
-  down_grad(routed(i));
-  t_.begin(n("gate_grad"), stat(rows));
-  if (fp8) end_fp8(n("dyg_8"));
   down_weight_grad(routed(i));
   if (fp8_wgrad)
     end_fp8(n("dyg_8t"));
+  else if (fp8)
+    t_.end(n("dyg"));
+  down_grad(routed(i));
+  t_.begin(n("gate_grad"), stat(rows));
+  if (fp8)
+    end_fp8(n("dyg_8"));
   else
     t_.end(n("dyg"));
   t_.tick();
@@ -83,6 +86,16 @@ void StepProgram::routed_backward(int64_t i) {
   for (const char* what : {"groups", "token_of", "gate_of"}) t_.end(n(what));
 }
 
+void StepProgram::down_weight_grad(const FeedForward& f) {
+  const bool fp8 = f.fp8 && s_.wgrad_fp8;
+  if (fp8 && !s_.fused_fp8) {
+    t_.tick();
+    begin_fp8(f.name("hidden", "_8t"), s_.h, f.rows);
+  }
+  t_.tick();
+  if (fp8) end_fp8(f.name("hidden", "_8t"));
+}
+
 void StepProgram::down_grad(const FeedForward& f) {
   t_.tick();
   if (s_.eager) t_.begin(f.name("du"), act(f.rows * s_.h));
@@ -92,22 +105,9 @@ void StepProgram::down_grad(const FeedForward& f) {
     end_fp8(f.name("hidden", "_8"));
   } else {
     t_.begin(f.name("dz"), act(f.rows * s_.h));
+    t_.end(f.name("hidden"));
   }
   if (s_.eager) t_.end(f.name("du"));
-}
-
-void StepProgram::down_weight_grad(const FeedForward& f) {
-  const bool fp8 = f.fp8 && s_.wgrad_fp8;
-  if (fp8 && !s_.fused_fp8) {
-    t_.tick();
-    begin_fp8(f.name("hidden", "_8t"), s_.h, f.rows);
-    t_.end(f.name("hidden"));
-  }
-  t_.tick();
-  if (fp8)
-    end_fp8(f.name("hidden", "_8t"));
-  else
-    t_.end(f.name("hidden"));
 }
 
 void StepProgram::up_weight_grad(const FeedForward& f) {

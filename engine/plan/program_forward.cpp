@@ -121,10 +121,11 @@ void StepProgram::head() {
   t_.tick();
   t_.end("row_loss");
   t_.begin("dx", act(s_.tokens * s_.d));
-  if (config_.model.residual_lambdas) t_.begin("dx0", act(s_.tokens * s_.d));
   t_.end("nf");
   t_.end("rstdf");
   t_.end("dnf");
+  t_.tick();
+  if (config_.model.residual_lambdas) t_.begin("dx0", act(s_.tokens * s_.d));
 }
 
 }  // namespace assay

@@ -50,8 +50,8 @@ class StepProgram {
   void moe_backward(int64_t i);
   void shared_backward(int64_t i);
   void routed_backward(int64_t i);
-  void down_grad(const FeedForward&);
   void down_weight_grad(const FeedForward&);
+  void down_grad(const FeedForward&);
   void up_weight_grad(const FeedForward&);
   void up_grad(const FeedForward&, const std::string& dx);
   void attention_backward(int64_t i);
