@@ -90,6 +90,8 @@ class Ops {
   // A point behind everything handed to the device so far. At most 16 marks back can be waited for.
   virtual int64_t mark() = 0;
   virtual void wait(int64_t mark) = 0;
+  // Time the device took from one mark to another, in milliseconds; both have been passed.
+  virtual double elapsed_ms(int64_t from, int64_t to) = 0;
 
   // Does `work`: ops on the same tensors with the same arguments at every call, which have run outside a recording
   // before. The first call may record the launches into the empty `recording`, later ones replay it.

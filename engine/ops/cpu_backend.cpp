@@ -1,4 +1,5 @@
 // The CPU backend: every op of the interface is its twin in engine/ops/cpu, device memory is host memory.
+#include <chrono>
 #include <cstring>
 #include <new>
 
@@ -66,8 +67,12 @@ class CpuOps final : public Ops {
   void* allocate_host(size_t bytes, const char* what) override { return allocate(bytes, what); }
   void release_host(void* memory) override { release(memory); }
   void copy_to_host_later(void* dst, const void* src, size_t bytes) override { copy(dst, src, bytes); }
-  int64_t mark() override { return 0; }
+  int64_t mark() override {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+  }
   void wait(int64_t) override {}
+  double elapsed_ms(int64_t from, int64_t to) override { return static_cast<double>(to - from) * 1e-6; }
   void replay(std::unique_ptr<Recording>&, const std::function<void()>& work) override { work(); }
   OpsCounters counters() const override { return {}; }
 

@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <numeric>
 
@@ -16,11 +15,6 @@ namespace assay {
 namespace {
 
 constexpr double peak_flops = 989.5e12;  // dense BF16 of an H100 or H200 SXM: ENGINE design, "Metrics of a step"
-
-using TimePoint = std::chrono::steady_clock::time_point;
-double milliseconds(TimePoint from, TimePoint to) {
-  return std::chrono::duration<double, std::milli>(to - from).count();
-}
 
 }  // namespace
 
@@ -58,15 +52,15 @@ StepMetrics RunTrainer::step(bool run_ahead) {
 }
 
 bool RunTrainer::may_run_ahead() const {
-  return ops_->runs_ahead() && started_.size() < readbacks_.size() && next_step_ + 1 < config_.train.steps &&
-         !validation_due(next_step_);
+  return ops_->runs_ahead() && !plan().shape.eager && started_.size() < readbacks_.size() &&
+         next_step_ + 1 < config_.train.steps && !validation_due(next_step_);
 }
 
 // Hands a whole step to the device. Whatever goes wrong in it is found there, and then it updates nothing.
 void RunTrainer::start_step(int64_t step) {
   StartedStep s{.step = step,
                 .start = batches_.cursor(),
-                .begin = std::chrono::steady_clock::now(),
+                .begin = ops_->mark(),
                 .readback = readbacks_[static_cast<size_t>(step) % readbacks_.size()].get()};
   Model& model = device_.model();
   model.begin_step();
@@ -78,12 +72,12 @@ void RunTrainer::start_step(int64_t step) {
   model.end_step();
   optimizer_step(model.weights(), config_, step, config_.precision == Precision::fp32, model.verdict(), *ops_);
   model.read_results(*s.readback);
-  s.mark = ops_->mark();
+  s.end = ops_->mark();
   started_.push_back(s);
 }
 
 void RunTrainer::wait_for_all() {
-  if (!started_.empty()) ops_->wait(started_.back().mark);
+  if (!started_.empty()) ops_->wait(started_.back().end);
   started_.clear();
 }
 
@@ -91,7 +85,7 @@ void RunTrainer::wait_for_all() {
 // is made again with more.
 StepResults RunTrainer::finish_step(StartedStep& s) {
   while (true) {
-    ops_->wait(s.mark);
+    ops_->wait(s.end);
     const StepResults results = s.readback->results();
     const auto exceeded = over_capacity(results, plan().shape);
     if (!exceeded) {
@@ -102,9 +96,7 @@ StepResults RunTrainer::finish_step(StartedStep& s) {
     batches_.seek(s.start);
     device_.grow(*exceeded, s.step);
     start_step(s.step);
-    const auto begin = s.begin;
     s = started_.front();
-    s.begin = begin;
     started_.clear();
   }
 }
@@ -116,9 +108,7 @@ StepMetrics RunTrainer::metrics_of(const StartedStep& s, const StepResults& resu
   m.loss = results.loss_sum / static_cast<double>(config_.train.total_batch_tokens);
   m.grad_norm = std::sqrt(std::accumulate(results.square_sums.begin(), results.square_sums.end(), 0.0));
   expert_loads(results, m);
-  const auto now = std::chrono::steady_clock::now();
-  m.dt_ms = milliseconds(std::max(s.begin, last_end_), now);  // a step started ahead begins where the last one ended
-  last_end_ = now;
+  m.dt_ms = ops_->elapsed_ms(s.begin, s.end);
   m.tok_per_sec = static_cast<double>(config_.train.total_batch_tokens) * 1000.0 / m.dt_ms;
   m.mfu = 100.0 * plan().flops_per_token * m.tok_per_sec / (world_size_ * peak_flops);
   m.peak_mem_mib = device_.peak_mem_mib();

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <deque>
 
 #include "engine/trainer/batches.h"
@@ -31,9 +30,8 @@ class RunTrainer final : public Trainer {
   // A step handed to the device whose results have not been looked at.
   struct StartedStep {
     int64_t step = 0;
-    LoaderCursor start;  // of its first micro-batch
-    std::chrono::steady_clock::time_point begin;
-    int64_t mark = 0;
+    LoaderCursor start;          // of its first micro-batch
+    int64_t begin = 0, end = 0;  // marks
     StepReadback* readback = nullptr;
   };
 
@@ -56,7 +54,6 @@ class RunTrainer final : public Trainer {
   Batches batches_;
   std::array<std::unique_ptr<StepReadback>, 2> readbacks_;
   std::deque<StartedStep> started_;  // at most one beyond the step that is asked for
-  std::chrono::steady_clock::time_point last_end_;
   int64_t next_step_ = 0;
   int64_t resumed_from_ = -1;
   std::vector<std::string> start_notes_;

@@ -124,6 +124,7 @@ class CudaOps final : public Ops {
       ++counters_.host_syncs;  // nothing is queued behind
     link_->wait(mark);
   }
+  double elapsed_ms(int64_t from, int64_t to) override { return link_->elapsed_ms(from, to); }
 
   void replay(std::unique_ptr<Recording>& recording, const std::function<void()>& work) override {
     if (recording == nullptr) {

@@ -12,7 +12,7 @@ HostLink::HostLink(cudaStream_t stream) : stream_(stream) {
     ASSAY_CUDA_CHECK("start", cudaMallocHost(&b.memory, buffer_bytes));
     ASSAY_CUDA_CHECK("start", cudaEventCreateWithFlags(&b.free, cudaEventDisableTiming));
   }
-  for (cudaEvent_t& e : events_) ASSAY_CUDA_CHECK("start", cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
+  for (cudaEvent_t& e : events_) ASSAY_CUDA_CHECK("start", cudaEventCreate(&e));
 }
 
 HostLink::~HostLink() {
@@ -44,9 +44,19 @@ int64_t HostLink::mark() {
   return mark;
 }
 
-void HostLink::wait(int64_t mark) {
+cudaEvent_t HostLink::event_of(int64_t mark) const {
   ASSAY_OP_CHECK("wait", mark >= next_mark_ - marks && mark < next_mark_, "mark " + std::to_string(mark) + " is gone");
-  ASSAY_CUDA_CHECK("wait", cudaEventSynchronize(events_[static_cast<size_t>(mark % marks)]));
+  return events_[static_cast<size_t>(mark % marks)];
+}
+
+void HostLink::wait(int64_t mark) {
+  ASSAY_CUDA_CHECK("wait", cudaEventSynchronize(event_of(mark)));
+}
+
+double HostLink::elapsed_ms(int64_t from, int64_t to) {
+  float ms = 0;
+  ASSAY_CUDA_CHECK("elapsed", cudaEventElapsedTime(&ms, event_of(from), event_of(to)));
+  return static_cast<double>(ms);
 }
 
 }  // namespace assay::cuda

@@ -21,6 +21,7 @@ class HostLink {
   // A point in the stream; the last `marks` of them can be waited for.
   int64_t mark();
   void wait(int64_t mark);
+  double elapsed_ms(int64_t from, int64_t to);
 
   static constexpr int64_t marks = 16;
 
@@ -30,6 +31,8 @@ class HostLink {
     void* memory = nullptr;
     cudaEvent_t free = nullptr;  // after the last copy out of it
   };
+
+  cudaEvent_t event_of(int64_t mark) const;
 
   cudaStream_t stream_;
   std::array<Buffer, 2> buffers_{};
