@@ -120,6 +120,10 @@ inline constexpr int64_t logits_chunk_rows = 4'096;
 // its Gram matrix, a polynomial of that), so 1 GiB holds 194 of them: 2,300 tiles, 17 for each multiprocessor.
 inline constexpr size_t muon_workspace_bytes = 1ull << 30;
 
+// --- devices ---------------------------------------------------------------------------------------------------------
+inline constexpr int oldest_nvidia_driver = 580;  // the first that runs CUDA 13.0
+inline constexpr int oldest_cudnn = 91000;        // 9.10: what the engine's attention asks for
+
 // --- static execution ------------------------------------------------------------------------------------------------
 inline constexpr int recompile_limit = 64;
 

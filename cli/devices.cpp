@@ -1,4 +1,7 @@
-// `assay devices`: what the connected workers offer.
+// `assay devices`: what the connected workers offer, and how busy the GPUs of this machine are right now.
+#include <algorithm>
+
+#include "base/gpu.h"
 #include "cli/client.h"
 #include "cli/format.h"
 #include "cli/output.h"
@@ -14,12 +17,25 @@ Colour device_colour(const std::string& state) {
   return state == "busy" ? Colour::cyan : state == "drained" ? Colour::yellow : Colour::green;
 }
 
+// The driver is asked here and now: only for GPUs of this machine, others' are null.
+const GpuFacts* facts_of(const v1::Device& device, const GpuInventory& here) {
+  const auto it =
+      std::find_if(here.gpus.begin(), here.gpus.end(), [&](const GpuFacts& g) { return g.uuid == device.id(); });
+  return it == here.gpus.end() ? nullptr : &*it;
+}
+
 Result<ExitCode> run_devices(Context& context, const Options&) {
   ASSAY_ASSIGN(Client client, Client::connect(context.home));
   ASSAY_ASSIGN(const v1::ListDevicesResponse list, client.list_devices());
+  const bool any_gpu = std::any_of(list.devices().begin(), list.devices().end(),
+                                   [](const v1::Device& device) { return device.kind() == "cuda"; });
+  const GpuInventory here = any_gpu ? list_gpus() : GpuInventory{};
   if (context.json) {
     Json devices = Json::array();
-    for (const v1::Device& device : list.devices()) devices.push_back(to_json(device));
+    for (const v1::Device& device : list.devices()) {
+      devices.push_back(to_json(device));
+      devices.back()["now"] = gpu_load_json(facts_of(device, here));
+    }
     print_json(context, {{"devices", devices}});
     return ExitCode::ok;
   }
@@ -31,14 +47,15 @@ Result<ExitCode> run_devices(Context& context, const Options&) {
                {"kind"},
                {"name", Align::left, true},
                {"memory", Align::right},
+               {"now", Align::left, true},
                {"state"},
                {"host", Align::left, true},
                {"worker", Align::left, true},
                {"run", Align::left, true}});
   for (const v1::Device& d : list.devices())
     table.add({d.id(), d.kind(), d.name(), format_bytes(static_cast<double>(d.memory_bytes())),
-               TableCell(d.state(), device_colour(d.state())), d.host(), d.worker_id(),
-               d.run().empty() ? "-" : d.run()});
+               gpu_load_text(facts_of(d, here)), TableCell(d.state(), device_colour(d.state())), d.host(),
+               d.worker_id(), d.run().empty() ? "-" : d.run()});
   context.console.out << table.text(context.console.width, context.console.colour);
   return ExitCode::ok;
 }

@@ -23,9 +23,8 @@ std::vector<Check> all_checks(const Context& context) {
   std::vector<Check> checks = {check_programs(context.programs), check_home(context.home)};
   for (Check& check : check_daemon(context.home)) checks.push_back(std::move(check));
   checks.push_back(check_machine());
-  checks.push_back(check_blas());
-  checks.push_back(check_gpu("/proc", "/dev"));
-  checks.push_back(check_data_tools());
+  for (Check& check : check_gpus(list_gpus(), find_gpu_needs())) checks.push_back(std::move(check));
+  checks.push_back(check_data_tools(context.programs));
   return checks;
 }
 

@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "base/home.h"
+#include "base/limits.h"
 #include "base/unique_handle.h"
 #include "cli/client.h"
 #include "cli/format.h"
@@ -86,17 +87,43 @@ Check check_socket(const std::string& path) {
   return {Health::ok, "socket", fmt::format("{} mode {:04o}, yours alone", path, info.st_mode & 0777), {}};
 }
 
+Check check_one_gpu(const GpuFacts& gpu, const std::string& driver, const GpuNeeds& needs) {
+  const std::string found =
+      fmt::format("{}, {} memory, compute capability {}.{}, driver {}", gpu.name,
+                  format_bytes(static_cast<double>(gpu.memory_bytes)), gpu.compute_major, gpu.compute_minor, driver);
+  if (const std::string why = why_unusable(gpu, driver); !why.empty())
+    return {Health::warn, "gpu", found, why + "; runs use the CPU until then"};
+  if (!needs.cuda_engine)
+    return {Health::warn, "gpu", found + "; this build has no CUDA engine",
+            "build where nvcc 13.0 is installed; runs use the CPU until then"};
+  if (gpu.ecc_uncorrected.value_or(0) > 0)
+    return {Health::warn, "gpu", fmt::format("{}; {} uncorrected memory errors", found, *gpu.ecc_uncorrected),
+            "results may be wrong: reset the GPU (nvidia-smi -r), and replace it if they come back"};
+  return {Health::ok, "gpu", found, {}};
+}
+
+Check check_cudnn(int64_t version) {
+  if (version == 0)
+    return {Health::fail, "cudnn", "libcudnn.so.9 not found: attention on the GPU needs it",
+            "install cuDNN 9.10 or newer for CUDA 13, or add its folder to LD_LIBRARY_PATH"};
+  const std::string found = fmt::format("cuDNN {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+  if (version < limits::oldest_cudnn)
+    return {Health::fail, "cudnn", found + " is too old: attention on the GPU needs 9.10",
+            "install cuDNN 9.10 or newer for CUDA 13"};
+  return {Health::ok, "cudnn", found, {}};
+}
+
 }  // namespace
 
 Check check_programs(const std::string& folder) {
   std::string missing;
-  for (const char* program : {"assayd", "assay-worker", "assay-trainer", "assay-data"})
+  for (const char* program : {"assayd", "assay-worker", "assay-trainer"})
     if (::access((folder + "/" + program).c_str(), X_OK) != 0)
       missing += (missing.empty() ? "" : ", ") + std::string(program);
   if (!missing.empty())
     return {Health::fail, "programs", fmt::format("{} not found in {}", missing, folder),
             "install all programs of one build in one folder"};
-  return {Health::ok, "programs", fmt::format("assayd, assay-worker, assay-trainer, assay-data in {}", folder), {}};
+  return {Health::ok, "programs", fmt::format("assayd, assay-worker, assay-trainer in {}", folder), {}};
 }
 
 Check check_home(const std::string& home) {
@@ -157,32 +184,48 @@ Check check_machine() {
   return {Health::ok, "machine", found, {}};
 }
 
-Check check_blas() {
-  // Loaded only to see that the loader finds it: the trainer links it, this program does not.
-  void* library = ::dlopen("libopenblas.so.0", RTLD_LAZY | RTLD_LOCAL);
-  if (!library)
-    return {Health::fail, "openblas", "libopenblas.so.0 not found: the CPU engine cannot start",
-            "install the package libopenblas0"};
-  using ConfigFunction = char* (*)();
-  const auto config = reinterpret_cast<ConfigFunction>(::dlsym(library, "openblas_get_config"));
-  const std::string found = config ? config() : "found";
-  ::dlclose(library);
-  return {Health::ok, "openblas", found.substr(0, found.find_last_not_of(' ') + 1), {}};
+std::vector<Check> check_gpus(const GpuInventory& inventory, const GpuNeeds& needs) {
+  if (inventory.no_driver && needs.device_files)
+    return {{Health::warn, "gpu", "NVIDIA device files, but " + inventory.problem,
+             "install the driver's libraries, or give them to the container; runs use the CPU until then"}};
+  if (inventory.no_driver) return {{Health::ok, "gpu", inventory.problem + ": runs use the CPU engine", {}}};
+  std::vector<Check> checks;
+  if (!inventory.problem.empty())
+    checks.push_back({Health::warn, "gpu", inventory.problem,
+                      "look at nvidia-smi and the kernel's log; runs use the CPU until then"});
+  if (inventory.problem.empty() && inventory.gpus.empty())
+    checks.push_back({Health::ok,
+                      "gpu",
+                      fmt::format("driver {}, but no GPU: runs use the CPU engine", inventory.driver_version),
+                      {}});
+  bool usable = false;
+  for (const GpuFacts& gpu : inventory.gpus) {
+    checks.push_back(check_one_gpu(gpu, inventory.driver_version, needs));
+    usable = usable || checks.back().health == Health::ok;
+  }
+  if (usable) checks.push_back(check_cudnn(needs.cudnn_version));
+  return checks;
 }
 
-Check check_gpu(const std::string& proc, const std::string& dev) {
-  auto version = read_file(proc + "/driver/nvidia/version", 4096);
-  const bool device = ::access((dev + "/nvidiactl").c_str(), F_OK) == 0;
-  if (version.ok() && device) return {Health::ok, "gpu", first_line(*version), {}};
-  if (version.ok() || device)
-    return {Health::warn, "gpu",
-            version.ok() ? "NVIDIA driver loaded, but " + dev + "/nvidiactl is not there"
-                         : "NVIDIA device files, but no driver loaded",
-            "load the driver (nvidia-smi), or give the container its devices; runs use the CPU until then"};
-  return {Health::ok, "gpu", "no NVIDIA driver: runs use the CPU engine", {}};
+GpuNeeds find_gpu_needs() {
+  GpuNeeds needs;
+#ifdef ASSAY_WITH_CUDA
+  needs.cuda_engine = true;
+#endif
+  needs.device_files = ::access("/dev/nvidiactl", F_OK) == 0;
+  if (void* library = ::dlopen("libcudnn.so.9", RTLD_LAZY | RTLD_LOCAL)) {
+    using VersionFunction = size_t (*)();
+    if (const auto version = reinterpret_cast<VersionFunction>(::dlsym(library, "cudnnGetVersion")))
+      needs.cudnn_version = static_cast<int64_t>(version());
+    ::dlclose(library);
+  }
+  return needs;
 }
 
-Check check_data_tools() {
+Check check_data_tools(const std::string& folder) {
+  if (::access((folder + "/assay-data").c_str(), X_OK) != 0)
+    return {Health::warn, "data tools", "assay-data not found in " + folder,
+            "prepare token shards on a machine that has it, and copy them here"};
   return {Health::ok, "data tools", "in assay-data: assay data prepare", {}};
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/gpu.h"
 #include "cli/context.h"
 
 namespace assay {
@@ -22,9 +23,15 @@ Check check_home(const std::string& home);
 // The daemon, its version and its workers, and who may use its socket.
 std::vector<Check> check_daemon(const std::string& home);
 Check check_machine();
-Check check_blas();
-// `proc` and `dev` are "/proc" and "/dev".
-Check check_gpu(const std::string& proc, const std::string& dev);
-Check check_data_tools();
+// What runs on a GPU need besides the GPU.
+struct GpuNeeds {
+  bool cuda_engine = false;   // this build has it
+  bool device_files = false;  // /dev/nvidiactl: somebody meant there to be a driver
+  int64_t cudnn_version = 0;  // as cudnnGetVersion says, 0 = not found
+};
+GpuNeeds find_gpu_needs();
+// One check a GPU, and cuDNN if one of them is usable; one line if there is none.
+std::vector<Check> check_gpus(const GpuInventory& inventory, const GpuNeeds& needs);
+Check check_data_tools(const std::string& folder);
 
 }  // namespace assay

@@ -1,6 +1,10 @@
 #include "cli/output.h"
 
+#include <fmt/core.h>
+
 #include <cmath>
+
+#include "cli/format.h"
 
 namespace assay {
 
@@ -82,6 +86,25 @@ Json to_json(const v1::Run& r) {
 Json to_json(const v1::Device& d) {
   return {{"id", d.id()},       {"kind", d.kind()},           {"name", d.name()}, {"memory_bytes", d.memory_bytes()},
           {"state", d.state()}, {"worker_id", d.worker_id()}, {"host", d.host()}, {"run", d.run()}};
+}
+
+std::string gpu_load_text(const GpuFacts* gpu) {
+  if (!gpu) return "-";
+  std::string text = format_bytes(static_cast<double>(gpu->memory_used_bytes)) + " used";
+  if (gpu->utilization_percent) text += fmt::format(", {} % busy", *gpu->utilization_percent);
+  if (gpu->temperature_c) text += fmt::format(", {} C", *gpu->temperature_c);
+  if (gpu->power_w) text += fmt::format(", {:.0f} W", *gpu->power_w);
+  return text;
+}
+
+Json gpu_load_json(const GpuFacts* gpu) {
+  if (!gpu) return nullptr;
+  const auto value = [](const auto& optional) { return optional ? Json(*optional) : Json(nullptr); };
+  return {{"memory_used_bytes", gpu->memory_used_bytes},
+          {"utilization_percent", value(gpu->utilization_percent)},
+          {"temperature_c", value(gpu->temperature_c)},
+          {"power_w", value(gpu->power_w)},
+          {"ecc_uncorrected", value(gpu->ecc_uncorrected)}};
 }
 
 Json to_json(const v1::Event& e) {

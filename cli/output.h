@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/gpu.h"
 #include "cli/context.h"
 #include "proto/queue.pb.h"
 
@@ -19,6 +20,9 @@ Json to_json(const v1::StepMetrics&);
 Json to_json(const v1::Attempt&);
 Json to_json(const v1::Run&);
 Json to_json(const v1::Device&);
+// What a GPU is doing: "1.2 GiB used, 97 % busy, 61 C, 512 W"; of null, or of what cannot be read, "-" or JSON's null.
+std::string gpu_load_text(const GpuFacts*);
+Json gpu_load_json(const GpuFacts*);
 Json to_json(const v1::Event&);
 Json to_json(const v1::ChangeResponse&);
 

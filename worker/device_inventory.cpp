@@ -8,8 +8,12 @@
 #include <optional>
 #include <sstream>
 
+#include "base/log.h"
+
 namespace assay {
 namespace {
+
+constexpr std::string_view cpu_prefix = "cpu:";
 
 // The text after `key` and the colon on the first line that starts with it.
 std::optional<std::string> field(const std::string& path, const std::string& key) {
@@ -47,10 +51,33 @@ int64_t memory_bytes(const InventorySources& sources) {
 std::vector<DeviceInfo> list_devices(const std::string& host, const InventorySources& sources) {
   const int cores = usable_cores();
   const std::string model = field(sources.cpuinfo, "model name").value_or("CPU");
-  return {{.id = "cpu:" + host,
+  return {{.id = std::string(cpu_prefix) + host,
            .kind = "cpu",
            .name = fmt::format("{}, {} core{}", model, cores, cores == 1 ? "" : "s"),
            .memory_bytes = memory_bytes(sources)}};
+}
+
+std::vector<DeviceInfo> offer_gpus(const GpuInventory& inventory, const char* visible) {
+  std::vector<DeviceInfo> offered;
+  if (inventory.no_driver) {
+    log::info("no GPU: {}", inventory.problem);
+    return offered;
+  }
+  if (!inventory.problem.empty()) log::warn("{}", inventory.problem);
+  for (const GpuFacts& gpu : visible_gpus(inventory.gpus, visible)) {
+    if (const std::string why = why_unusable(gpu, inventory.driver_version); !why.empty())
+      log::warn("{} is not offered: {}", gpu.uuid, why);
+    else
+      offered.push_back({.id = gpu.uuid, .kind = "cuda", .name = gpu.name, .memory_bytes = gpu.memory_bytes});
+  }
+  return offered;
+}
+
+std::vector<std::string> gpus_of(const std::vector<std::string>& device_ids) {
+  std::vector<std::string> gpus;
+  for (const std::string& id : device_ids)
+    if (!id.starts_with(cpu_prefix)) gpus.push_back(id);
+  return gpus;
 }
 
 }  // namespace assay

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "worker/attempt_end.h"
 #include "worker/attempt_log.h"
+#include "worker/device_inventory.h"
 
 namespace assay {
 
@@ -56,6 +57,8 @@ Status LeaseRunner::launch(const LeaseMessage& lease) {
   // The engine's idle threads sleep instead of spinning: on a machine that does anything else, spinning threads take
   // the cores from each other (measured: a step 30 times slower). Read by libgomp before main, so it is set here.
   if (std::getenv("OMP_WAIT_POLICY") == nullptr) options.environment["OMP_WAIT_POLICY"] = "passive";
+  // The trainer sees the GPUs it was given and no others; none if it runs on the CPU.
+  options.environment["CUDA_VISIBLE_DEVICES"] = fmt::format("{}", fmt::join(gpus_of(lease.device_ids), ","));
   options.output_path = folder_.log();
   options.new_session = true;
   auto trainer = context_.processes.spawn(options);

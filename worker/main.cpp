@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
+#include "base/gpu.h"
 #include "base/home.h"
 #include "base/log.h"
 #include "worker/agent.h"
@@ -97,7 +99,14 @@ int main(int argc, char** argv) {
   const SystemClock clock;
   SystemProcesses processes;
   Session session(socket, clock);
-  Agent agent(*folder, *id, list_devices(host_name()),
+  std::vector<DeviceInfo> devices = list_devices(host_name());
+#ifdef ASSAY_WITH_CUDA
+  for (DeviceInfo& gpu : offer_gpus(list_gpus(), std::getenv("CUDA_VISIBLE_DEVICES")))
+    devices.push_back(std::move(gpu));
+#else
+  log::info("no GPU is offered: this build has no CUDA engine");
+#endif
+  Agent agent(*folder, *id, std::move(devices),
               {clock, processes, session, program_folder() + "/assay-trainer", allow_faults});
   if (const Status recovered = agent.recover(); !recovered.ok()) return fail(recovered.error());
   return serve(agent, session);

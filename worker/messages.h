@@ -71,6 +71,7 @@ struct LeaseMessage {
   std::string folder;      // absolute, of this attempt
   std::string run_folder;  // absolute, shared by the run's attempts
   int64_t timeout_s = 0;   // 0 = none
+  std::vector<std::string> device_ids = {};
 };
 struct MetricAckMessage {
   StoredSeq stored;

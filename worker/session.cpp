@@ -123,7 +123,8 @@ std::optional<DaemonMessage> from_proto(const v1::DaemonMessage& message) {
     }
     case v1::DaemonMessage::kLease: {
       const v1::Lease& l = message.lease();
-      return LeaseMessage{key_of(l), l.attempt(), l.run(), l.config_toml(), l.folder(), l.run_folder(), l.timeout_s()};
+      return LeaseMessage{key_of(l),  l.attempt(),    l.run(),       l.config_toml(),
+                          l.folder(), l.run_folder(), l.timeout_s(), {l.device_ids().begin(), l.device_ids().end()}};
     }
     case v1::DaemonMessage::kAck:
       return MetricAckMessage{{key_of(message.ack()), message.ack().seq()}};

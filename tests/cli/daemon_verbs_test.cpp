@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/process.h"
 #include "cli/doctor_checks.h"
+#include "cli/output.h"
 #include "fake_service.h"
 
 namespace assay {
@@ -18,6 +19,7 @@ namespace {
 
 using test::CliTest;
 using testing::HasSubstr;
+using testing::SizeIs;
 
 class DaemonVerbs : public CliTest {
  protected:
@@ -130,12 +132,54 @@ TEST_F(DaemonVerbs, DoctorLooksAtTheDaemon) {
 }
 
 TEST_F(DaemonVerbs, DoctorSaysInOneLineWhetherThereIsAGpu) {
-  EXPECT_EQ(check_gpu(home.path(), home.path()).found, "no NVIDIA driver: runs use the CPU engine");
-  std::filesystem::create_directories(home.file("driver/nvidia"));
-  std::ofstream(home.file("driver/nvidia/version")) << "NVRM version: NVIDIA UNIX 580.82\nGCC version: 12\n";
-  EXPECT_EQ(check_gpu(home.path(), home.path()).health, Health::warn);
-  std::ofstream(home.file("nvidiactl")) << "";
-  EXPECT_EQ(check_gpu(home.path(), home.path()).found, "NVRM version: NVIDIA UNIX 580.82");
+  const GpuInventory none{.problem = "no NVIDIA driver (libnvidia-ml.so.1 not found)", .no_driver = true};
+  ASSERT_THAT(check_gpus(none, {}), SizeIs(1));
+  EXPECT_EQ(check_gpus(none, {})[0].health, Health::ok);
+  EXPECT_EQ(check_gpus(none, {})[0].found, none.problem + ": runs use the CPU engine");
+  EXPECT_EQ(check_gpus(none, {.device_files = true})[0].health, Health::warn);
+  const GpuInventory silent{.problem = "the NVIDIA driver does not answer: Unknown Error"};
+  ASSERT_THAT(check_gpus(silent, {}), SizeIs(1));
+  EXPECT_EQ(check_gpus(silent, {})[0].health, Health::warn);
+  EXPECT_EQ(check_gpus({.driver_version = "580.95.05"}, {})[0].found,
+            "driver 580.95.05, but no GPU: runs use the CPU engine");
+}
+
+TEST(Doctor, SaysWhatAGpuLacks) {
+  GpuInventory inventory{.driver_version = "580.95.05"};
+  inventory.gpus = {{.uuid = "GPU-1", .name = "H100", .memory_bytes = 80ll << 30, .compute_major = 9}};
+  GpuNeeds needs{.cuda_engine = true, .device_files = true, .cudnn_version = 91400};
+  auto checks = check_gpus(inventory, needs);
+  ASSERT_THAT(checks, SizeIs(2));
+  EXPECT_EQ(checks[0].health, Health::ok);
+  EXPECT_EQ(checks[0].found, "H100, 80.0 GiB memory, compute capability 9.0, driver 580.95.05");
+  EXPECT_EQ(checks[1].found, "cuDNN 9.14.0");
+  needs.cudnn_version = 90800;
+  EXPECT_EQ(check_gpus(inventory, needs)[1].health, Health::fail);
+  EXPECT_EQ(check_gpus(inventory, needs)[1].found, "cuDNN 9.8.0 is too old: attention on the GPU needs 9.10");
+  needs.cudnn_version = 0;
+  EXPECT_THAT(check_gpus(inventory, needs)[1].found, HasSubstr("libcudnn.so.9 not found"));
+  inventory.gpus[0].ecc_uncorrected = 3;
+  EXPECT_THAT(check_gpus(inventory, needs)[0].found, HasSubstr("3 uncorrected memory errors"));
+  needs.cuda_engine = false;
+  EXPECT_THAT(check_gpus(inventory, needs)[0].found, HasSubstr("this build has no CUDA engine"));
+  inventory.driver_version = "550.54.15";
+  checks = check_gpus(inventory, needs);
+  ASSERT_THAT(checks, SizeIs(1)) << "cuDNN is of no interest where no GPU can be used";
+  EXPECT_THAT(checks[0].advice, HasSubstr("550.54.15 is too old for CUDA 13: install 580 or newer"));
+  inventory.gpus[0].compute_major = 8;
+  EXPECT_THAT(check_gpus(inventory, needs)[0].advice, HasSubstr("compute capability 8.0, the engine needs 9.0"));
+}
+
+TEST(Devices, LoadOfAGpuIsOneLine) {
+  GpuFacts gpu{.memory_used_bytes = 3ll << 30};
+  EXPECT_EQ(gpu_load_text(nullptr), "-");
+  EXPECT_TRUE(gpu_load_json(nullptr).is_null());
+  EXPECT_EQ(gpu_load_text(&gpu), "3.0 GiB used");
+  EXPECT_TRUE(gpu_load_json(&gpu)["power_w"].is_null());
+  gpu.utilization_percent = 97;
+  gpu.temperature_c = 61;
+  gpu.power_w = 512.4;
+  EXPECT_EQ(gpu_load_text(&gpu), "3.0 GiB used, 97 % busy, 61 C, 512 W");
 }
 
 TEST_F(DaemonVerbs, DoctorsExitCodeIsItsAnswer) {
@@ -147,8 +191,7 @@ TEST_F(DaemonVerbs, DoctorsExitCodeIsItsAnswer) {
     ASSERT_EQ(::chmod(programs.file(program).c_str(), 0755), 0);
   }
   EXPECT_EQ(run({"doctor"}), ExitCode::ok) << out;
-  EXPECT_THAT(
-      out, HasSubstr("ok    programs    assayd, assay-worker, assay-trainer, assay-data in " + programs.path() + "\n"));
+  EXPECT_THAT(out, HasSubstr("ok    programs    assayd, assay-worker, assay-trainer in " + programs.path() + "\n"));
 }
 
 }  // namespace

@@ -107,6 +107,22 @@ TEST_F(AgentTest, LeaseStartsTheTrainerInItsFolder) {
   EXPECT_EQ(started->log_path, folder().log());
 }
 
+TEST_F(AgentTest, TrainerSeesTheGpusOfItsLeaseAndNoOthers) {
+  welcome();
+  LeaseMessage message = lease();
+  message.device_ids = {"GPU-b", "GPU-a"};
+  agent_->handle(message);
+  EXPECT_EQ(processes_.last().options.environment.at("CUDA_VISIBLE_DEVICES"), "GPU-b,GPU-a");
+}
+
+TEST_F(AgentTest, TrainerOfACpuLeaseSeesNoGpu) {
+  welcome();
+  LeaseMessage message = lease();
+  message.device_ids = {"cpu:host"};
+  agent_->handle(message);
+  EXPECT_EQ(processes_.last().options.environment.at("CUDA_VISIBLE_DEVICES"), "");
+}
+
 TEST_F(AgentTest, StreamsStepsThenTheEndAndForgetsOnAcknowledgement) {
   run_lease();
   write_steps(0, 2);

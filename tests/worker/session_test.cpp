@@ -192,6 +192,7 @@ TEST_F(SessionTest, EverythingTheDaemonSaysIsUnderstood) {
     lease->set_folder("/f");
     lease->set_run_folder("/r");
     lease->set_timeout_s(60);
+    lease->add_device_ids("GPU-a");
   });
   daemon_->send([&](v1::DaemonMessage& m) { with_key(m.mutable_ack())->set_seq(9); });
   daemon_->send([&](v1::DaemonMessage& m) { with_key(m.mutable_stop())->set_reason("stalled"); });
@@ -215,6 +216,7 @@ TEST_F(SessionTest, EverythingTheDaemonSaysIsUnderstood) {
   EXPECT_EQ(lease.folder, "/f");
   EXPECT_EQ(lease.run_folder, "/r");
   EXPECT_EQ(lease.timeout_s, 60);
+  EXPECT_EQ(lease.device_ids, std::vector<std::string>{"GPU-a"});
   EXPECT_EQ(std::get<MetricAckMessage>(got[2]).stored.seq, 9);
   EXPECT_EQ(std::get<StopMessage>(got[3]).reason, "stalled");
   EXPECT_EQ(std::get<EventAckMessage>(got[4]).kind, "ended");
