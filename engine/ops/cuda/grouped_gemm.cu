@@ -27,6 +27,10 @@ struct Shape {
   int64_t rows, E, n, k;
 };
 
+// Columns of a tile of the gradient of relu^2. In BF16 the tile of `hidden` and of out takes so much memory that tiles
+// of 128 columns, with six stages instead of three, are 10 % faster (measured); codes are half as wide.
+constexpr int grad_columns_bf16 = 128, grad_columns_fp8 = 256;
+
 void check_codes(const GroupedGemmArgs& g, const Shape& s) {
   ASSAY_OP_CHECK(op, g.x8 && !g.out && g.out8 && g.epilogue != GroupedEpilogue::none,
                  "CUDA products make codes from FP8 operands, through relu^2 or its gradient, and out8t beside out8");
@@ -95,7 +99,8 @@ void launch_bf16(cudaStream_t stream, const GroupedGemmArgs& g, const Product& x
       return launch_product<GroupedConfig<type, out, Epilogue::relu2>>(stream, x, p);
     case GroupedEpilogue::relu2_grad:
       ASSAY_OP_CHECK(op, g.transpose_w, "the gradient of relu^2 takes w [E, K, N] on CUDA");
-      return launch_product<GroupedConfig<type, out, Epilogue::relu2_grad, false, true>>(stream, x, p);
+      return launch_product<GroupedConfig<type, out, Epilogue::relu2_grad, false, true, grad_columns_bf16>>(stream, x,
+                                                                                                            p);
   }
 }
 
@@ -150,7 +155,8 @@ void grouped_gemm(cudaStream_t stream, const GroupedGemmArgs& g, Workspace works
   p.out_amax = g.out8_scale.amax;
   p.used_scale = g.out8.scales.as<float>();
   p.used_scale_t = g.out8t.scales.as<float>();
-  const int parts = static_cast<int>((s.n + 255) / 256);
+  const int tile_columns = g.x8 ? grad_columns_fp8 : grad_columns_bf16;
+  const int parts = static_cast<int>((s.n + tile_columns - 1) / tile_columns);
   if (g.gate && g.epilogue == GroupedEpilogue::relu2_grad)
     p.gate_partial = workspace.take<float>(op, (s.rows + tile_m - 1) / tile_m * tile_m * parts);
   if (!g.x8)

@@ -232,7 +232,6 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
     for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
       const Tile tile = find_tile<C>(walk, p, columns, t, g);
       const int row = tile.row + consumer * 64, column = tile.column;
-      if constexpr (C::loads_hidden) load_hidden<C>(state, &map_hidden, column, row);
       float d[C::bn / 2];
       int previous = -1;
       for (int k = 0; k < p.k_steps; ++k) {
@@ -241,6 +240,9 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
         multiply_stage<C>(d, stage_a + stage * C::a_bytes + consumer * 64 * stage_row_bytes,
                           stage_b + stage * C::b_bytes, k == 0);
         sm90::wgmma_commit();
+        // Not at once: it waits for the last tile's stores to leave the staging, which by now they have.
+        if constexpr (C::loads_hidden)
+          if (k == min(2, p.k_steps - 1)) load_hidden<C>(state, &map_hidden, column, row);
         if (previous >= 0) {
           sm90::wgmma_wait<1>();
           if (elected) sm90::barrier_arrive(&empty[previous]);
