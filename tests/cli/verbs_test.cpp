@@ -358,8 +358,8 @@ TEST_F(Verbs, DevicesAreATable) {
   d.set_worker_id("w1");
   EXPECT_EQ(run({"devices"}), ExitCode::ok);
   EXPECT_EQ(out,
-            "device    kind  name      memory  state  host  worker  run\n"
-            "cpu:host  cpu   2 cores  8.0 GiB  free   host  w1      -\n");
+            "device    kind  name      memory  now  state  host  worker  run\n"
+            "cpu:host  cpu   2 cores  8.0 GiB  -    free   host  w1      -\n");
 }
 
 }  // namespace
