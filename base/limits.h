@@ -119,6 +119,9 @@ inline constexpr int64_t logits_chunk_rows = 4'096;
 // Muon orthogonalises this much at a time on the GPU. A matrix of 1,024 x 768 takes 5.3 MiB in BF16 (two copies of it,
 // its Gram matrix, a polynomial of that), so 1 GiB holds 194 of them: 2,300 tiles, 17 for each multiprocessor.
 inline constexpr size_t muon_workspace_bytes = 1ull << 30;
+// The block of scratch memory that all CUDA ops of a run share: Muon's, and what they need that work beside it (split
+// sums of the weight gradients, sorting, carried sums), which is far less.
+inline constexpr size_t cuda_workspace_bytes = muon_workspace_bytes + (256u << 20);
 
 // --- devices ---------------------------------------------------------------------------------------------------------
 inline constexpr int oldest_nvidia_driver = 580;  // the first that runs CUDA 13.0

@@ -27,6 +27,7 @@ struct OpsCounters {
   int64_t allocations = 0;  // of device memory
   int64_t captures = 0;     // recordings made
   double capture_s = 0;     // and what they took
+  int64_t device_bytes_peak = 0;  // most device memory allocated at once; 0 = not counted (the host's memory)
 };
 
 // Launches of a piece of work, kept by a backend to be replayed (on CUDA a graph).

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/limits.h"
 #include "engine/plan/parameters.h"
 #include "engine/plan/program.h"
 
@@ -11,11 +12,9 @@ namespace assay {
 namespace {
 
 constexpr double mib = 1024.0 * 1024.0;
-// What a process holds besides the arena and the scratch below. CPU: program, libraries, threads and OpenBLAS's
-// buffers, 20 to 40 MiB in engine_bench (resident_peak_mib less the rest). CUDA: an allowance for context and library
-// workspaces.
+// What a process on the CPU holds besides the arena and the scratch below: program, libraries, threads and OpenBLAS's
+// buffers, 20 to 40 MiB in engine_bench (resident_peak_mib less the rest).
 constexpr double cpu_overhead_mib = 40;
-constexpr double cuda_overhead_mib = 640;
 // Rows of a tile of the grouped products: a tile must not meet two experts.
 constexpr int64_t cuda_row_alignment = 128;
 
@@ -27,6 +26,16 @@ double cpu_scratch_mib(const ModelShape& s) {
   const int64_t left = std::max(s.logits_rows * s.vocab, s.tokens * widest);
   const int64_t right = std::max({s.vocab * s.d, 3 * s.d * s.d, s.tokens * std::max(s.d, s.h)});
   return static_cast<double>(left + right + left) * 4 / mib;
+}
+
+// What the CUDA backend allocates besides the arena: the workspace of the ops and cuDNN's for the backward of
+// attention. That one keeps dq in FP32 and a sum per row of the scores; to be deterministic, a dq of its own for each
+// of 8 shares of the keys. Checked against cuDNN 9.14: 194 and 1,538 MiB at d12.
+double cuda_overhead_mib(const RunConfig& config, const ModelShape& s) {
+  const double copies = config.train.deterministic ? 8 : 1;
+  const double attention =
+      static_cast<double>(s.tokens * s.heads) * (copies * static_cast<double>(s.head_dim) + 2) * sizeof(float);
+  return (static_cast<double>(limits::cuda_workspace_bytes) + attention) / mib;
 }
 
 Error refuse(std::string message) {
@@ -90,7 +99,8 @@ Result<RunPlan> build_plan(const RunConfig& config, Backend backend, const PlanO
   plan.static_capacity = plan.shape.capacity;
   plan.buffers = describe_step(config, plan.shape);
   plan.arena_bytes = lay_out(plan.buffers);
-  const double overhead = backend == Backend::cuda ? cuda_overhead_mib : cpu_overhead_mib + cpu_scratch_mib(plan.shape);
+  const double overhead =
+      backend == Backend::cuda ? cuda_overhead_mib(config, plan.shape) : cpu_overhead_mib + cpu_scratch_mib(plan.shape);
   plan.peak_mem_mib = static_cast<double>(plan.arena_bytes) / mib + overhead;
   return plan;
 }

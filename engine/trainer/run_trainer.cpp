@@ -111,8 +111,14 @@ StepMetrics RunTrainer::metrics_of(const StartedStep& s, const StepResults& resu
   m.dt_ms = ops_->elapsed_ms(s.begin, s.end);
   m.tok_per_sec = static_cast<double>(config_.train.total_batch_tokens) * 1000.0 / m.dt_ms;
   m.mfu = 100.0 * plan().flops_per_token * m.tok_per_sec / (world_size_ * peak_flops);
-  m.peak_mem_mib = device_.peak_mem_mib();
+  m.peak_mem_mib = peak_mem_mib();
   return m;
+}
+
+// What the backend counted; where it does not count, what was planned.
+double RunTrainer::peak_mem_mib() const {
+  const int64_t counted = ops_->counters().device_bytes_peak;
+  return counted > 0 ? static_cast<double>(counted) / 1048576.0 : device_.peak_mem_mib();
 }
 
 void RunTrainer::fail_non_finite(const StartedStep& s, const StepResults& results) {

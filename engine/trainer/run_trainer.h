@@ -19,6 +19,7 @@ class RunTrainer final : public Trainer {
   int64_t resumed_from_step() const override { return resumed_from_; }
   StepMetrics step(bool run_ahead = false) override;
   bool has_step_ahead() const override { return !started_.empty(); }
+  OpsCounters counters() const override { return ops_->counters(); }
   void save_checkpoint() override;
   std::vector<std::string> notes() const override;
 
@@ -38,6 +39,7 @@ class RunTrainer final : public Trainer {
   void start_step(int64_t step);
   StepResults finish_step(StartedStep&);
   void wait_for_all();
+  double peak_mem_mib() const;
   StepMetrics metrics_of(const StartedStep&, const StepResults&);
   void expert_loads(const StepResults&, StepMetrics&) const;
   double validation_loss();

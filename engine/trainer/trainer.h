@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/ops/backend.h"
 #include "engine/plan/plan.h"
 #include "spec/run_config.h"
 #include "spec/step_metrics.h"
@@ -29,7 +30,8 @@ class Trainer {
   // before the results of this one are looked at, so that it never idles; call step() again before anything else then.
   virtual StepMetrics step(bool run_ahead = false) = 0;
   virtual bool has_step_ahead() const = 0;
-  virtual void save_checkpoint() = 0;  // not while there is a step ahead
+  virtual OpsCounters counters() const = 0;  // of its backend, since it was made
+  virtual void save_checkpoint() = 0;        // not while there is a step ahead
   virtual std::vector<std::string> notes()
       const = 0;  // lines worth a place in the log: plan, captures, skipped checkpoints
 };

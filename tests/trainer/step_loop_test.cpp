@@ -45,6 +45,7 @@ class FakeTrainer final : public Trainer {
     m.peak_mem_mib = 64;
     return m;
   }
+  OpsCounters counters() const override { return {}; }
   void save_checkpoint() override { script_.saved.push_back(next_); }
   std::vector<std::string> notes() const override { return script_.notes; }
 

@@ -1,5 +1,6 @@
 #include "engine/ops/cuda/cuda_ops.h"
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <tuple>
@@ -23,7 +24,7 @@ class CudaOps final : public Ops {
   explicit CudaOps(const CudaOptions& options) : options_(options) {
     ASSAY_CUDA_CHECK("start", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     link_ = std::make_unique<HostLink>(stream_);
-    workspace_ = allocate(workspace_bytes, "the workspace of the CUDA ops");
+    workspace_ = allocate(limits::cuda_workspace_bytes, "the workspace of the CUDA ops");
   }
   ~CudaOps() override {
     cudaStreamSynchronize(stream_);
@@ -90,10 +91,18 @@ class CudaOps final : public Ops {
                         "allocate", what);
     }
     ASSAY_CUDA_CHECK("allocate", error, what);
+    allocated_[memory] = static_cast<int64_t>(bytes);
+    allocated_bytes_ += static_cast<int64_t>(bytes);
+    counters_.device_bytes_peak = std::max(counters_.device_bytes_peak, allocated_bytes_);
     return memory;
   }
   void release(void* memory) override {
-    if (memory != nullptr) cudaFree(memory);
+    if (memory == nullptr) return;
+    cudaFree(memory);
+    if (const auto found = allocated_.find(memory); found != allocated_.end()) {
+      allocated_bytes_ -= found->second;
+      allocated_.erase(found);
+    }
   }
   void copy_to_device(void* dst, const void* src, size_t bytes) override { link_->upload(dst, src, bytes); }
   void copy_to_host(void* dst, const void* src, size_t bytes) override {
@@ -144,10 +153,7 @@ class CudaOps final : public Ops {
  private:
   using AttentionKey = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>;
 
-  // Muon's share and what the other ops need beside it, which is far less.
-  static constexpr size_t workspace_bytes = limits::muon_workspace_bytes + (256u << 20);
-
-  Workspace scratch() const { return {workspace_, workspace_bytes}; }
+  Workspace scratch() const { return {workspace_, limits::cuda_workspace_bytes}; }
 
   std::pair<std::unique_ptr<CudnnAttention>, void*>& attention_for(const Tensor& qkv, int64_t B, int64_t T,
                                                                    int64_t window) {
@@ -168,6 +174,8 @@ class CudaOps final : public Ops {
   void* workspace_ = nullptr;
   std::unique_ptr<HostLink> link_;
   OpsCounters counters_;
+  std::map<void*, int64_t> allocated_;  // bytes of what has not been released
+  int64_t allocated_bytes_ = 0;
   int64_t newest_mark_ = -1, launches_at_mark_ = 0;
   std::map<AttentionKey, std::pair<std::unique_ptr<CudnnAttention>, void*>> attention_;
   std::map<size_t, void*> attention_memory_;  // by size: layers of one shape share it
