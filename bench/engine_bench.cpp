@@ -1,107 +1,139 @@
-// Steps per second of the training engine: one JSON line per configuration. Tokens are random; the first step of each
-// configuration is not counted.
-//   engine_bench                                     the model of examples/ablation_cpu.toml, every precision and
-//   execution engine_bench --precision bf16 --execution dynamic --depth 4 --d-model 256
+// Speed of the training engine: one JSON line per configuration, on random tokens, optimizer included. On a Hopper GPU
+// the default is the reference model (depth 12, 8 experts, top 2, 65,536 tokens a step, no value embeddings, full
+// windows), on the CPU that of examples/ablation_cpu.toml.
+//   engine_bench                                            every precision and execution
+//   engine_bench --precision bf16 --execution dynamic --accum 8
+//   engine_bench --precision fp8_experts --wgrad fp8 --execution dynamic --profile   and a table of its ops
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <vector>
 
+#include "base/gpu.h"
 #include "engine/data/shard.h"
 #include "engine/ops/error.h"
-#include "engine/trainer/trainer.h"
+#include "profile/measure.h"
 
 namespace {
 
 using namespace assay;
 
 struct Options {
+  std::string backend = "auto";
   std::vector<std::string> precisions = {"bf16", "fp8_noexperts", "fp8_experts"};
   std::vector<std::string> executions = {"dynamic", "static", "eager"};
-  std::vector<std::string> recipes = {"tensorwise", "rowwise", "blockwise"};
-  int depth = 2;
-  int d_model = 128;
-  int experts = 4;
-  int vocab = 2048;
-  int sequence_len = 128;
-  int device_batch = 8;
+  std::vector<std::string> recipes, wgrads = {"bf16"}, grad_formats = {"e5m2"};
+  std::optional<int> depth, d_model, experts, top_k, vocab, sequence_len, device_batch;
+  int accum = 1;
   int steps = 20;
+  bool lm_head_fp8 = false, value_embeddings = false, nondeterministic = false, profile = false;
 };
 
 template <class E>
-E parse(const std::string& text, std::initializer_list<E> values) {
+E parse(const std::string& option, const std::string& text, std::initializer_list<E> values) {
   for (E value : values)
     if (to_string(value) == text) return value;
-  throw CLI::ValidationError("\"" + text + "\" is not a legal value");
+  throw CLI::ValidationError(option, "\"" + text + "\" is not a legal value");
 }
 
-RunConfig config_of(const Options& o, const std::string& data) {
+std::string usable_gpu() {
+  const GpuInventory inventory = list_gpus();
+  for (const GpuFacts& gpu : visible_gpus(inventory.gpus, std::getenv("CUDA_VISIBLE_DEVICES")))
+    if (why_unusable(gpu, inventory.driver_version).empty()) return gpu.name;
+  return {};
+}
+
+RunConfig config_of(const Options& o, bool gpu, const std::string& data) {
   RunConfig c;
-  c.backend = Backend::cpu;
-  c.model.depth = o.depth;
-  c.model.d_model = o.d_model;
-  c.model.head_dim = 64;
-  c.model.experts = o.experts;
-  c.model.vocab_size = o.vocab;
-  c.model.sequence_len = o.sequence_len;
-  c.train.device_batch = o.device_batch;
-  c.train.total_batch_tokens = static_cast<int64_t>(o.device_batch) * o.sequence_len;
-  c.train.steps = o.steps + 1;
+  c.backend = gpu ? Backend::cuda : Backend::cpu;
+  c.model.depth = o.depth.value_or(gpu ? 12 : 2);
+  c.model.d_model = o.d_model.value_or(gpu ? 0 : 128);
+  c.model.head_dim = gpu ? 128 : 64;
+  c.model.experts = o.experts.value_or(gpu ? 8 : 4);
+  c.model.top_k = o.top_k.value_or(2);
+  c.model.vocab_size = o.vocab.value_or(gpu ? 32768 : 2048);
+  c.model.sequence_len = o.sequence_len.value_or(gpu ? 2048 : 128);
+  if (gpu) {
+    c.model.window_pattern = "L";
+    c.model.value_embeddings = o.value_embeddings;
+  }
+  c.train.device_batch = o.device_batch.value_or(gpu ? 32 : 8);
+  c.train.total_batch_tokens = static_cast<int64_t>(c.train.device_batch) * c.model.sequence_len * o.accum;
+  c.train.steps =
+      bench::warm_up_steps + o.steps + 2;  // the last is never reached: every step runs ahead of its results
+  c.train.deterministic = !o.nondeterministic;
+  c.fp8.lm_head = o.lm_head_fp8;
   c.data.path = data;
   return c;
 }
 
-void write_random_shard(const std::string& folder, const Options& o) {
+// Every combination of the axes; those of FP8 once only where nothing is FP8.
+std::vector<RunConfig> configs_of(const Options& o, const RunConfig& base) {
+  std::vector<RunConfig> configs;
+  for (const std::string& precision : o.precisions)
+    for (const std::string& execution : o.executions)
+      for (const std::string& recipe : o.recipes)
+        for (const std::string& wgrad : o.wgrads)
+          for (const std::string& format : o.grad_formats) {
+            RunConfig c = base;
+            c.precision = parse("--precision", precision,
+                                {Precision::fp32, Precision::bf16, Precision::fp8_noexperts, Precision::fp8_experts});
+            c.execution =
+                parse("--execution", execution, {Execution::eager, Execution::static_graph, Execution::dynamic_graph});
+            c.fp8.recipe = parse("--recipe", recipe, {Fp8Recipe::tensorwise, Fp8Recipe::rowwise, Fp8Recipe::blockwise});
+            c.fp8.wgrad = parse("--wgrad", wgrad, {Fp8Wgrad::bf16, Fp8Wgrad::fp8});
+            c.fp8.grad_format = parse("--grad-format", format, {Fp8Format::e4m3, Fp8Format::e5m2});
+            const bool first =
+                recipe == o.recipes.front() && wgrad == o.wgrads.front() && format == o.grad_formats.front();
+            if (bench::uses_fp8(c) || first) configs.push_back(c);
+          }
+  return configs;
+}
+
+void write_random_shard(const std::string& folder, const RunConfig& c) {
   std::mt19937 random(1);
-  std::vector<uint16_t> tokens(static_cast<size_t>(o.device_batch * o.sequence_len * 4 + 1));
-  for (uint16_t& t : tokens) t = static_cast<uint16_t>(random() % static_cast<unsigned>(o.vocab));
+  std::vector<uint16_t> tokens(static_cast<size_t>(c.train.device_batch) * c.model.sequence_len * 4 + 1);
+  for (uint16_t& t : tokens) t = static_cast<uint16_t>(random() % static_cast<unsigned>(c.model.vocab_size));
   if (const Status s = write_shard(folder + "/bench_train_000001.bin", tokens); !s.ok())
     throw EngineError(FailureReason::data_error, s.error().message);
 }
 
-void measure(const RunConfig& c, int steps) {
-  const auto trainer = Trainer::create(c, {});
-  trainer->step();
-  std::vector<double> ms;
-  StepMetrics last;
-  for (int i = 0; i < steps; ++i) {
-    last = trainer->step();
-    ms.push_back(last.dt_ms);
-  }
-  std::sort(ms.begin(), ms.end());
-  const double median = ms[ms.size() / 2];
-  const double tok_s = static_cast<double>(c.train.total_batch_tokens) * 1000.0 / median;
-  const nlohmann::json line = {{"precision", to_string(c.precision)},
-                               {"execution", to_string(c.execution)},
-                               {"recipe", to_string(c.fp8.recipe)},
-                               {"depth", c.model.depth},
-                               {"d_model", model_width(c.model)},
-                               {"tok_s", tok_s},
-                               {"dt_ms", {{"median", median}, {"min", ms.front()}}},
-                               {"mfu", 100.0 * trainer->plan().flops_per_token * tok_s / 989.5e12},
-                               {"gflop_s", trainer->plan().flops_per_token * tok_s / 1e9},
-                               {"peak_mib", last.peak_mem_mib}};
-  std::printf("%s\n", line.dump().c_str());
-  std::fflush(stdout);
+// How many configurations were measured.
+int measure_all(const Options& o, const std::string& data) {
+  const std::string gpu = o.backend == "cpu" ? "" : usable_gpu();
+  const RunConfig base = config_of(o, o.backend == "cuda" || !gpu.empty(), data);
+  Options chosen = o;
+  if (chosen.recipes.empty()) chosen.recipes = {"tensorwise"};
+  if (o.recipes.empty() && base.backend == Backend::cpu) chosen.recipes = {"tensorwise", "rowwise", "blockwise"};
+  write_random_shard(data, base);
+  int measured = 0;
+  for (const RunConfig& c : configs_of(chosen, base))
+    if (bench::measure(c, c.backend == Backend::cuda ? gpu : "cpu", o.steps, o.profile)) ++measured;
+  return measured;
 }
 
-void measure_all(const Options& o, const std::string& data) {
-  write_random_shard(data, o);
-  for (const std::string& precision : o.precisions)
-    for (const std::string& execution : o.executions)
-      for (const std::string& recipe : o.recipes) {
-        RunConfig c = config_of(o, data);
-        c.precision =
-            parse(precision, {Precision::fp32, Precision::bf16, Precision::fp8_noexperts, Precision::fp8_experts});
-        c.execution = parse(execution, {Execution::eager, Execution::static_graph, Execution::dynamic_graph});
-        c.fp8.recipe = parse(recipe, {Fp8Recipe::tensorwise, Fp8Recipe::rowwise, Fp8Recipe::blockwise});
-        const bool fp8 = c.precision == Precision::fp8_noexperts || c.precision == Precision::fp8_experts;
-        if (!fp8 && recipe != o.recipes.front()) continue;  // recipes differ in FP8 only
-        measure(c, o.steps);
-      }
+void add_options(CLI::App& app, Options& o) {
+  app.add_option("--backend", o.backend, "auto, cpu, cuda")->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  app.add_option("--precision", o.precisions, "fp32, bf16, fp8_noexperts, fp8_experts");
+  app.add_option("--execution", o.executions, "eager, static, dynamic");
+  app.add_option("--recipe", o.recipes, "tensorwise, rowwise, blockwise");
+  app.add_option("--wgrad", o.wgrads, "weight gradients of what is FP8: bf16, fp8");
+  app.add_option("--grad-format", o.grad_formats, "FP8 gradients: e4m3, e5m2");
+  app.add_flag("--lm-head-fp8", o.lm_head_fp8, "the output layer in FP8 too");
+  app.add_flag("--value-embeddings", o.value_embeddings, "on alternate layers (always, on the CPU)");
+  app.add_flag("--nondeterministic", o.nondeterministic, "attention's backward in any order of summation");
+  app.add_option("--depth", o.depth, "layers");
+  app.add_option("--d-model", o.d_model, "model width");
+  app.add_option("--experts", o.experts, "routed experts");
+  app.add_option("--top-k", o.top_k, "routed experts of a token");
+  app.add_option("--vocab", o.vocab, "vocabulary");
+  app.add_option("--sequence-len", o.sequence_len, "tokens of a sequence");
+  app.add_option("--device-batch", o.device_batch, "sequences of a micro-batch");
+  app.add_option("--accum", o.accum, "micro-batches of a step")->check(CLI::PositiveNumber);
+  app.add_option("--steps", o.steps, "measured steps")->check(CLI::PositiveNumber);
+  app.add_flag("--profile", o.profile, "time every op as well and print a table");
 }
 
 }  // namespace
@@ -109,28 +141,18 @@ void measure_all(const Options& o, const std::string& data) {
 int main(int argc, char** argv) {
   Options o;
   CLI::App app("Measures training steps.", "engine_bench");
-  app.add_option("--precision", o.precisions, "fp32, bf16, fp8_noexperts, fp8_experts");
-  app.add_option("--execution", o.executions, "eager, static, dynamic");
-  app.add_option("--recipe", o.recipes, "tensorwise, rowwise, blockwise");
-  app.add_option("--depth", o.depth, "layers");
-  app.add_option("--d-model", o.d_model, "model width");
-  app.add_option("--experts", o.experts, "routed experts");
-  app.add_option("--vocab", o.vocab, "vocabulary");
-  app.add_option("--sequence-len", o.sequence_len, "tokens of a sequence");
-  app.add_option("--device-batch", o.device_batch, "sequences of a step");
-  app.add_option("--steps", o.steps, "counted steps")->check(CLI::PositiveNumber);
+  add_options(app, o);
   CLI11_PARSE(app, argc, argv);
   std::string folder = (std::filesystem::temp_directory_path() / "engine_bench_XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) {
     std::perror("mkdtemp");
     return 1;
   }
-  int code = 0;
+  int code = 1;
   try {
-    measure_all(o, folder);
+    if (measure_all(o, folder) > 0) code = 0;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "error: %s\n", e.what());
-    code = 1;
   }
   std::error_code ignored;
   std::filesystem::remove_all(folder, ignored);
