@@ -23,13 +23,14 @@ function(assay_find_archive var name)
   mark_as_advanced(${var})
 endfunction()
 
-# assay_pkg_archives(TARGET PACKAGE): PACKAGE and all it needs, as pkg-config --static names them.
+# assay_pkg_archives(TARGET PACKAGE [ARCHIVE]...): PACKAGE and all it needs, as pkg-config --static names them, and
+# archives that it does not name.
 function(assay_pkg_archives target package)
   pkg_check_modules(${target} REQUIRED ${package})
   set(names ${${target}_STATIC_LIBRARIES})
   list(REMOVE_DUPLICATES names)
   list(FILTER names EXCLUDE REGEX "^(c|m|dl|rt|pthread|atomic|gfortran|gomp)$")  # of the system and the compiler
-  set(archives)
+  set(archives ${ARGN})
   foreach(name ${names})
     assay_find_archive(archive_of_${name} ${name} ${${target}_STATIC_LIBRARY_DIRS})
     list(APPEND archives ${archive_of_${name}})

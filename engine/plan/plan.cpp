@@ -72,6 +72,18 @@ Status check_cuda(const RunConfig& config, const ModelShape& s) {
     if (size % multiple != 0)
       return refuse(fmt::format("{} is {}; the cuda backend needs a multiple of {} for precision \"{}\"", name, size,
                                 multiple, to_string(config.precision)));
+  if (s.dense_fp8 && s.recipe != Fp8Recipe::tensorwise)
+    return refuse(
+        fmt::format("fp8.recipe = \"{}\": the cuda backend's products take tensorwise scales; set fp8.recipe = "
+                    "\"tensorwise\", or backend = \"cpu\"",
+                    to_string(s.recipe)));
+  if (s.tokens % 16 != 0)
+    return refuse(
+        fmt::format("a micro-batch has {} tokens (train.device_batch * model.sequence_len); the cuda backend "
+                    "needs a multiple of 16",
+                    s.tokens));
+  if (config.devices > 1)
+    return refuse(fmt::format("devices = {}: the cuda backend runs on one device; set devices = 1", config.devices));
   if (s.head_dim != 64 && s.head_dim != 128)
     return refuse(fmt::format("model.head_dim is {}; the cuda backend has attention for 64 and 128", s.head_dim));
   return {};

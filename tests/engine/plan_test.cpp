@@ -185,6 +185,28 @@ TEST(Plan, RefusesShapesTheGpuKernelsDoNotHave) {
   const auto heads = build_plan(c, Backend::cuda);
   ASSERT_FALSE(heads.ok());
   EXPECT_THAT(heads.error().message, HasSubstr("model.head_dim is 32; the cuda backend has attention for 64 and 128"));
+  const auto refusal = [](auto change) {
+    RunConfig c;
+    c.backend = Backend::cuda;
+    c.precision = Precision::fp8_experts;
+    change(c);
+    const auto plan = build_plan(c, Backend::cuda);
+    return plan.ok() ? "" : plan.error().message;
+  };
+  EXPECT_EQ(refusal([](RunConfig&) {}), "");
+  EXPECT_THAT(refusal([](RunConfig& c) { c.fp8.recipe = Fp8Recipe::rowwise; }),
+              HasSubstr("fp8.recipe = \"rowwise\": the cuda backend's products take tensorwise scales"));
+  EXPECT_THAT(refusal([](RunConfig& c) {
+                c.model.sequence_len = 100;
+                c.train.device_batch = 1;
+                c.train.total_batch_tokens = 100;
+              }),
+              HasSubstr("a micro-batch has 100 tokens"));
+  EXPECT_THAT(refusal([](RunConfig& c) {
+                c.devices = 2;
+                c.train.device_batch = 4;
+              }),
+              HasSubstr("devices = 2: the cuda backend runs on one device"));
 }
 
 TEST(Plan, RefusesMoreRoutedRowsThanTheirNumbersHold) {
