@@ -61,8 +61,8 @@ RunConfig config_of(const Options& o, bool gpu, const std::string& data) {
   }
   c.train.device_batch = o.device_batch.value_or(gpu ? 32 : 8);
   c.train.total_batch_tokens = static_cast<int64_t>(c.train.device_batch) * c.model.sequence_len * o.accum;
-  c.train.steps =
-      bench::warm_up_steps + o.steps + 2;  // the last is never reached: every step runs ahead of its results
+  // More than are made: no step is the last, which has nothing to run ahead to.
+  c.train.steps = bench::warm_up_steps + bench::most_windows * o.steps + 2;
   c.train.deterministic = !o.nondeterministic;
   c.fp8.lm_head = o.lm_head_fp8;
   c.data.path = data;

@@ -9,6 +9,8 @@ namespace assay::bench {
 
 // FP8 takes three steps to find its scales; the next is recorded; then all is as it stays.
 inline constexpr int warm_up_steps = 6;
+// How often steps may be measured again because one of them was recorded anew.
+inline constexpr int most_windows = 5;
 
 bool uses_fp8(const RunConfig&);
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <random>
 
+#include "base/limits.h"
 #include "engine/plan/parameters.h"
 #include "engine/plan/program.h"
 
@@ -117,6 +118,25 @@ TEST(Plan, ArenaOfTheReferenceModelIsNearItsPeakLiveBytes) {
       EXPECT_LE(static_cast<double>(plan->arena_bytes), 1.01 * bound);
       EXPECT_GT(plan->peak_mem_mib, static_cast<double>(plan->arena_bytes) / 1048576.0);
     }
+}
+
+// What cuDNN 9.14 asked for on an H100: 1,537.5 MiB at T = 2,048 and 3,073.5 at 4,096, and 193.5 when it may sum in any
+// order.
+TEST(Plan, CudaHoldsTheWorkspacesBesideTheArena) {
+  RunConfig c = d12();
+  const auto beside = [&c] {
+    const auto plan = build_plan(c, Backend::cuda);
+    EXPECT_TRUE(plan.ok());
+    return plan->peak_mem_mib - static_cast<double>(plan->arena_bytes) / 1048576.0;
+  };
+  const double ops = static_cast<double>(limits::cuda_workspace_bytes) / 1048576.0;
+  EXPECT_NEAR(beside(), ops + 1537.5, 0.01);
+  c.train.deterministic = false;
+  EXPECT_NEAR(beside(), ops + 193.5, 0.01);
+  c.train.deterministic = true;
+  c.model.sequence_len = 4096;
+  c.train.device_batch = 16;
+  EXPECT_NEAR(beside(), ops + 3073.5, 0.01);
 }
 
 TEST(Plan, StaticCapacityIsTheFairShareTimesTheFactorInSteps) {
