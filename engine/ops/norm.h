@@ -27,6 +27,15 @@ struct EmbedGradArgs {
   Tensor tokens, dy, table_grad;
 };
 
+// What a mixture-of-experts block adds to a row t of the residual stream: sum_j weights[t, j] * y[slot[t, j]] +
+// shared[t], as combine (permute.h) does it.
+struct ExpertSum {
+  Tensor y, slot;  // [R, d], i32 [N, k]
+  Tensor weights;  // f32 | f64 [N, k]
+  Tensor shared;   // [N, d]
+  explicit operator bool() const { return static_cast<bool>(y); }
+};
+
 // x = resid_lambda * x_in + x0_lambda * x0 (rounded to x.dtype), n = norm(x). With the lambdas empty: x = x_in, and x
 // may be empty (not written). x may alias x_in.
 struct MixNormArgs {
@@ -36,6 +45,8 @@ struct MixNormArgs {
   // Optional FP8 copy of the rounded n. tensorwise: the static scale sqrt(d) / format max, which bounds every |n_j|;
   // the other modes take their scales from n.
   Quantized n8;
+  // Optional: what x_in still lacks. The op then works on what combine would have written, x_in + the sum, rounded.
+  ExpertSum add;
 };
 // Gradient. dx holds dL/dx of the mixed x on entry (from the residual path) and dL/dx_in on return:
 //   g = dx + norm'(dn);  dx = resid_lambda * g;  dx0 += x0_lambda * g;
@@ -48,6 +59,11 @@ struct MixNormGradArgs {
   Tensor dx;                                 // [N, d] in and out
   Tensor dx0;                                // [N, d], accumulated; in dx.dtype or f32
   Tensor resid_lambda_grad, x0_lambda_grad;  // f32 | f64 [1], accumulated
+  // Optional, either or both, tensorwise: quantize's codes of the dx that was stored, [N, d] and transposed [d, N],
+  // with this delayed scale; `calibrate` as in QuantizeArgs.
+  Quantized dx8, dx8t;
+  DelayedScale dx8_scale;
+  bool calibrate = false;
 };
 
 namespace cpu {

@@ -13,9 +13,9 @@ namespace assay {
 // tensorwise with `delayed`: see DelayedScale.
 // A stack [G, R, K] is quantised matrix by matrix.
 struct DelayedScale {
-  // [1] f32 each, device memory. scale == 0: not calibrated yet, the scale comes from this call's own amax.
-  // Otherwise scale is used as it is (saturating). Either way amax is raised to this call's amax and scale is left to
-  // scale_update. Only for a single matrix (or a stack of one).
+  // [1] f32 each, device memory. scale == 0: not calibrated yet, see QuantizeArgs::calibrate. Otherwise scale is used
+  // as it is (saturating). Either way amax is raised to this call's amax and scale is left to scale_update. Only for a
+  // single matrix (or a stack of one).
   float* scale = nullptr;
   float* amax = nullptr;
 };
@@ -26,6 +26,9 @@ struct QuantizeArgs {
   DelayedScale delayed;  // optional, tensorwise only
   float static_scale =
       0;  // > 0: use it for every group, no amax (a producer that bounds its output: |RMSNorm(x)_j| <= sqrt(d))
+  // What a delayed scale of 0 stands for: true: the scale of this call's own amax, which costs a pass over x before;
+  // false: 1.
+  bool calibrate = true;
 };
 // Once per step: scale = amax * margin / format_max for every entry with amax > 0; amax = 0. n entries.
 struct ScaleUpdateArgs {

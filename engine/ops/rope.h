@@ -1,6 +1,7 @@
 // QK-norm + RoPE in place on the packed projection, with nanochat's gated value embedding.
 #pragma once
 
+#include "engine/ops/quantize.h"
 #include "engine/ops/tensor.h"
 
 namespace assay {
@@ -28,6 +29,11 @@ struct QkNormRopeGradArgs {
   Tensor ve_table_grad;  // f32 | f64 [V, H*D], accumulated; per token in ascending row order
   Tensor gate_w_grad;    // f32 | f64 [H, 12], accumulated
   Tensor dn;             // [N, d], the gate's contribution is added to its first 12 columns
+  // Optional, tensorwise: quantize's codes of the dqkv on return, [N, 3*H*D] and transposed [3*H*D, N], with this
+  // delayed scale; `calibrate` as in QuantizeArgs. With both of them dqkv itself is worth nothing on return.
+  Quantized dqkv8, dqkv8t;
+  DelayedScale dqkv8_scale;
+  bool calibrate = false;
 };
 // Fill cos, sin [T, D/2] for a base; computed in double.
 void rope_table(double base, Tensor cos, Tensor sin);

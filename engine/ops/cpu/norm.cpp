@@ -69,6 +69,27 @@ void embed_norm_grad_body(const EmbedNormGradArgs& a, int64_t N, int64_t d) {
                [=](int64_t i, int64_t j) { return rstd[i] * (load(dx[i * d + j]) - load(x[i * d + j]) * mean[i]); });
 }
 
+// in[j] of row i and what it still lacks, rounded: combine's arithmetic.
+template <class S>
+void add_experts(const ExpertSum& a, int64_t i, int64_t d, const S* in, Acc<S>* row) {
+  using A = Acc<S>;
+  const int64_t k = a.slot.dim(1);
+  std::fill(row, row + d, A(0));
+  for (int64_t j = 0; j < k; ++j) {
+    const A weight = a.weights.as<A>()[i * k + j];
+    const S* y = a.y.as<S>() + a.slot.as<int32_t>()[i * k + j] * d;
+#pragma omp simd
+    for (int64_t c = 0; c < d; ++c) row[c] += weight * load(y[c]);
+  }
+  const S* shared = a.shared.as<S>() + i * d;
+#pragma omp simd
+  for (int64_t c = 0; c < d; ++c) {
+    S rounded;
+    store(rounded, row[c] + load(shared[c]) + load(in[c]));
+    row[c] = load(rounded);
+  }
+}
+
 template <class S>
 void mix_norm_body(const MixNormArgs& a, int64_t N, int64_t d) {
   using A = Acc<S>;
@@ -79,17 +100,20 @@ void mix_norm_body(const MixNormArgs& a, int64_t N, int64_t d) {
   for (int64_t i = 0; i < N; ++i) {
     A* row = scratch<A>(Slot::row, d);
     const S* in = a.x_in.as<S>() + i * d;
+    if (a.add) {
+      add_experts<S>(a.add, i, d, in, row);
+    } else {
+#pragma omp simd
+      for (int64_t j = 0; j < d; ++j) row[j] = load(in[j]);
+    }
     if (mix) {
       const S* x0 = a.x0.as<S>() + i * d;
 #pragma omp simd
       for (int64_t j = 0; j < d; ++j) {
         S rounded;
-        store(rounded, resid * load(in[j]) + skip * load(x0[j]));
+        store(rounded, resid * row[j] + skip * load(x0[j]));
         row[j] = load(rounded);
       }
-    } else {
-#pragma omp simd
-      for (int64_t j = 0; j < d; ++j) row[j] = load(in[j]);
     }
     if (a.x) store_scaled(row, A(1), a.x.as<S>() + i * d, d);
     const A rstd = row_rstd(row, d, A(rms_eps));
@@ -157,6 +181,21 @@ void check_lambdas(const char* op, const Tensor& resid, const Tensor& x0, DType 
   check_tensor(op, "x0_lambda", x0, stat, {1});
 }
 
+void check_experts(const char* op, const ExpertSum& a, DType dtype, int64_t N, int64_t d) {
+  ASSAY_OP_CHECK(op, a.y.rank == 2 && a.slot.rank == 2,
+                 "y is " + a.y.describe() + " and slot " + a.slot.describe() + ", expected [R, d] and [N, k]");
+  const int64_t R = a.y.dim(0), k = a.slot.dim(1);
+  check_tensor(op, "y", a.y, dtype, {R, d});
+  check_tensor(op, "slot", a.slot, DType::i32, {N, k});
+  check_tensor(op, "weights", a.weights, stat_dtype(dtype), {N, k});
+  check_tensor(op, "shared", a.shared, dtype, {N, d});
+  for (int64_t i = 0; i < N * k; ++i) {
+    const int32_t row = a.slot.as<int32_t>()[i];
+    ASSAY_OP_CHECK(op, row >= 0 && row < R,
+                   "slot " + std::to_string(row) + " is outside the " + std::to_string(R) + " rows of y");
+  }
+}
+
 }  // namespace
 
 void embed_norm(const EmbedNormArgs& a) {
@@ -204,6 +243,7 @@ void mix_norm(const MixNormArgs& a) {
   check_lambdas("mix_norm", a.resid_lambda, a.x0_lambda, stat);
   if (a.x || a.resid_lambda) check_tensor("mix_norm", "x", a.x, a.n.dtype, {N, d});
   if (a.resid_lambda) check_tensor("mix_norm", "x0", a.x0, a.n.dtype, {N, d});
+  if (a.add) check_experts("mix_norm", a.add, a.n.dtype, N, d);
   dispatch("mix_norm", a.n.dtype, [&]<class S>(S) { mix_norm_body<S>(a, N, d); });
   if (a.n8) quantize_normed(a.n, a.n8);
 }
@@ -230,6 +270,10 @@ void mix_norm_grad(const MixNormGradArgs& a) {
       mix_norm_grad_body<S, S>(a, N, d);
     }
   });
+  if (!a.dx8 && !a.dx8t) return;
+  ASSAY_OP_CHECK("mix_norm_grad", a.dx8_scale.scale != nullptr, "FP8 outputs need dx8_scale");
+  quantize(
+      {.x = a.dx.view({N, d}), .out = a.dx8, .transposed = a.dx8t, .delayed = a.dx8_scale, .calibrate = a.calibrate});
 }
 
 }  // namespace assay::cpu

@@ -65,12 +65,12 @@ void transpose(const float* x, int64_t R, int64_t K, float* to) {
   }
 }
 
-// The scale that does not come from the group: the static one, or the calibrated delayed one; 0 = none. Raises amax.
+// The scale that does not come from the group: the static one, or the delayed one; 0 = none. Raises amax.
 float fixed_scale(const QuantizeArgs& a, const float* x, int64_t R, int64_t K) {
   if (a.static_scale > 0) return a.static_scale;
   if (a.delayed.scale == nullptr) return 0;
   *a.delayed.amax = std::bit_cast<float>(std::max(magnitude(*a.delayed.amax), magnitude(matrix_amax(x, R, K))));
-  return *a.delayed.scale;
+  return *a.delayed.scale > 0 || a.calibrate ? *a.delayed.scale : 1.0f;
 }
 
 void check(const QuantizeArgs& a, int64_t groups, int64_t R, int64_t K) {

@@ -207,6 +207,13 @@ void qk_norm_rope_grad(const QkNormRopeGradArgs& a) {
     check_tensor("qk_norm_rope_grad", "dn", a.dn, a.dqkv.dtype, {s.N, s.d});
   }
   dispatch("qk_norm_rope_grad", a.dqkv.dtype, [&]<class S>(S) { backward<S>(a, s); });
+  if (!a.dqkv8 && !a.dqkv8t) return;
+  ASSAY_OP_CHECK("qk_norm_rope_grad", a.dqkv8_scale.scale != nullptr, "FP8 outputs need dqkv8_scale");
+  quantize({.x = a.dqkv.view({s.N, 3 * s.H * s.D}),
+            .out = a.dqkv8,
+            .transposed = a.dqkv8t,
+            .delayed = a.dqkv8_scale,
+            .calibrate = a.calibrate});
 }
 
 }  // namespace cpu

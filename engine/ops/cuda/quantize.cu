@@ -1,6 +1,7 @@
 // FP8 codes in both orientations from one read of x by 128 x 128 tiles. Bytes per element: 2 in, 1 out per orientation;
 // tensorwise and rowwise scales of the call's own values need a pass over x before (rowwise in one orientation does
 // not).
+#include "engine/ops/cuda/fp8_tile.cuh"
 #include "engine/ops/cuda/launch.h"
 #include "engine/ops/cuda/rows.cuh"
 
@@ -31,14 +32,15 @@ struct Quantize {
   Target out, transposed;
   float static_scale;    // > 0: the scale of everything
   DelayedScale delayed;  // may be null
+  float uncalibrated;    // what a delayed scale of 0 stands for; 0: that of x
   // Bits of the maxima of the pass before, where a scale needs them: [G], [G, R], [G, K].
-  int *matrix_amax, *row_amax, *column_amax;
+  int *matrix_amax = nullptr, *row_amax = nullptr, *column_amax = nullptr;
 
   // The scale that does not come from x; 0 = none.
   __device__ __forceinline__ float fixed() const {
     if (static_scale > 0) return static_scale;
     if (delayed.scale == nullptr) return 0;
-    return *delayed.scale > 0 ? *delayed.scale : 0;
+    return *delayed.scale > 0 ? *delayed.scale : uncalibrated;
   }
 };
 
@@ -78,23 +80,6 @@ struct TileValues {
   }
 };
 
-// Maximum over the block of 256 threads, to all of them.
-__device__ __forceinline__ int block_max(int x) {
-  __shared__ int parts[8];
-  x = warp_max(x);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < 8; ++i) x = max(x, parts[i]);
-  return x;
-}
-
-// Raises a maximum that thousands of blocks raise: a look at it first spares most of them the atomic.
-__device__ __forceinline__ void raise(int* maximum, int value) {
-  if (*static_cast<volatile int*>(maximum) < value) atomicMax(maximum, value);
-}
-
 // The pass before: maxima of matrices, rows and columns, whichever are asked for. Nothing to do once a delayed scale is
 // calibrated.
 template <class S>
@@ -120,7 +105,7 @@ __global__ __launch_bounds__(256) void amax_kernel(Quantize<S> q) {
     }
   }
   if (q.matrix_amax == nullptr) return;
-  top = block_max(top);
+  top = block_max<8>(top);
   if (threadIdx.x == 0) raise(&q.matrix_amax[blockIdx.z], top);
 }
 
@@ -239,7 +224,7 @@ __global__ __launch_bounds__(256, sizeof(S) == 2 ? 3 : 1) void tile_kernel(Quant
       q.transposed.mode == ScaleMode::block_128x128) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) tile_amax = max(tile_amax, x.thread_row_amax(i));
-    tile_amax = block_max(tile_amax);
+    tile_amax = block_max<8>(tile_amax);
     if (q.delayed.amax != nullptr && threadIdx.x == 0) raise(reinterpret_cast<int*>(q.delayed.amax), tile_amax);
   }
   if (q.out.codes != nullptr) write_out(q, x, fixed, tile_amax);
@@ -297,7 +282,7 @@ void check_delayed(const char* op, const QuantizeArgs& a, int64_t G) {
 template <class S>
 bool take_maxima(const char* op, cudaStream_t stream, Quantize<S>& q, const QuantizeArgs& a, int64_t G,
                  Workspace& workspace) {
-  if (a.static_scale > 0) return false;
+  if (a.static_scale > 0 || q.uncalibrated > 0) return false;
   const bool matrix =
       (a.out && a.out.mode == ScaleMode::tensorwise) || (a.transposed && a.transposed.mode == ScaleMode::tensorwise);
   const int64_t rows = a.out && a.out.mode == ScaleMode::rowwise ? G * q.R : 0;
@@ -335,8 +320,14 @@ void quantize(cudaStream_t stream, const QuantizeArgs& a, Workspace workspace) {
     const dim3 grid(static_cast<unsigned>(ceil_div(K, tile)), static_cast<unsigned>(ceil_div(R, tile)),
                     static_cast<unsigned>(G));
     ASSAY_OP_CHECK(op, grid.y <= 65535 && grid.z <= 65535, a.x.describe() + " has too many rows");
-    Quantize<S> q{a.x.as<S>(), R,      static_cast<int>(K), out, transposed, a.static_scale, a.delayed, nullptr,
-                  nullptr,     nullptr};
+    Quantize<S> q{.x = a.x.as<S>(),
+                  .R = R,
+                  .K = static_cast<int>(K),
+                  .out = out,
+                  .transposed = transposed,
+                  .static_scale = a.static_scale,
+                  .delayed = a.delayed,
+                  .uncalibrated = a.delayed.scale != nullptr && !a.calibrate ? 1.0f : 0.0f};
     if (take_maxima(op, stream, q, a, G, workspace)) {
       amax_kernel<S><<<grid, 256, 0, stream>>>(q);
       ASSAY_CUDA_LAUNCHED(op, a.x.describe());

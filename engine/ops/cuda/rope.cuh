@@ -55,6 +55,24 @@ __device__ __forceinline__ float gate_logit(const S* n, const float* gate_w) {
   return sum;
 }
 
+// The gradient of a head's raw columns, of which the L::lanes lanes hold two vectors each: of the first half and those
+// that they rotate with.
+template <class L, class S>
+__device__ __forceinline__ void rotate_and_norm_grad(const Packed<S> (&dy)[2], const Packed<S> (&y)[2],
+                                                     const float (&cos)[vec], const float (&sin)[vec], float rstd,
+                                                     float (&out1)[vec], float (&out2)[vec]) {
+  float dot = 0;
+#pragma unroll
+  for (int i = 0; i < vec; ++i) dot += dy[0].get(i) * y[0].get(i) + dy[1].get(i) * y[1].get(i);
+  const float mean = warp_sum<L::lanes>(dot) / static_cast<float>(L::D);
+#pragma unroll
+  for (int i = 0; i < vec; ++i) {
+    const float g1 = rstd * (dy[0].get(i) - y[0].get(i) * mean), g2 = rstd * (dy[1].get(i) - y[1].get(i) * mean);
+    out1[i] = g1 * cos[i] - g2 * sin[i];
+    out2[i] = g1 * sin[i] + g2 * cos[i];
+  }
+}
+
 template <class Args>
 RopeShape check_rope(const char* op, const Args& a, const Tensor& packed) {
   ASSAY_OP_CHECK(op, packed && packed.rank == 4 && packed.dim(1) == 3 && packed.numel() > 0,

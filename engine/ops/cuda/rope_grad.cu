@@ -2,6 +2,7 @@
 // the gates' gradients row by row, then the table's by sorted tokens, both in fixed order.
 #include "engine/ops/cuda/launch.h"
 #include "engine/ops/cuda/rope.cuh"
+#include "engine/ops/cuda/rope_grad_fp8.h"
 #include "engine/ops/cuda/token_sum.cuh"
 
 namespace assay::cuda {
@@ -24,20 +25,10 @@ template <class L, class S>
 __device__ __forceinline__ void rotate_and_norm_grad(S* dy, const S* y, const float (&cos)[vec],
                                                      const float (&sin)[vec], bool live, const float* rstd_of) {
   const int c1 = L::column(), c2 = L::column() + L::D / 2;
-  const Packed<S> dy1 = load_or_zero(dy + c1, live), dy2 = load_or_zero(dy + c2, live);
-  const Packed<S> y1 = load_or_zero(y + c1, live), y2 = load_or_zero(y + c2, live);
-  const float rstd = live ? *rstd_of : 0.0f;
-  float dot = 0;
-#pragma unroll
-  for (int i = 0; i < vec; ++i) dot += dy1.get(i) * y1.get(i) + dy2.get(i) * y2.get(i);
-  const float mean = warp_sum<L::lanes>(dot) / static_cast<float>(L::D);
+  const Packed<S> dy_halves[2] = {load_or_zero(dy + c1, live), load_or_zero(dy + c2, live)};
+  const Packed<S> y_halves[2] = {load_or_zero(y + c1, live), load_or_zero(y + c2, live)};
   float out1[vec], out2[vec];
-#pragma unroll
-  for (int i = 0; i < vec; ++i) {
-    const float g1 = rstd * (dy1.get(i) - y1.get(i) * mean), g2 = rstd * (dy2.get(i) - y2.get(i) * mean);
-    out1[i] = g1 * cos[i] - g2 * sin[i];
-    out2[i] = g1 * sin[i] + g2 * cos[i];
-  }
+  rotate_and_norm_grad<L>(dy_halves, y_halves, cos, sin, live ? *rstd_of : 0.0f, out1, out2);
   if (!live) return;
   store(dy + c1, out1);
   store(dy + c2, out2);
@@ -169,6 +160,8 @@ void qk_norm_rope_grad(cudaStream_t stream, const QkNormRopeGradArgs& a, Workspa
     check_tensor(op, "gate_w_grad", a.gate_w_grad, DType::f32, {s.H, gate_columns});
     check_tensor(op, "dn", a.dn, a.dqkv.dtype, {s.N, s.d});
   }
+  const bool codes = a.dqkv8 || a.dqkv8t;
+  if (codes && qk_norm_rope_grad_fp8(stream, a)) return;
   dispatch(op, a.dqkv.dtype, [&]<class S>(S) {
     RopeGrad<S> k{a.dqkv.as<S>(),
                   a.qkv.as<S>(),
@@ -190,6 +183,14 @@ void qk_norm_rope_grad(cudaStream_t stream, const QkNormRopeGradArgs& a, Workspa
     ASSAY_CUDA_LAUNCHED(op, a.dqkv.describe());
     if (a.ve_table) value_embedding_grad<S>(stream, a, s, k, workspace);
   });
+  if (codes)
+    quantize(stream,
+             {.x = a.dqkv.view({s.N, 3 * s.H * D}),
+              .out = a.dqkv8,
+              .transposed = a.dqkv8t,
+              .delayed = a.dqkv8_scale,
+              .calibrate = a.calibrate},
+             workspace);
 }
 
 }  // namespace assay::cuda
