@@ -111,9 +111,9 @@ inline constexpr int sqlite_wal_pages = 4'000;
 inline constexpr int64_t sqlite_wal_kept_bytes = 64ll << 20;  // a log grown by one huge transaction is cut back to this
 
 // --- output layer ----------------------------------------------------------------------------------------------------
-// Logits exist for this many tokens at a time: 4,096 x 32,768 x 2 B = 256 MiB, and GEMMs of 4,096 rows run at full
-// rate.
-inline constexpr int64_t logits_chunk_rows = 4'096;
+// Logits exist for this many tokens at a time: 8,192 x 32,768 x 2 B = 512 MiB. Every chunk adds the whole gradient of the
+// output layer to memory, so fewer chunks cost less; of 8,192 rows, GEMMs fill the GPU's last wave.
+inline constexpr int64_t logits_chunk_rows = 8'192;
 
 // --- optimizer -------------------------------------------------------------------------------------------------------
 // Muon orthogonalises this much at a time on the GPU. A matrix of 1,024 x 768 takes 5.3 MiB in BF16 (two copies of it,

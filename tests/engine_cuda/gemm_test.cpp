@@ -9,7 +9,9 @@ using namespace test;
 struct Shape {
   int64_t M, N, K;
 };
-const Shape shapes[] = {{1, 8, 8}, {129, 128, 72}, {300, 768, 768}, {127, 2304, 768}, {256, 1536, 1536}};
+const Shape shapes[] = {{1, 8, 8},         {129, 128, 72},  {300, 768, 768}, {127, 2304, 768},
+                        {256, 1536, 1536}, {300, 4000, 72},  // more columns than rows: the rows run first
+                        {4096, 768, 136}};                   // tiles of 192 columns fill the last wave better
 
 std::string name(const Shape& s) {
   return std::to_string(s.M) + " x " + std::to_string(s.N) + " x " + std::to_string(s.K);

@@ -38,6 +38,7 @@ struct GroupedParams {
   int groups;
   int group_rows;
   int n;                      // columns of out
+  bool rows_first;            // one group without start: the tiles of a column follow each other, see find_tile
   int k_steps;                // stages along K, rounded up
   const float* a_scale;       // FP8: dequantisation scale [1] of a
   const float* b_scale;       // FP8: [groups]
@@ -83,7 +84,9 @@ struct GroupedConfig {
                 "the transposed tile is staged in the same bytes");
 };
 
-// Tile t of the launch -> group, row and column; columns run fastest, then the rows of a group.
+// Tile t of the launch -> group, row and column; columns run fastest, then the rows of a group, so that a group's
+// weights stay in L2. A product with more columns than rows keeps its rows there instead (rows_first): with the 50 MB
+// of an output layer as `b`, the other order reads them once per row of tiles.
 struct TileWalk {
   int prefix[max_groups + 1];
   int start[max_groups];
@@ -118,6 +121,10 @@ __device__ __forceinline__ Tile find_tile(const TileWalk& walk, const GroupedPar
       int i = 0, first = 0;
       for (; local >= columns - first; first = first_column_tile<C>(++i)) local -= columns - first;
       return {group, group * p.group_rows + i * tile_m, (first + local) * C::bn};
+    }
+    if (p.rows_first) {
+      const int row_tiles = (p.group_rows + tile_m - 1) / tile_m;
+      return {0, t % row_tiles * tile_m, t / row_tiles * C::bn};
     }
     return {group, group * p.group_rows + local / columns * tile_m, local % columns * C::bn};
   }

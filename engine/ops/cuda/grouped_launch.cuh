@@ -38,12 +38,23 @@ struct Product {
   int64_t rows, n, k;
 };
 
+// Whether tiles of 192 columns leave less of the last wave idle than tiles of 256: a dense product of few tiles.
+inline bool narrow_tiles(const Product& x, const GroupedParams& p) {
+  if (p.start != nullptr || p.groups != 1) return false;
+  const auto cost = [&](int64_t bn) {
+    const int64_t tiles = (x.rows + tile_m - 1) / tile_m * ((x.n + bn - 1) / bn), sms = multiprocessors();
+    return (tiles + sms - 1) / sms * bn;
+  };
+  return cost(192) < cost(256);
+}
+
 // `static`, as launch_wgrad: nvcc gives every file its own copy of a kernel, and each copy must be told of its shared
 // memory once.
 template <class C>
 static void launch_product(cudaStream_t stream, const Product& x, GroupedParams p) {
   constexpr int in_bytes = C::fp8 ? 1 : 2;
   p.n = static_cast<int>(x.n);
+  p.rows_first = p.start == nullptr && p.groups == 1 && !C::symmetric && x.n / C::bn > x.rows / tile_m;
   p.k_steps = static_cast<int>((x.k + C::k_per_stage - 1) / C::k_per_stage);
   if (p.start != nullptr && p.groups > max_groups)
     throw EngineError(FailureReason::plan_error, "at most " + std::to_string(max_groups) + " experts on CUDA", x.op);
