@@ -5,6 +5,7 @@
 //   engine_bench --precision bf16 --execution dynamic --accum 8
 //   engine_bench --precision fp8_experts --wgrad fp8 --execution dynamic --profile   and a table of its ops
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
@@ -92,9 +93,13 @@ std::vector<RunConfig> configs_of(const Options& o, const RunConfig& base) {
   return configs;
 }
 
+// Micro-batches before the tokens repeat. A few would be learnt by heart in as many steps, and routing with them.
+constexpr int64_t distinct_batches = 64;
+
 void write_random_shard(const std::string& folder, const RunConfig& c) {
   std::mt19937 random(1);
-  std::vector<uint16_t> tokens(static_cast<size_t>(c.train.device_batch) * c.model.sequence_len * 4 + 1);
+  const int64_t batches = std::min(distinct_batches, c.train.steps * grad_accum(c));
+  std::vector<uint16_t> tokens(static_cast<size_t>(c.train.device_batch * c.model.sequence_len * batches + 1));
   for (uint16_t& t : tokens) t = static_cast<uint16_t>(random() % static_cast<unsigned>(c.model.vocab_size));
   if (const Status s = write_shard(folder + "/bench_train_000001.bin", tokens); !s.ok())
     throw EngineError(FailureReason::data_error, s.error().message);

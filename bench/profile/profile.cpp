@@ -54,9 +54,9 @@ void Profile::print(std::FILE* to, int steps, double step_ms) const {
                static_cast<double>(r->calls) / steps, r->ms / steps, 100 * r->ms / total, rate.text,
                100 * rate.value / r->cost.ceiling, r->cost.ceiling_name);
   }
-  fmt::print(
-      to,
-      "\nceilings: BF16 GEMM 710 and FP8 GEMM 1350 TFLOP/s, attention 556 forward and 490 backward, copy 3.0 TB/s\n");
+  fmt::print(to,
+             "\nceilings of an H100: BF16 GEMM 710 and FP8 GEMM 1350 TFLOP/s, attention 556 forward and 490 backward, "
+             "copy 3.0 TB/s\n");
   for (const auto& [family, ms] : families)
     fmt::print(to, "{:<19} {:>9.3f} ms/step {:>5.1f}%\n", to_string(family), ms / steps, 100 * ms / total);
   fmt::print(to, "{:<19} {:>9.3f} ms/step\n{:<19} {:>9.3f} ms/step ({:+.1f} %)\n", "sum of the ops", total / steps,

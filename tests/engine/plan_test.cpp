@@ -206,7 +206,7 @@ TEST(Plan, RefusesShapesTheGpuKernelsDoNotHave) {
   ASSERT_FALSE(heads.ok());
   EXPECT_THAT(heads.error().message, HasSubstr("model.head_dim is 32; the cuda backend has attention for 64 and 128"));
   const auto refusal = [](auto change) {
-    RunConfig c;
+    RunConfig c = d12();
     c.backend = Backend::cuda;
     c.precision = Precision::fp8_experts;
     change(c);
