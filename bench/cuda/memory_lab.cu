@@ -141,6 +141,21 @@ int main(int argc, char** argv) {
   });
   time_op("mix_norm_grad, no lambdas", 4 * U,
           [&] { cuda::mix_norm_grad(stream, {.dn = dn, .n = n, .rstd = rstd, .dx = dx}, workspace()); });
+  const Tensor grad_state = make(f32, {2}, 0.1f, 0.2f);
+  const DelayedScale grad_scale{grad_state.as<float>(), grad_state.as<float>() + 1};
+  const Quantized dx8 = make_fp8(ScaleMode::tensorwise, N, d), dx8t = make_fp8(ScaleMode::tensorwise, d, N);
+  MixNormGradArgs mix8{dn, n, rstd, x0, resid, skip, dx, dx0, resid_grad, skip_grad, dx8, dx8t, grad_scale};
+  time_op("mix_norm_grad + fp8, both", 8 * U, [&] { cuda::mix_norm_grad(stream, mix8, workspace()); });
+  mix8.dx8t = {};
+  time_op("mix_norm_grad + fp8", 7.5 * U, [&] { cuda::mix_norm_grad(stream, mix8, workspace()); });
+  MixNormGradArgs norm8{.dn = dn, .n = n, .rstd = rstd, .dx = dx, .dx8 = dx8, .dx8t = dx8t, .dx8_scale = grad_scale};
+  time_op("mix_norm_grad, no l. + fp8, both", 5 * U, [&] { cuda::mix_norm_grad(stream, norm8, workspace()); });
+  QuantizeArgs separate{.x = dx, .out = dx8, .transposed = dx8t, .delayed = grad_scale, .calibrate = false};
+  time_op("quantize [N, d], both", 2 * U, [&] { cuda::quantize(stream, separate, workspace()); });
+  separate.transposed = {};
+  time_op("quantize [N, d]", 1.5 * U, [&] { cuda::quantize(stream, separate, workspace()); });
+  separate.transposed = dx8t, separate.out = {};
+  time_op("quantize [N, d], transposed", 1.5 * U, [&] { cuda::quantize(stream, separate, workspace()); });
 
   const Tensor qkv = make(bf, {N, 3, H, D}), dqkv = make(bf, {N, 3, H, D}), cos = make(f32, {T, D / 2}),
                sin = make(f32, {T, D / 2}), qk_rstd = make(f32, {N, 2, H}, 0.5f, 2), gate_w = make(f32, {H, 12}),
@@ -154,6 +169,12 @@ int main(int argc, char** argv) {
     cuda::qk_norm_rope_grad(stream, {.dqkv = dqkv, .qkv = qkv, .cos = cos, .sin = sin, .rstd = qk_rstd, .T = T},
                             workspace());
   });
+  QkNormRopeGradArgs rope8{.dqkv = dqkv, .qkv = qkv, .cos = cos, .sin = sin, .rstd = qk_rstd, .T = T};
+  rope8.dqkv8 = make_fp8(ScaleMode::tensorwise, N, 3 * d), rope8.dqkv8t = make_fp8(ScaleMode::tensorwise, 3 * d, N);
+  rope8.dqkv8_scale = grad_scale;
+  time_op("qk_norm_rope_grad to fp8, both", 8 * U, [&] { cuda::qk_norm_rope_grad(stream, rope8, workspace()); });
+  rope8.dqkv8t = {};
+  time_op("qk_norm_rope_grad + fp8", 8.5 * U, [&] { cuda::qk_norm_rope_grad(stream, rope8, workspace()); });
   time_op("qk_norm_rope_grad + value embed.", 10 * U, [&] {
     cuda::qk_norm_rope_grad(
         stream, {dqkv, qkv, cos, sin, qk_rstd, T, tokens, table, n, gate_w, table_grad, gate_w_grad, dn}, workspace());
@@ -177,9 +198,6 @@ int main(int argc, char** argv) {
   time_op("norm_route, 64 experts", 2 * U, [&] {
     cuda::norm_route(stream, {x, many_w, many_bias, n, rstd, {}, many_picks, probs, weights, many_counts});
   });
-  time_op("router_grad", 3 * U, [&] {
-    cuda::router_grad(stream, {dweights, picks, probs, weights, n, router_w, router_w_grad, dn}, workspace());
-  });
   const Tensor start = make(i32, {E}), rows = make(i32, {E}), slot = make(i32, {N, k}), token_of = make(i32, {R}),
                gate_of = make(f32, {R});
   time_op("route_plan", 4.0 * N * k * 5, [&] {
@@ -187,38 +205,70 @@ int main(int argc, char** argv) {
   });
   const Tensor xg = make(bf, {R, d});
   const double R_rows = 2.0 * R * d;
-  time_op("permute", R_rows + U, [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg}); });
+  time_op("permute", R_rows + U,
+          [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg}, workspace()); });
   time_op("permute, gated", R_rows + U,
-          [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg, .gate = gate_of}); });
+          [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg, .gate = gate_of}, workspace()); });
   time_op("permute by slots", R_rows + U,
-          [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg, .slot = slot}); });
-  time_op("permute by slots, gated", R_rows + U,
-          [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg, .gate = gate_of, .slot = slot}); });
+          [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg, .slot = slot}, workspace()); });
+  time_op("permute by slots, gated", R_rows + U, [&] {
+    cuda::permute(stream, {.token_of = token_of, .x = n, .out = xg, .gate = gate_of, .slot = slot}, workspace());
+  });
   for (ScaleMode mode : {ScaleMode::tensorwise, ScaleMode::block_1x128}) {
     const Quantized n8 = make_fp8(mode, N, d), xg8 = make_fp8(mode, R, d);
     time_op((std::string("permute fp8 ") + to_string(mode)).c_str(), (R_rows + U) / 2,
-            [&] { cuda::permute(stream, {.token_of = token_of, .x8 = n8, .out8 = xg8}); });
+            [&] { cuda::permute(stream, {.token_of = token_of, .x8 = n8, .out8 = xg8}, workspace()); });
     time_op((std::string("permute by slots fp8 ") + to_string(mode)).c_str(), (R_rows + U) / 2,
-            [&] { cuda::permute(stream, {.token_of = token_of, .x8 = n8, .out8 = xg8, .slot = slot}); });
+            [&] { cuda::permute(stream, {.token_of = token_of, .x8 = n8, .out8 = xg8, .slot = slot}, workspace()); });
   }
   const Quantized row_codes = make_fp8(ScaleMode::tensorwise, R, d),
                   column_codes = make_fp8(ScaleMode::tensorwise, d, R);
   const Tensor code_scale = make(f32, {1}, 0.01f, 0.02f);
   time_op("permute to fp8, gated", R_rows / 2 + U, [&] {
-    cuda::permute(stream, {.token_of = token_of, .x = n, .out8 = row_codes, .scale = code_scale, .gate = gate_of});
+    cuda::permute(stream, {.token_of = token_of, .x = n, .out8 = row_codes, .scale = code_scale, .gate = gate_of},
+                  workspace());
   });
-  time_op("permute to fp8 transposed", R_rows / 2 + U,
-          [&] { cuda::permute(stream, {.token_of = token_of, .x = n, .out8t = column_codes, .scale = code_scale}); });
+  time_op("permute to fp8 transposed", R_rows / 2 + U, [&] {
+    cuda::permute(stream, {.token_of = token_of, .x = n, .out8t = column_codes, .scale = code_scale}, workspace());
+  });
   time_op("permute to fp8, both, gated", R_rows + U, [&] {
     cuda::permute(
         stream,
-        {.token_of = token_of, .x = n, .out8 = row_codes, .out8t = column_codes, .scale = code_scale, .gate = gate_of});
+        {.token_of = token_of, .x = n, .out8 = row_codes, .out8t = column_codes, .scale = code_scale, .gate = gate_of},
+        workspace());
   });
   time_op("combine, shared, residual", R_rows + 3 * U, [&] {
     cuda::combine(stream, {xg, slot, weights, shared, x, x});
   });
-  const Tensor row_values = make(f32, {R});
-  time_op("gather_scalar", 4.0 * N * k * 3, [&] { cuda::gather_scalar(stream, {row_values, slot, dweights}); });
+  time_op("mix_norm + expert sum", k * U + 5 * U, [&] {
+    cuda::mix_norm(stream, {.x_in = x,
+                            .x0 = x0,
+                            .resid_lambda = resid,
+                            .x0_lambda = skip,
+                            .x = x,
+                            .n = n,
+                            .rstd = rstd,
+                            .add = {xg, slot, weights, shared}});
+  });
+  const Tensor gate_grads = make(f32, {R});
+  const MoeNormGradArgs moe{.dxg = xg,
+                            .slot = slot,
+                            .dn_shared = shared,
+                            .gate_grad = gate_grads,
+                            .picks = picks,
+                            .probs = probs,
+                            .weights = weights,
+                            .n = n,
+                            .rstd = rstd,
+                            .router_w = router_w,
+                            .router_w_grad = router_w_grad,
+                            .dx = dx};
+  time_op("moe_norm_grad", k * U + 4 * U, [&] { cuda::moe_norm_grad(stream, moe, workspace()); });
+  MoeNormGradArgs moe8 = moe;
+  const Tensor dx_state = make(f32, {2}, 0.1f, 0.2f);
+  moe8.dx8 = make_fp8(ScaleMode::tensorwise, N, d), moe8.dx8t = make_fp8(ScaleMode::tensorwise, d, N);
+  moe8.dx8_scale = {dx_state.as<float>(), dx_state.as<float>() + 1};
+  time_op("moe_norm_grad + fp8, both", k * U + 5 * U, [&] { cuda::moe_norm_grad(stream, moe8, workspace()); });
 
   const Tensor du = make(bf, {N, h}), hidden = make(bf, {N, h}, 0, 1), dz = make(bf, {N, h}), gate = make(f32, {N}),
                gate_grad = make(f32, {N});

@@ -65,8 +65,12 @@ OpCost cost_of(const EmbedGradArgs& a, const CostContext&) {
 }
 
 OpCost cost_of(const MixNormArgs& a, const CostContext&) {
-  const std::string shape = with(a.n, static_cast<bool>(a.resid_lambda), " lambdas") + (a.n8 ? " +fp8" : "");
-  return memory("mix_norm", shape, sum_of(a.x_in, a.x0, a.x, a.n, a.rstd, a.n8));
+  const std::string shape =
+      with(a.n, static_cast<bool>(a.resid_lambda), " lambdas") + (a.add ? " +experts" : "") + (a.n8 ? " +fp8" : "");
+  const double row = a.add ? bytes_of(a.x_in) / static_cast<double>(a.x_in.dim(0)) : 0;
+  const double experts =
+      a.add ? static_cast<double>(a.add.slot.numel()) * row + sum_of(a.add.slot, a.add.weights, a.add.shared) : 0;
+  return memory("mix_norm", shape, sum_of(a.x_in, a.x0, a.x, a.n, a.rstd, a.n8) + experts);
 }
 
 OpCost cost_of(const MixNormGradArgs& a, const CostContext&) {
@@ -105,9 +109,11 @@ OpCost cost_of(const NormRouteArgs& a, const CostContext&) {
                 sum_of(a.x, a.n, a.rstd, a.n8, a.picks, a.probs, a.weights));
 }
 
-OpCost cost_of(const RouterGradArgs& a, const CostContext&) {
-  return memory("router_grad", a.n.describe(),
-                sum_of(a.n, a.dweights, a.picks, a.probs, a.weights) + 2 * bytes_of(a.dn));
+OpCost cost_of(const MoeNormGradArgs& a, const CostContext&) {
+  const auto gathered = static_cast<double>(a.slot.numel() * a.dx.dim(1)) * static_cast<double>(size_of(a.dx.dtype));
+  return memory("moe_norm_grad", with(a.dx, a.dx8 || a.dx8t, " +fp8"),
+                gathered + sum_of(a.slot, a.dn_shared, a.n, a.rstd, a.dx, a.dx8, a.dx8t, a.picks, a.probs, a.weights) +
+                    bytes_of(a.dx));
 }
 
 OpCost cost_of(const RoutePlanArgs& a, const CostContext&) {
@@ -131,10 +137,6 @@ OpCost cost_of(const CombineArgs& a, const CostContext&) {
   const auto gathered = static_cast<double>(a.slot.numel() * a.y.dim(1)) * static_cast<double>(size_of(a.y.dtype));
   return memory("combine", with(a.out, static_cast<bool>(a.weights), " weighted"),
                 gathered + sum_of(a.slot, a.weights, a.shared, a.residual, a.out));
-}
-
-OpCost cost_of(const GatherScalarArgs& a, const CostContext&) {
-  return memory("gather_scalar", a.out.describe(), sum_of(a.slot, a.out) + bytes_of(a.out));
 }
 
 OpCost cost_of(const Relu2Args& a, const CostContext&) {

@@ -25,12 +25,11 @@ class ProfiledOps final : public Ops {
   void attention(const AttentionArgs& a) override { time(&Ops::attention, a); }
   void attention_grad(const AttentionGradArgs& a) override { time(&Ops::attention_grad, a); }
   void norm_route(const NormRouteArgs& a) override { time(&Ops::norm_route, a); }
-  void router_grad(const RouterGradArgs& a) override { time(&Ops::router_grad, a); }
+  void moe_norm_grad(const MoeNormGradArgs& a) override { time(&Ops::moe_norm_grad, a); }
   void route_plan(const RoutePlanArgs& a) override { time(&Ops::route_plan, a); }
   void router_bias_update(const RouterBiasArgs& a) override { time(&Ops::router_bias_update, a); }
   void permute(const PermuteArgs& a) override { time(&Ops::permute, a); }
   void combine(const CombineArgs& a) override { time(&Ops::combine, a); }
-  void gather_scalar(const GatherScalarArgs& a) override { time(&Ops::gather_scalar, a); }
   void grouped_gemm(const GroupedGemmArgs& a) override { time(&Ops::grouped_gemm, a); }
   void grouped_wgrad(const GroupedWgradArgs& a) override { time(&Ops::grouped_wgrad, a); }
   void relu2(const Relu2Args& a) override { time(&Ops::relu2, a); }

@@ -39,13 +39,16 @@ AttentionBlock::AttentionBlock(const Context& c, int64_t layer)
   if (!s.dense_fp8) return;
   n8_ = c.fp8(layer_name(layer, "n1_8"), DType::fp8_e4m3, N, d);
   attention8_ = c.fp8(layer_name(layer, "attention_8"), DType::fp8_e4m3, N, d);
-  dattention8_ = c.fp8(layer_name(layer, "dattention_8"), c.grad_format(), N, d);
+  dx8_ = c.fp8(layer_name(layer, "dattention_8"), c.grad_format(), N, d);
   dqkv8_ = c.fp8(layer_name(layer, "dqkv_8"), c.grad_format(), N, 3 * d);
-  wo_scratch_ = WgradScratch::take(c, layer_name(layer, "wo"), N, d, d);
-  wqkv_scratch_ = WgradScratch::take(c, layer_name(layer, "wqkv"), N, 3 * d, d);
+  if (!s.wgrad_fp8) return;
+  n8t_ = c.fp8(layer_name(layer, "n1_8t"), DType::fp8_e4m3, d, N);
+  attention8t_ = c.fp8(layer_name(layer, "attention_8t"), DType::fp8_e4m3, d, N);
+  dx8t_ = c.fp8(layer_name(layer, "dattention_8t"), c.grad_format(), d, N);
+  dqkv8t_ = c.fp8(layer_name(layer, "dqkv_8t"), c.grad_format(), 3 * d, N);
 }
 
-void AttentionBlock::forward(const Tensor& x, const Tensor& x0) {
+void AttentionBlock::forward(const Tensor& x, const Tensor& x0, const ExpertSum& add) {
   const ModelShape& s = c_.shape;
   c_.ops.mix_norm({.x_in = x,
                    .x0 = x0,
@@ -54,7 +57,8 @@ void AttentionBlock::forward(const Tensor& x, const Tensor& x0) {
                    .x = x,
                    .n = n_,
                    .rstd = rstd_,
-                   .n8 = n8_});
+                   .n8 = n8_,
+                   .add = add});
   c_.saw(layer_, "n1", n_);
   fprop(c_, wqkv_, n_, n8_, qkv_.view({s.tokens, 3 * s.d}));
   QkNormRopeArgs rope{.qkv = qkv_, .cos = c_.cos, .sin = c_.sin, .rstd = qk_rstd_, .T = s.T};
@@ -74,7 +78,7 @@ void AttentionBlock::forward(const Tensor& x, const Tensor& x0) {
   c_.saw(layer_, "x_after_attention", x);
 }
 
-void AttentionBlock::backward(const Tensor& dx, const Tensor& x0, const Tensor& dx0) {
+void AttentionBlock::backward(const Tensor& dx, const Tensor& x0, const Tensor& dx0, const GradientCodes& outgoing) {
   project_back(dx);
   const ModelShape& s = c_.shape;
   c_.ops.attention_grad({.qkv = qkv_,
@@ -95,16 +99,21 @@ void AttentionBlock::backward(const Tensor& dx, const Tensor& x0, const Tensor& 
                         .dx = dx,
                         .dx0 = dx0,
                         .resid_lambda_grad = resid_lambda_grad_,
-                        .x0_lambda_grad = x0_lambda_grad_});
+                        .x0_lambda_grad = x0_lambda_grad_,
+                        .dx8 = outgoing.fp8,
+                        .dx8t = outgoing.fp8t,
+                        .dx8_scale = outgoing.scale,
+                        .calibrate = c_.calibrating});
 }
 
 // dx -> dout, and the gradient of Wo.
 void AttentionBlock::project_back(const Tensor& dx) {
   const ModelShape& s = c_.shape;
-  const Fp8Range range = delayed_range(Fp8Slot::attention_grad, layer_);
-  if (dattention8_) quantize(c_, dx, range, dattention8_);
-  wgrad(c_, wo_, dx, range, attention_.view({s.tokens, s.d}), delayed_range(Fp8Slot::attention, layer_), wo_scratch_);
-  dgrad(c_, wo_, dx, dattention8_, dout_.view({s.tokens, s.d}));
+  const Tensor out = attention_.view({s.tokens, s.d});
+  if (dx8_ && !s.codes_from_producers) quantize(c_, dx, delayed_range(Fp8Slot::attention_grad, layer_), dx8_, dx8t_);
+  if (attention8t_) quantize(c_, out, delayed_range(Fp8Slot::attention, layer_), {}, attention8t_);
+  wgrad(c_, wo_, dx, dx8t_, out, attention8t_);
+  dgrad(c_, wo_, dx, dx8_, dout_.view({s.tokens, s.d}));
 }
 
 // dqkv of the normalised, rotated heads -> dn, and the gradients of Wqkv and the value embedding.
@@ -121,11 +130,17 @@ void AttentionBlock::rope_back() {
     rope.gate_w_grad = gate_->grad.view({s.heads, ve_gate_channels});
     rope.dn = dn_;
   }
+  if (s.codes_from_producers) {
+    rope.dqkv8 = dqkv8_;
+    rope.dqkv8t = dqkv8t_;
+    rope.dqkv8_scale = c_.delayed_scale(fp8_slot(Fp8Slot::qkv_grad, layer_));
+    rope.calibrate = c_.calibrating;
+  }
   c_.ops.qk_norm_rope_grad(rope);
   const Tensor dqkv = dqkv_.view({s.tokens, 3 * s.d});
-  const Fp8Range range = delayed_range(Fp8Slot::qkv_grad, layer_);
-  if (dqkv8_) quantize(c_, dqkv, range, dqkv8_);
-  wgrad(c_, wqkv_, dqkv, range, n_, norm_range(s), wqkv_scratch_);
+  if (dqkv8_ && !s.codes_from_producers) quantize(c_, dqkv, delayed_range(Fp8Slot::qkv_grad, layer_), dqkv8_, dqkv8t_);
+  if (n8t_) quantize(c_, n_, norm_range(s), {}, n8t_);
+  wgrad(c_, wqkv_, dqkv, dqkv8t_, n_, n8t_);
   dgrad(c_, wqkv_, dqkv, dqkv8_, dn_, ve_ != nullptr ? dn_ : Tensor{});
 }
 

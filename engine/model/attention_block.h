@@ -8,11 +8,13 @@ namespace assay {
 class AttentionBlock {
  public:
   AttentionBlock(const Context&, int64_t layer);
-  // x [N, d] in and out; x0 [N, d], empty without residual lambdas.
-  void forward(const Tensor& x, const Tensor& x0);
+  // x [N, d] in and out, on entry without `add`; x0 [N, d], empty without residual lambdas.
+  void forward(const Tensor& x, const Tensor& x0, const ExpertSum& add);
   // dx [N, d]: gradient of the block's output on entry, of its input on return; dx0 is added to, and
-  // like x0 empty without residual lambdas.
-  void backward(const Tensor& dx, const Tensor& x0, const Tensor& dx0);
+  // like x0 empty without residual lambdas. The codes of what it is on entry are in incoming(), those of what it is on
+  // return go to `outgoing`.
+  void backward(const Tensor& dx, const Tensor& x0, const Tensor& dx0, const GradientCodes& outgoing);
+  GradientCodes incoming() const { return gradient_codes(c_, Fp8Slot::attention_grad, layer_, dx8_, dx8t_); }
 
  private:
   void project_back(const Tensor& dx);
@@ -27,8 +29,8 @@ class AttentionBlock {
   Tensor resid_lambda_grad_, x0_lambda_grad_;
   Tensor n_, rstd_, qkv_, qk_rstd_, attention_, lse_;
   Tensor dout_, dqkv_, dn_;
-  Quantized n8_, attention8_, dattention8_, dqkv8_;
-  WgradScratch wo_scratch_, wqkv_scratch_;
+  Quantized n8_, attention8_, dx8_, dqkv8_;
+  Quantized n8t_, attention8t_, dx8t_, dqkv8t_;  // of FP8 weight gradients
 };
 
 }  // namespace assay

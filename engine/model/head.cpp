@@ -20,8 +20,8 @@ Head::Head(const Context& c) : c_(c), w_(c.weights.at("lm_head")) {
   dlogits8t_ = c.fp8("dlogits_8t", c.grad_format(), s.vocab, s.logits_rows);
 }
 
-void Head::forward(const Tensor& x, const Tensor& targets, double grad_scale) {
-  c_.ops.mix_norm({.x_in = x, .n = n_, .rstd = rstd_});
+void Head::forward(const Tensor& x, const ExpertSum& add, const Tensor& targets, double grad_scale) {
+  c_.ops.mix_norm({.x_in = x, .n = n_, .rstd = rstd_, .add = add});
   c_.saw("nf", n_);
   for (int64_t first = 0; first < c_.shape.tokens; first += c_.shape.logits_rows)
     chunk(first, std::min(c_.shape.logits_rows, c_.shape.tokens - first), targets, grad_scale);
@@ -54,16 +54,19 @@ void Head::chunk(int64_t first, int64_t count, const Tensor& targets, double gra
   if (grad_scale <= 0) return;
   if (dlogits8) quantize(c_, logits, {.slot = fp8_logits_slot(s)}, dlogits8, dlogits8t);
   dgrad(c_, w_, logits, dlogits8, dn);
-  if (n8t)
-    c_.ops.gemm_fp8({.a = dlogits8t, .b = n8t, .out = w_.product_grad, .accumulate = true});
-  else
-    c_.ops.gemm(
-        {.a = logits, .b = n, .transpose_a = true, .transpose_b = false, .out = w_.product_grad, .accumulate = true});
+  wgrad(c_, w_, logits, dlogits8t, n, n8t);
 }
 
-void Head::backward(const Tensor& dx) {
+void Head::backward(const Tensor& dx, const GradientCodes& codes) {
   c_.ops.fill_zero({dx});
-  c_.ops.mix_norm_grad({.dn = dn_, .n = n_, .rstd = rstd_, .dx = dx});
+  c_.ops.mix_norm_grad({.dn = dn_,
+                        .n = n_,
+                        .rstd = rstd_,
+                        .dx = dx,
+                        .dx8 = codes.fp8,
+                        .dx8t = codes.fp8t,
+                        .dx8_scale = codes.scale,
+                        .calibrate = c_.calibrating});
 }
 
 }  // namespace assay

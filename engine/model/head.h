@@ -8,11 +8,11 @@ namespace assay {
 class Head {
  public:
   explicit Head(const Context&);
-  // x [N, d] -> loss_sum (f64 [1]) += sum of the rows' losses. With `grad_scale` > 0 also the gradients of sum *
-  // grad_scale: of lm_head, and of the normed x, which backward() takes on.
-  void forward(const Tensor& x, const Tensor& targets, double grad_scale);
-  // -> dx [N, d], written.
-  void backward(const Tensor& dx);
+  // x [N, d] and what it still lacks -> loss_sum (f64 [1]) += sum of the rows' losses. With `grad_scale` > 0 also the
+  // gradients of sum * grad_scale: of lm_head, and of the normed x, which backward() takes on.
+  void forward(const Tensor& x, const ExpertSum& add, const Tensor& targets, double grad_scale);
+  // -> dx [N, d], written, and its codes.
+  void backward(const Tensor& dx, const GradientCodes&);
 
  private:
   void chunk(int64_t first, int64_t count, const Tensor& targets, double grad_scale);

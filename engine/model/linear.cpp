@@ -10,6 +10,7 @@ void quantize(const Context& c, const Tensor& x, const Fp8Range& range, const Qu
       args.static_scale = range.static_scale;
     } else {
       args.delayed = c.delayed_scale(range.slot);
+      args.calibrate = c.calibrating;
     }
   }
   c.ops.quantize(args);
@@ -31,26 +32,18 @@ void dgrad(const Context& c, const Weight& w, const Tensor& dy, const Quantized&
     c.ops.gemm({.a = dy, .b = w.compute, .transpose_b = false, .out = dx, .residual = residual});
 }
 
-WgradScratch WgradScratch::take(const Context& c, const std::string& prefix, int64_t rows, int64_t dy_cols,
-                                int64_t x_cols) {
-  if (!c.shape.wgrad_fp8) return {};
-  WgradScratch s;
-  s.dy8 = c.fp8(prefix + "_dy8", c.grad_format(), rows, dy_cols);
-  s.dy8t = c.fp8(prefix + "_dy8t", c.grad_format(), dy_cols, rows);
-  s.x8 = c.fp8(prefix + "_x8", DType::fp8_e4m3, rows, x_cols);
-  s.x8t = c.fp8(prefix + "_x8t", DType::fp8_e4m3, x_cols, rows);
-  return s;
+void wgrad(const Context& c, const Weight& w, const Tensor& dy, const Quantized& dy8t, const Tensor& x,
+           const Quantized& x8t) {
+  if (dy8t)
+    c.ops.gemm_fp8({.a = dy8t, .b = x8t, .out = w.product_grad, .accumulate = true});
+  else
+    c.ops.gemm({.a = dy, .b = x, .transpose_a = true, .transpose_b = false, .out = w.product_grad, .accumulate = true});
 }
 
-void wgrad(const Context& c, const Weight& w, const Tensor& dy, const Fp8Range& dy_range, const Tensor& x,
-           const Fp8Range& x_range, const WgradScratch& scratch) {
-  if (!scratch.dy8) {
-    c.ops.gemm({.a = dy, .b = x, .transpose_a = true, .transpose_b = false, .out = w.product_grad, .accumulate = true});
-    return;
-  }
-  quantize(c, dy, dy_range, scratch.dy8, scratch.dy8t);
-  quantize(c, x, x_range, scratch.x8, scratch.x8t);
-  c.ops.gemm_fp8({.a = scratch.dy8t, .b = scratch.x8t, .out = w.product_grad, .accumulate = true});
+GradientCodes gradient_codes(const Context& c, Fp8Slot slot, int64_t layer, const Quantized& fp8,
+                             const Quantized& fp8t) {
+  if (!c.shape.codes_from_producers) return {};
+  return {fp8, fp8t, c.delayed_scale(fp8_slot(slot, layer))};
 }
 
 Quantized row_slice(const Quantized& q, int64_t first, int64_t count) {

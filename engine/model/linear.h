@@ -12,15 +12,17 @@ void fprop(const Context&, const Weight&, const Tensor& x, const Quantized& x8, 
 void dgrad(const Context&, const Weight&, const Tensor& dy, const Quantized& dy8, const Tensor& dx,
            const Tensor& residual = {});
 
-// Scratch of an FP8 weight gradient: empty when the run keeps weight gradients in BF16.
-struct WgradScratch {
-  Quantized dy8, dy8t, x8, x8t;
-  // Bound to "<prefix>_dy8" ...; dy [rows, dy_cols], x [rows, x_cols].
-  static WgradScratch take(const Context&, const std::string& prefix, int64_t rows, int64_t dy_cols, int64_t x_cols);
+// W.grad += dy^T * x; from the transposed codes instead, if there are any.
+void wgrad(const Context&, const Weight&, const Tensor& dy, const Quantized& dy8t, const Tensor& x,
+           const Quantized& x8t);
+
+// Where the producer of a gradient writes the FP8 codes that its reader takes, as quantize with this scale would. Empty
+// where the reader quantises for itself (ModelShape::codes_from_producers).
+struct GradientCodes {
+  Quantized fp8, fp8t;  // [N, d]; transposed, of an FP8 weight gradient
+  DelayedScale scale;
 };
-// W.grad += dy^T * x. The ranges are those dy and x were quantised with for the other two products.
-void wgrad(const Context&, const Weight&, const Tensor& dy, const Fp8Range& dy_range, const Tensor& x,
-           const Fp8Range& x_range, const WgradScratch&);
+GradientCodes gradient_codes(const Context&, Fp8Slot, int64_t layer, const Quantized& fp8, const Quantized& fp8t);
 
 // Rows [first, first + count) of an FP8 matrix.
 Quantized row_slice(const Quantized&, int64_t first, int64_t count);

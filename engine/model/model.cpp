@@ -119,20 +119,21 @@ void Model::forward(double grad_scale) {
   c.saw("x0", x0_);
   ops_.cast({.x = x0_, .dst = x_});
   const Tensor skip = dx0_ ? x0_ : Tensor{};
+  ExpertSum pending;
   for (size_t i = 0; i < attention_.size(); ++i) {
-    attention_[i]->forward(x_, skip);
-    moe_[i]->forward(x_);
+    attention_[i]->forward(x_, skip, pending);
+    pending = moe_[i]->forward(x_);
   }
-  head_->forward(x_, targets_, grad_scale);
+  head_->forward(x_, pending, targets_, grad_scale);
 }
 
 void Model::backward() {
   const Context& c = context_;
-  head_->backward(dx_);
+  head_->backward(dx_, moe_.back()->incoming());
   if (dx0_) ops_.fill_zero({dx0_});
   for (size_t i = attention_.size(); i-- > 0;) {
-    moe_[i]->backward(dx_);
-    attention_[i]->backward(dx_, dx0_ ? x0_ : Tensor{}, dx0_);
+    moe_[i]->backward(dx_, attention_[i]->incoming());
+    attention_[i]->backward(dx_, dx0_ ? x0_ : Tensor{}, dx0_, i > 0 ? moe_[i - 1]->incoming() : GradientCodes{});
   }
   if (dx0_) ops_.add({.x = dx0_, .y = dx_});
   const Tensor grad = weights_.at("wte").grad.view({shape_.vocab, shape_.d});

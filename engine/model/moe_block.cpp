@@ -15,8 +15,6 @@ MoeBlock::MoeBlock(const Context& c, int64_t layer)
   n_.plain = c.layer(layer, "n2", c.act, {N, s.d});
   y_shared_ = c.layer(layer, "y_shared", c.act, {N, s.d});
   dn_shared_ = c.layer(layer, "dn_shared", c.act, {N, s.d});
-  dn_ = c.layer(layer, "dn2", c.act, {N, s.d});
-  dweights_ = c.layer(layer, "dweights", c.master, {N, k});
   if (s.dense_fp8) {
     n_.fp8 = c.fp8(layer_name(layer, "n2_8"), DType::fp8_e4m3, N, s.d);
     dy_.fp8 = c.fp8(layer_name(layer, "dmoe_8"), c.grad_format(), N, s.d);
@@ -43,13 +41,15 @@ Tensor MoeBlock::router_weight() const {
   return router_.master.view({c_.shape.experts, c_.shape.d});
 }
 
-void MoeBlock::forward(const Tensor& x) {
+ExpertSum MoeBlock::forward(const Tensor& x) {
   route(x);
   shared_->forward(n_, y_shared_);
   experts_->forward(n_);
-  c_.ops.combine(
-      {.y = experts_->y(), .slot = routing_.slot, .weights = weights_, .shared = y_shared_, .residual = x, .out = x});
+  const ExpertSum sum{.y = experts_->y(), .slot = routing_.slot, .weights = weights_, .shared = y_shared_};
+  if (!c_.probe) return sum;
+  c_.ops.combine({.y = sum.y, .slot = sum.slot, .weights = sum.weights, .shared = sum.shared, .residual = x, .out = x});
   c_.saw(layer_, "x_after_moe", x);
+  return {};
 }
 
 void MoeBlock::route(const Tensor& x) {
@@ -78,22 +78,28 @@ void MoeBlock::route(const Tensor& x) {
                      .alignment = c_.shape.row_alignment});
 }
 
-void MoeBlock::backward(const Tensor& dx) {
+void MoeBlock::backward(const Tensor& dx, const GradientCodes& outgoing) {
   dy_.plain = dx;
-  if (dy_.fp8) quantize(c_, dx, delayed_range(Fp8Slot::moe_grad, layer_), dy_.fp8, dy_.fp8t);
+  if (dy_.fp8 && !c_.shape.codes_from_producers)
+    quantize(c_, dx, delayed_range(Fp8Slot::moe_grad, layer_), dy_.fp8, dy_.fp8t);
   shared_backward();
   experts_->backward(dy_, n_);
-  c_.ops.combine({.y = experts_->dx(), .slot = routing_.slot, .shared = dn_shared_, .out = dn_});
-  c_.ops.gather_scalar({.rows = experts_->gate_grad(), .slot = routing_.slot, .out = dweights_});
-  c_.ops.router_grad({.dweights = dweights_,
-                      .picks = picks_,
-                      .probs = probs_,
-                      .weights = weights_,
-                      .n = n_.plain,
-                      .router_w = router_weight(),
-                      .router_w_grad = router_.grad.view({c_.shape.experts, c_.shape.d}),
-                      .dn = dn_});
-  c_.ops.mix_norm_grad({.dn = dn_, .n = n_.plain, .rstd = rstd_, .dx = dx});
+  c_.ops.moe_norm_grad({.dxg = experts_->dx(),
+                        .slot = routing_.slot,
+                        .dn_shared = dn_shared_,
+                        .gate_grad = experts_->gate_grad(),
+                        .picks = picks_,
+                        .probs = probs_,
+                        .weights = weights_,
+                        .n = n_.plain,
+                        .rstd = rstd_,
+                        .router_w = router_weight(),
+                        .router_w_grad = router_.grad.view({c_.shape.experts, c_.shape.d}),
+                        .dx = dx,
+                        .dx8 = outgoing.fp8,
+                        .dx8t = outgoing.fp8t,
+                        .dx8_scale = outgoing.scale,
+                        .calibrate = c_.calibrating});
 }
 
 void MoeBlock::shared_backward() {

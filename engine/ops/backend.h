@@ -9,6 +9,7 @@
 #include "engine/ops/gemm.h"
 #include "engine/ops/grouped_gemm.h"
 #include "engine/ops/loss.h"
+#include "engine/ops/moe_grad.h"
 #include "engine/ops/norm.h"
 #include "engine/ops/optimizer.h"
 #include "engine/ops/permute.h"
@@ -54,12 +55,11 @@ class Ops {
   virtual void attention(const AttentionArgs&) = 0;
   virtual void attention_grad(const AttentionGradArgs&) = 0;
   virtual void norm_route(const NormRouteArgs&) = 0;
-  virtual void router_grad(const RouterGradArgs&) = 0;
+  virtual void moe_norm_grad(const MoeNormGradArgs&) = 0;
   virtual void route_plan(const RoutePlanArgs&) = 0;
   virtual void router_bias_update(const RouterBiasArgs&) = 0;
   virtual void permute(const PermuteArgs&) = 0;
   virtual void combine(const CombineArgs&) = 0;
-  virtual void gather_scalar(const GatherScalarArgs&) = 0;
   virtual void grouped_gemm(const GroupedGemmArgs&) = 0;
   virtual void grouped_wgrad(const GroupedWgradArgs&) = 0;
   virtual void relu2(const Relu2Args&) = 0;

@@ -27,12 +27,11 @@ class CpuOps final : public Ops {
   void attention(const AttentionArgs& a) override { cpu::attention(a); }
   void attention_grad(const AttentionGradArgs& a) override { cpu::attention_grad(a); }
   void norm_route(const NormRouteArgs& a) override { cpu::norm_route(a); }
-  void router_grad(const RouterGradArgs& a) override { cpu::router_grad(a); }
+  void moe_norm_grad(const MoeNormGradArgs& a) override { cpu::moe_norm_grad(a); }
   void route_plan(const RoutePlanArgs& a) override { cpu::route_plan(a); }
   void router_bias_update(const RouterBiasArgs& a) override { cpu::router_bias_update(a); }
   void permute(const PermuteArgs& a) override { cpu::permute(a); }
   void combine(const CombineArgs& a) override { cpu::combine(a); }
-  void gather_scalar(const GatherScalarArgs& a) override { cpu::gather_scalar(a); }
   void grouped_gemm(const GroupedGemmArgs& a) override { cpu::grouped_gemm(a); }
   void grouped_wgrad(const GroupedWgradArgs& a) override { cpu::grouped_wgrad(a); }
   void relu2(const Relu2Args& a) override { cpu::relu2(a); }

@@ -31,14 +31,9 @@ struct CombineArgs {
   Tensor residual;  // [N, d] or empty
   Tensor out;       // [N, d]
 };
-// gather of a per-row scalar: out[t, j] = rows[slot[t, j]] (gate gradients back to token order).
-struct GatherScalarArgs {
-  Tensor rows, slot, out;  // f32 | f64 [R], i32 [N, k], f32 | f64 [N, k]
-};
 
 namespace cpu {
 void permute(const PermuteArgs&);
 void combine(const CombineArgs&);
-void gather_scalar(const GatherScalarArgs&);
 }  // namespace cpu
 }  // namespace assay

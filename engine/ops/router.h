@@ -18,11 +18,6 @@ struct NormRouteArgs {
   Tensor weights;   // f32 | f64 [N, k] out
   Tensor counts;    // i32 [E] out: tokens routed to each expert
 };
-// From dweights [N, k]: gradient of router_w (accumulated), and dn += dlogits . Wr.
-struct RouterGradArgs {
-  Tensor dweights, picks, probs, weights, n, router_w;
-  Tensor router_w_grad, dn;
-};
 // Where each (token, pick) goes: rows of expert e in ascending token order from start[e].
 // start/rows are written by this op: capacity == 0: start = prefix sum of counts, rows = counts (dynamic);
 // capacity > 0: start[e] = e * capacity, rows[e] = capacity (static). Every start is rounded up to a multiple of
@@ -48,7 +43,6 @@ struct RouterBiasArgs {
 
 namespace cpu {
 void norm_route(const NormRouteArgs&);
-void router_grad(const RouterGradArgs&);
 void route_plan(const RoutePlanArgs&);
 void router_bias_update(const RouterBiasArgs&);
 }  // namespace cpu

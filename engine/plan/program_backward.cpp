@@ -2,34 +2,21 @@
 
 namespace assay {
 
-// Both operands of an FP8 weight gradient: quantised, and transposed so that their rows are the summed dimension.
-void StepProgram::wgrad_operands(const std::string& prefix, int64_t rows, int64_t dy_cols, int64_t x_cols) {
-  t_.tick();
-  begin_fp8(prefix + "_dy8", rows, dy_cols);
-  begin_fp8(prefix + "_dy8t", dy_cols, rows);
-  begin_fp8(prefix + "_x8", rows, x_cols);
-  begin_fp8(prefix + "_x8t", x_cols, rows);
-  t_.tick();
-  for (const char* what : {"_dy8", "_dy8t", "_x8", "_x8t"}) end_fp8(prefix + what);
+void StepProgram::begin_gradient_codes(const std::string& name, int64_t cols) {
+  if (s_.dense_fp8) begin_fp8(name + "_8", s_.tokens, cols);
+  if (s_.wgrad_fp8) begin_fp8(name + "_8t", cols, s_.tokens);
 }
 
 void StepProgram::moe_backward(int64_t i) {
   const auto n = [&](const char* what) { return layer_name(i, what); };
   t_.tick();
-  if (s_.dense_fp8) begin_fp8(n("dmoe_8"), s_.tokens, s_.d);
-  if (s_.wgrad_fp8) begin_fp8(n("dmoe_8t"), s_.d, s_.tokens);
+  if (!s_.codes_from_producers) begin_gradient_codes(n("dmoe"), s_.d);
   shared_backward(i);
   routed_backward(i);
   t_.tick();
-  t_.begin(n("dn2"), act(s_.tokens * s_.d));
-  t_.end(n("dxg"));
-  t_.end(n("dn_shared"));
-  t_.tick();
-  t_.begin(n("dweights"), stat(s_.tokens * s_.top_k));
-  t_.tick();
-  for (const char* what : {"gate_grad", "dweights", "picks", "probs", "weights", "slot"}) t_.end(n(what));
-  t_.tick();
-  for (const char* what : {"n2", "rstd2", "dn2"}) t_.end(n(what));
+  if (s_.codes_from_producers) begin_gradient_codes(n("dattention"), s_.d);
+  for (const char* what : {"dxg", "dn_shared", "gate_grad", "n2", "rstd2", "picks", "probs", "weights", "slot"})
+    t_.end(n(what));
 }
 
 // The scales of what is in FP8 here are read once more, when the routed rows are gathered.
@@ -139,26 +126,47 @@ void StepProgram::up_grad(const FeedForward& f, const std::string& dx) {
 void StepProgram::attention_backward(int64_t i) {
   const auto n = [&](const char* what) { return layer_name(i, what); };
   t_.tick();
-  if (s_.dense_fp8) begin_fp8(n("dattention_8"), s_.tokens, s_.d);
-  if (s_.wgrad_fp8) wgrad_operands(n("wo"), s_.tokens, s_.d, s_.d);
+  if (!s_.codes_from_producers) begin_gradient_codes(n("dattention"), s_.d);
+  if (s_.wgrad_fp8) {
+    begin_fp8(n("attention_8t"), s_.d, s_.tokens);
+    t_.tick();
+    end_fp8(n("attention_8t"));
+    end_fp8(n("dattention_8t"));
+  }
   t_.tick();
   t_.begin(n("dout"), act(s_.tokens * s_.d));
   if (s_.dense_fp8) end_fp8(n("dattention_8"));
   t_.tick();
   t_.begin(n("dqkv"), act(s_.tokens * 3 * s_.d));
   for (const char* what : {"dout", "attention", "lse"}) t_.end(n(what));
+  project_qkv_back(i);
   t_.tick();
+  if (s_.codes_from_producers && i > 0) begin_gradient_codes(layer_name(i - 1, "dmoe"), s_.d);
+  for (const char* what : {"n1", "rstd1", "dn1"}) t_.end(n(what));
+}
+
+void StepProgram::project_qkv_back(int64_t i) {
+  const auto n = [&](const char* what) { return layer_name(i, what); };
+  t_.tick();
+  if (s_.codes_from_producers) begin_gradient_codes(n("dqkv"), 3 * s_.d);
   t_.begin(n("dn1"), act(s_.tokens * s_.d));
   t_.end(n("qkv"));
   t_.end(n("qk_rstd"));
-  t_.tick();
-  if (s_.dense_fp8) begin_fp8(n("dqkv_8"), s_.tokens, 3 * s_.d);
-  if (s_.wgrad_fp8) wgrad_operands(n("wqkv"), s_.tokens, 3 * s_.d, s_.d);
+  if (s_.dense_fp8 && !s_.codes_from_producers) {
+    t_.tick();
+    begin_gradient_codes(n("dqkv"), 3 * s_.d);
+  }
+  if (s_.wgrad_fp8) {  // nobody reads anything but the codes
+    t_.end(n("dqkv"));
+    t_.tick();
+    begin_fp8(n("n1_8t"), s_.d, s_.tokens);
+    t_.tick();
+    end_fp8(n("n1_8t"));
+    end_fp8(n("dqkv_8t"));
+  }
   t_.tick();
   if (s_.dense_fp8) end_fp8(n("dqkv_8"));
-  t_.end(n("dqkv"));
-  t_.tick();
-  for (const char* what : {"n1", "rstd1", "dn1"}) t_.end(n(what));
+  if (!s_.wgrad_fp8) t_.end(n("dqkv"));
 }
 
 void StepProgram::embed_backward() {

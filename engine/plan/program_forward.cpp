@@ -15,6 +15,7 @@ void StepProgram::attention_forward(int64_t i) {
   t_.begin(n("n1"), act(s_.tokens * s_.d));
   t_.begin(n("rstd1"), stat(s_.tokens));
   if (s_.dense_fp8) begin_fp8(n("n1_8"), s_.tokens, s_.d);
+  if (i > 0) end_expert_sum(i - 1);
   t_.tick();
   t_.begin(n("qkv"), act(s_.tokens * 3 * s_.d));
   if (s_.dense_fp8) end_fp8(n("n1_8"));
@@ -48,9 +49,12 @@ void StepProgram::moe_forward(int64_t i) {
   else
     t_.end(n("xg"));
   down(routed(i));
-  t_.tick();
-  t_.end(n("y"));
-  t_.end(n("y_shared"));
+}
+
+// Read by the norm that follows the block.
+void StepProgram::end_expert_sum(int64_t i) {
+  t_.end(layer_name(i, "y"));
+  t_.end(layer_name(i, "y_shared"));
 }
 
 void StepProgram::up(const FeedForward& f) {
@@ -96,6 +100,7 @@ void StepProgram::head() {
   t_.begin("nf", act(s_.tokens * s_.d));
   t_.begin("rstdf", stat(s_.tokens));
   t_.end("x");
+  end_expert_sum(s_.layers - 1);
   t_.tick();
   t_.begin("row_loss", stat(s_.tokens));
   t_.begin("dnf", act(s_.tokens * s_.d));
@@ -121,6 +126,7 @@ void StepProgram::head() {
   t_.tick();
   t_.end("row_loss");
   t_.begin("dx", act(s_.tokens * s_.d));
+  if (s_.codes_from_producers) begin_gradient_codes(layer_name(s_.layers - 1, "dmoe"), s_.d);
   t_.end("nf");
   t_.end("rstdf");
   t_.end("dnf");

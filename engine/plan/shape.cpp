@@ -57,6 +57,7 @@ ModelShape model_shape(const RunConfig& config, const PlanOptions& options) {
   s.wgrad_fp8 = s.dense_fp8 && config.fp8.wgrad == Fp8Wgrad::fp8;
   s.fused_fp8 = s.wgrad_fp8 && !s.eager;
   s.recipe = config.fp8.recipe;
+  s.codes_from_producers = s.dense_fp8 && s.recipe == Fp8Recipe::tensorwise;
   return s;
 }
 

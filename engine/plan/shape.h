@@ -40,6 +40,8 @@ struct ModelShape {
   bool head_fp8 = false;        // lm_head
   bool wgrad_fp8 = false;       // weight gradients of whatever is FP8; tensorwise only
   bool fused_fp8 = false;       // experts' products write FP8 alone: hidden and its gradient exist in nothing else
+  // Gradients of the residual stream and of the packed projection come out of their producers in FP8 too: tensorwise.
+  bool codes_from_producers = false;
   bool eager = false;
   Fp8Recipe recipe = Fp8Recipe::tensorwise;
 };

@@ -42,6 +42,7 @@ class StepProgram {
   void embed();
   void attention_forward(int64_t i);
   void moe_forward(int64_t i);
+  void end_expert_sum(int64_t i);
   void route(int64_t i);
   void up(const FeedForward&);
   void down(const FeedForward&);
@@ -55,8 +56,10 @@ class StepProgram {
   void up_weight_grad(const FeedForward&);
   void up_grad(const FeedForward&, const std::string& dx);
   void attention_backward(int64_t i);
+  void project_qkv_back(int64_t i);
   void embed_backward();
-  void wgrad_operands(const std::string& prefix, int64_t rows, int64_t dy_cols, int64_t x_cols);
+  // What the reader of a gradient takes: codes, and those of an FP8 weight gradient.
+  void begin_gradient_codes(const std::string& name, int64_t cols);
 
   const RunConfig& config_;
   const ModelShape& s_;

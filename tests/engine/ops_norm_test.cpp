@@ -102,6 +102,32 @@ TEST(MixNorm, Fp8CopyIsTheQuantisedRoundedNorm) {
   }
 }
 
+TEST(MixNorm, WorksOnWhatCombineWouldHaveWritten) {
+  for (DType dtype : {DType::bf16, DType::f32, DType::f64}) {
+    const DType stat = dtype == DType::f64 ? DType::f64 : DType::f32;
+    Random random(26);
+    Mix m(dtype, random, 9, 40);
+    const Array y = random_array(random, dtype, {30, 40}), shared = random_array(random, dtype, {9, 40});
+    const Array weights = random_array(random, stat, {9, 3}), slot = random_integers(random, {9, 3}, 0, 29);
+    MixNormArgs fused = m.args();
+    fused.add = {.y = y, .slot = slot, .weights = weights, .shared = shared};
+    cpu::mix_norm(fused);
+    const Array x = m.x, n = m.n, rstd = m.rstd;
+    cpu::combine({.y = y, .slot = slot, .weights = weights, .shared = shared, .residual = m.x_in, .out = m.x_in});
+    cpu::mix_norm(m.args());
+    EXPECT_TRUE(x.same_bytes(m.x)) << to_string(dtype);
+    EXPECT_TRUE(n.same_bytes(m.n)) << to_string(dtype);
+    EXPECT_TRUE(rstd.same_bytes(m.rstd)) << to_string(dtype);
+  }
+  Random random(27);
+  Mix m(DType::f32, random, 1, 8);
+  Array y(DType::f32, {4, 8}), shared(DType::f32, {1, 8}), weights(DType::f32, {1, 1}), slot(DType::i32, {1, 1});
+  slot.set(0, 4);
+  MixNormArgs wrong = m.args();
+  wrong.add = {.y = y, .slot = slot, .weights = weights, .shared = shared};
+  EXPECT_NE(test::error_of([&] { cpu::mix_norm(wrong); }).find("slot 4 is outside the 4 rows of y"), std::string::npos);
+}
+
 // loss = <x, cx> + <n, cn>
 TEST(MixNormGrad, MatchesCentralDifferences) {
   Random random(24);

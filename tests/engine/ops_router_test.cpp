@@ -115,60 +115,6 @@ TEST(NormRoute, AnInputOfNanStillPicksDistinctExperts) {
   for (int64_t j = 0; j < 3; ++j) EXPECT_EQ(r.pick(j), j);
 }
 
-TEST(RouterGrad, MatchesCentralDifferences) {
-  Random random(64);
-  for (int64_t k : {1, 2, 4}) {
-    Router r(DType::f64, random, 11, 23, 6, k);
-    const Array c = random_array(random, DType::f64, {r.N, k}), cn = random_array(random, DType::f64, {r.N, r.d});
-    // The op's gradient stops at n: feed rows through a unit norm so that n is the free variable.
-    const auto loss_at = [&](const Array& n, const Array& w) {
-      double loss = dot(n, cn);
-      for (int64_t t = 0; t < r.N; ++t) {
-        std::vector<double> p;
-        double sum = 0;
-        for (int64_t j = 0; j < k; ++j) {
-          double logit = 0;
-          for (int64_t i = 0; i < r.d; ++i) logit += n.get(t * r.d + i) * w.get(r.pick(t * k + j) * r.d + i);
-          p.push_back(1 / (1 + std::exp(-logit)));
-          sum += p.back();
-        }
-        for (int64_t j = 0; j < k; ++j) loss += c.get(t * k + j) * p[static_cast<size_t>(j)] / sum;
-      }
-      return loss;
-    };
-    r.run();
-    Array n = r.n, w = r.w, dw(DType::f64, {r.E, r.d}), dn = cn;
-    dw.fill(1);
-    cpu::router_grad({c, r.picks, r.probs, r.weights, r.n, r.w, dw, dn});
-    for (int64_t i = 0; i < dw.size(); ++i) dw.set(i, dw.get(i) - 1);  // it accumulates
-    check_gradient(
-        "n, k " + std::to_string(k), [&] { return loss_at(n, w); }, n, dn);
-    if (k > 1) {
-      check_gradient(
-          "router_w, k " + std::to_string(k), [&] { return loss_at(n, w); }, w, dw);
-    } else {
-      EXPECT_LT(test::rms(dw), 1e-12) << "a single weight is 1 whatever the router says";
-    }
-  }
-}
-
-TEST(RouterGrad, LowerPrecisionFollowsDouble) {
-  for (DType dtype : {DType::f32, DType::bf16}) {
-    Random random(65);
-    Router r(dtype, random, 20, 48, 5, 2);
-    r.run();
-    const Array dweights = random_array(random, DType::f32, {20, 2});
-    Array dw(DType::f32, {5, 48}), dn = test::random_bf16_values(random, {20, 48}).as(dtype), dw64(DType::f64, {5, 48}),
-                                   dn64 = dn.as(DType::f64);
-    const DType f64 = DType::f64;
-    cpu::router_grad(
-        {dweights.as(f64), r.picks, r.probs.as(f64), r.weights.as(f64), r.n.as(f64), r.w.as(f64), dw64, dn64});
-    cpu::router_grad({dweights, r.picks, r.probs, r.weights, r.n, r.w, dw, dn});
-    test::expect_rounded("dn", dn, dn64);
-    test::expect_rounded("router_w_grad", dw, dw64);
-  }
-}
-
 struct Plan {
   Array start, rows, slot, token_of, gate_of;
   Plan(int64_t N, int64_t k, int64_t E, int64_t R, DType stat)
@@ -333,22 +279,6 @@ TEST(Combine, SumsInFp32InItsOrderAndRoundsOnce) {
     cpu::combine({y, slot, weights, shared, out, out});
     EXPECT_TRUE(out.same_bytes(want)) << to_string(dtype) << " seed " << test::seed();
   }
-}
-
-TEST(GatherScalar, BringsRowsBackToTokenOrder) {
-  Random random(71);
-  for (DType dtype : {DType::f32, DType::f64}) {
-    const Array rows = random_array(random, dtype, {20}), slot = random_integers(random, {6, 3}, 0, 19);
-    Array out(dtype, {6, 3});
-    cpu::gather_scalar({rows, slot, out});
-    for (int64_t i = 0; i < 18; ++i) EXPECT_EQ(out.get(i), rows.get(static_cast<int64_t>(slot.get(i))));
-  }
-  Array rows(DType::f32, {4}), slot(DType::i32, {1, 1}), out(DType::f32, {1, 1});
-  slot.set(0, 4);
-  EXPECT_NE(test::error_of([&] {
-              cpu::gather_scalar({rows, slot, out});
-            }).find("slot 4 is outside the 4 rows"),
-            std::string::npos);
 }
 
 TEST(RouterBias, MovesTowardsTheMeanLoad) {

@@ -54,6 +54,40 @@ TEST(CudaMixNorm, FollowsItsTwin) {
   }
 }
 
+TEST(CudaMixNorm, AddsTheExpertSumAsCombineDoes) {
+  ASSAY_NEEDS_GPU();
+  Random random(7);
+  for (const auto& [N, d] : shapes) {
+    for (DType dtype : dtypes) {
+      for (int64_t k : {1, 2, 3}) {
+        for (bool mix : {false, true}) {
+          const int64_t R = N * k + 5;
+          const Array x_in = random_array(random, dtype, {N, d}), x0 = random_array(random, dtype, {N, d});
+          const Array resid = random_array(random, DType::f32, {1}), skip = random_array(random, DType::f32, {1});
+          const Array y = random_array(random, dtype, {R, d}), shared = random_array(random, dtype, {N, d});
+          const Array weights = random_array(random, DType::f32, {N, k}),
+                      slot = random_integers(random, {N, k}, 0, R - 1);
+          Array x = poisoned(dtype, {N, d}), n = poisoned(dtype, {N, d}), rstd = poisoned(DType::f32, {N});
+          const Mirror dx_in(x_in), dx0(x0), dresid(resid), dskip(skip), dx(x), dn(n), drstd(rstd), dy(y),
+              dshared(shared), dweights(weights), dslot(slot);
+          MixNormArgs device{.x_in = dx_in, .x = dx, .n = dn, .rstd = drstd, .add = {dy, dslot, dweights, dshared}};
+          MixNormArgs host{.x_in = x_in, .x = x, .n = n, .rstd = rstd, .add = {y, slot, weights, shared}};
+          if (mix) {
+            device.x0 = dx0, device.resid_lambda = dresid, device.x0_lambda = dskip;
+            host.x0 = x0, host.resid_lambda = resid, host.x0_lambda = skip;
+          }
+          cuda::mix_norm(nullptr, device);
+          cpu::mix_norm(host);
+          const std::string what = shape_text(dtype, {N, d}) + " k " + std::to_string(k) + (mix ? " with lambdas" : "");
+          expect_same("x " + what, dx.back(), x);
+          expect_close("n " + what, dn.back(), n);
+          expect_close("rstd " + what, drstd.back(), rstd);
+        }
+      }
+    }
+  }
+}
+
 // The FP8 copy is that of the rounded n which the kernel itself wrote, bit for bit.
 TEST(CudaMixNorm, QuantisesWhatItWrote) {
   ASSAY_NEEDS_GPU();

@@ -23,7 +23,7 @@ TEST(CudaPermute, MovesRowsBitForBitWithAndWithoutGate) {
         PermuteArgs on_device{.token_of = mtoken_of, .x = mx, .out = mout};
         PermuteArgs on_host{.token_of = token_of, .x = x, .out = out};
         if (gated) on_device.gate = mgate, on_host.gate = gate;
-        cuda::permute(nullptr, on_device);
+        cuda::permute(nullptr, on_device, workspace());
         cpu::permute(on_host);
         expect_same(shape_text(dtype, {R, d}) + (gated ? " gated" : ""), mout.back(), out);
       }
@@ -42,7 +42,7 @@ TEST(CudaPermute, MovesCodesAndScalesAsTheyAre) {
       Fp8Array want = fp8_array(DType::fp8_e5m2, mode, R, K);
       const Fp8Mirror mx(x), out(poisoned(want));
       const Mirror mtoken_of(token_of);
-      cuda::permute(nullptr, {.token_of = mtoken_of, .x8 = mx, .out8 = out});
+      cuda::permute(nullptr, {.token_of = mtoken_of, .x8 = mx, .out8 = out}, workspace());
       cpu::permute({.token_of = token_of, .x8 = x, .out8 = want});
       expect_same(std::string(to_string(mode)) + " K " + std::to_string(K), out.back(), want);
     }
@@ -78,8 +78,9 @@ TEST(CudaPermute, BySlotsGivesTheSame) {
         const Array x = random_array(random, dtype, {N, d});
         Array out(dtype, {R, d}), gated(dtype, {R, d});
         const Mirror mx(x), mout(poisoned(out)), mgated(poisoned(gated));
-        cuda::permute(nullptr, {.token_of = mtoken_of, .x = mx, .out = mout, .slot = mslot});
-        cuda::permute(nullptr, {.token_of = mtoken_of, .x = mx, .out = mgated, .gate = mgate, .slot = mslot});
+        cuda::permute(nullptr, {.token_of = mtoken_of, .x = mx, .out = mout, .slot = mslot}, workspace());
+        cuda::permute(nullptr, {.token_of = mtoken_of, .x = mx, .out = mgated, .gate = mgate, .slot = mslot},
+                      workspace());
         cpu::permute({.token_of = token_of, .x = x, .out = out});
         cpu::permute({.token_of = token_of, .x = x, .out = gated, .gate = gate});
         expect_same(what, mout.back(), out);
@@ -88,7 +89,7 @@ TEST(CudaPermute, BySlotsGivesTheSame) {
       const Fp8Array x8 = random_fp8(random, DType::fp8_e4m3, ScaleMode::block_1x128, N, d);
       Fp8Array out8 = fp8_array(DType::fp8_e4m3, ScaleMode::block_1x128, R, d);
       const Fp8Mirror mx8(x8), mout8(poisoned(out8));
-      cuda::permute(nullptr, {.token_of = mtoken_of, .x8 = mx8, .out8 = mout8, .slot = mslot});
+      cuda::permute(nullptr, {.token_of = mtoken_of, .x8 = mx8, .out8 = mout8, .slot = mslot}, workspace());
       cpu::permute({.token_of = token_of, .x8 = x8, .out8 = out8});
       expect_same("fp8 " + what, mout8.back(), out8);
     }
@@ -117,7 +118,7 @@ TEST(CudaPermute, QuantisesRowsAndTheirTransposeBitForBit) {
           if ((parts & 1) != 0) host.out8 = out, device.out8 = mout;
           if ((parts & 2) != 0) host.out8t = out_t, device.out8t = mout_t;
           if ((parts & 4) != 0) host.gate = gate, device.gate = mgate;
-          cuda::permute(nullptr, device);
+          cuda::permute(nullptr, device, workspace());
           cpu::permute(host);
           const std::string what =
               shape_text(dtype, {R, d}) + " to " + to_string(format) + ", parts " + std::to_string(parts);
@@ -135,19 +136,19 @@ TEST(CudaPermute, RefusesAGateOnCodesAndOddRows) {
   const Mirror token_of(Array(DType::i32, {4})), x(Array(DType::bf16, {4, 16})), gate(Array(DType::f32, {4}));
   const Fp8Mirror x8(random_fp8(random, DType::fp8_e4m3, ScaleMode::rowwise, 4, 16));
   EXPECT_NE(error_of([&] {
-              cuda::permute(nullptr, {.token_of = token_of, .x8 = x8, .out8 = x8, .gate = gate});
+              cuda::permute(nullptr, {.token_of = token_of, .x8 = x8, .out8 = x8, .gate = gate}, workspace());
             }).find("codes are moved as they are"),
             std::string::npos);
   const Mirror odd(Array(DType::bf16, {4, 12}));
   EXPECT_NE(error_of([&] {
-              cuda::permute(nullptr, {.token_of = token_of, .x = odd, .out = odd});
+              cuda::permute(nullptr, {.token_of = token_of, .x = odd, .out = odd}, workspace());
             }).find("bf16[4, 12] are not whole 16-byte vectors"),
             std::string::npos);
   // 4 rows of padding make columns of 4 codes.
   const Mirror x16(Array(DType::bf16, {4, 16})), scale(Array(DType::f32, {1}));
   const Fp8Mirror narrow(fp8_array(DType::fp8_e4m3, ScaleMode::tensorwise, 16, 4));
   EXPECT_NE(error_of([&] {
-              cuda::permute(nullptr, {.token_of = token_of, .x = x16, .out8t = narrow, .scale = scale});
+              cuda::permute(nullptr, {.token_of = token_of, .x = x16, .out8t = narrow, .scale = scale}, workspace());
             }).find("out8t fp8_e4m3[16, 4] has rows that are not whole 16-byte vectors"),
             std::string::npos);
 }
@@ -175,17 +176,6 @@ TEST(CudaCombine, IsItsTwinBitForBit) {
       }
     }
   }
-}
-
-TEST(CudaGatherScalar, IsItsTwinBitForBit) {
-  ASSAY_NEEDS_GPU();
-  Random random(34);
-  const Array rows = random_array(random, DType::f32, {1000}), slot = random_integers(random, {701, 2}, 0, 999);
-  Array out = poisoned(DType::f32, {701, 2});
-  const Mirror mrows(rows), mslot(slot), mout(out);
-  cuda::gather_scalar(nullptr, {mrows, mslot, mout});
-  cpu::gather_scalar({rows, slot, out});
-  expect_same("out", mout.back(), out);
 }
 
 }  // namespace

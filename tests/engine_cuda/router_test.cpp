@@ -133,32 +133,6 @@ Array distinct_picks(Random& random, const Shape& s, int everything_to = -1) {
   return picks;
 }
 
-TEST(CudaRouterGrad, FollowsItsTwinAndRepeatsItself) {
-  ASSAY_NEEDS_GPU();
-  Random random(23);
-  const Shape shapes[] = {{1, 768, 8, 2},    {1300, 768, 8, 2}, {129, 128, 4, 1}, {100, 1536, 64, 8},
-                          {70, 256, 256, 8}, {300, 1000, 3, 3}, {90, 768, 256, 4}};
-  for (const Shape& s : shapes) {
-    for (DType dtype : {DType::bf16, DType::f32}) {
-      const std::string what = shape_text(dtype, {s.N, s.d}) + " to " + std::to_string(s.E);
-      const Array dweights = random_array(random, DType::f32, {s.N, s.k}), picks = distinct_picks(random, s);
-      Array probs(DType::f32, {s.N, s.k});
-      for (int64_t i = 0; i < probs.size(); ++i) probs.set(i, random.uniform(0.05, 0.95));
-      const Array weights = random_array(random, DType::f32, {s.N, s.k}), n = random_array(random, dtype, {s.N, s.d});
-      const Array w = random_array(random, DType::f32, {s.E, s.d});
-      Array dw = random_array(random, DType::f32, {s.E, s.d}), dn = random_array(random, dtype, {s.N, s.d});
-      const Mirror mdweights(dweights), mpicks(picks), mprobs(probs), mweights(weights), mn(n), mw(w), mdw(dw), mdn(dn),
-          again(dw), dn_again(dn);
-      cuda::router_grad(nullptr, {mdweights, mpicks, mprobs, mweights, mn, mw, mdw, mdn}, workspace());
-      cuda::router_grad(nullptr, {mdweights, mpicks, mprobs, mweights, mn, mw, again, dn_again}, workspace());
-      cpu::router_grad({dweights, picks, probs, weights, n, w, dw, dn});
-      expect_same("dn " + what, mdn.back(), dn);
-      expect_close("router_w_grad " + what, mdw.back(), dw, 5e-6);
-      expect_same("a second run, " + what, again.back(), mdw.back());
-    }
-  }
-}
-
 struct Plan {
   Array start, rows, slot, token_of, gate_of;
   Plan(const Shape& s, int64_t R)

@@ -169,14 +169,4 @@ void combine(const CombineArgs& a) {
   dispatch("combine", a.y.dtype, [&]<class S>(S) { combine_body<S>(a, N, k, d); });
 }
 
-void gather_scalar(const GatherScalarArgs& a) {
-  check_slots("gather_scalar", a.slot, a.rows.numel());
-  const int64_t n = a.slot.numel();
-  check_tensor("gather_scalar", "rows", a.rows, stat_dtype(a.rows.dtype), {a.rows.numel()});
-  check_tensor("gather_scalar", "out", a.out, a.rows.dtype, {n});
-  dispatch("gather_scalar", a.rows.dtype, [&]<class S>(S) {
-    for (int64_t i = 0; i < n; ++i) a.out.as<S>()[i] = a.rows.as<S>()[a.slot.as<int32_t>()[i]];
-  });
-}
-
 }  // namespace assay::cpu

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/ops/cpu/matmul.h"
 #include "engine/ops/cpu/rows.h"
 #include "engine/ops/norm.h"
 
@@ -59,51 +58,6 @@ void norm_route_body(const NormRouteArgs& a, const Shape& s) {
   int32_t* counts = a.counts.as<int32_t>();
   std::fill(counts, counts + s.E, 0);
   for (int64_t i = 0; i < s.N * s.k; ++i) ++counts[a.picks.as<int32_t>()[i]];
-}
-
-// dlogits [N, E] from dweights: w_j = p_j / sum(p), p = sigmoid(logit).
-template <class A>
-void logit_grads(const RouterGradArgs& a, const Shape& s, A* dlogits) {
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < s.N; ++i) {
-    const A* dw = a.dweights.as<A>() + i * s.k;
-    const A* w = a.weights.as<A>() + i * s.k;
-    const A* p = a.probs.as<A>() + i * s.k;
-    A sum = 0, mean = 0;
-    for (int64_t j = 0; j < s.k; ++j) {
-      sum += p[j];
-      mean += dw[j] * w[j];
-    }
-    sum = std::max(sum, std::numeric_limits<A>::min());
-    std::fill(dlogits + i * s.E, dlogits + (i + 1) * s.E, A(0));
-    for (int64_t j = 0; j < s.k; ++j) {
-      dlogits[i * s.E + a.picks.as<int32_t>()[i * s.k + j]] = (dw[j] - mean) / sum * p[j] * (A(1) - p[j]);
-    }
-  }
-}
-
-template <class S>
-void router_grad_body(const RouterGradArgs& a, const Shape& s) {
-  using A = Acc<S>;
-  A* dlogits = scratch<A>(Slot::s0, s.N * s.E);
-  logit_grads(a, s, dlogits);
-  const A* n = widen<S>(a.n, Slot::operand_a);
-  matmul({s.E, s.d, s.N, true, false, s.E, s.d, s.d}, A(1), dlogits, n, A(1), a.router_w_grad.as<A>());
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < s.N; ++i) {
-    A* row = scratch<A>(Slot::row, s.d);
-    S* dn = a.dn.as<S>() + i * s.d;
-    std::fill(row, row + s.d, A(0));
-    for (int64_t j = 0; j < s.k; ++j) {
-      const int32_t e = a.picks.as<int32_t>()[i * s.k + j];
-      const A dlogit = dlogits[i * s.E + e];
-      const A* w = a.router_w.as<A>() + e * s.d;
-#pragma omp simd
-      for (int64_t c = 0; c < s.d; ++c) row[c] += dlogit * w[c];
-    }
-#pragma omp simd
-    for (int64_t c = 0; c < s.d; ++c) store(dn[c], load(dn[c]) + row[c]);
-  }
 }
 
 int64_t align_up(int64_t x, int64_t alignment) {
@@ -180,23 +134,6 @@ void norm_route(const NormRouteArgs& a) {
   check_tensor(op, "counts", a.counts, DType::i32, {s.E});
   dispatch(op, a.x.dtype, [&]<class S>(S) { norm_route_body<S>(a, s); });
   if (a.n8) quantize_normed(a.n, a.n8);
-}
-
-void router_grad(const RouterGradArgs& a) {
-  const char* op = "router_grad";
-  ASSAY_OP_CHECK(op, a.n.rank == 2 && a.router_w.rank == 2 && a.picks.rank == 2,
-                 "n " + a.n.describe() + ", router_w " + a.router_w.describe() + ", picks " + a.picks.describe());
-  const Shape s{a.n.dim(0), a.n.dim(1), a.router_w.dim(0), a.picks.dim(1)};
-  const DType stat = stat_dtype(a.n.dtype);
-  check_experts(op, s);
-  check_tensor(op, "picks", a.picks, DType::i32, {s.N, s.k});
-  check_tensor(op, "dweights", a.dweights, stat, {s.N, s.k});
-  check_tensor(op, "probs", a.probs, stat, {s.N, s.k});
-  check_tensor(op, "weights", a.weights, stat, {s.N, s.k});
-  check_tensor(op, "router_w", a.router_w, stat, {s.E, s.d});
-  check_tensor(op, "router_w_grad", a.router_w_grad, stat, {s.E, s.d});
-  check_tensor(op, "dn", a.dn, a.n.dtype, {s.N, s.d});
-  dispatch(op, a.n.dtype, [&]<class S>(S) { router_grad_body<S>(a, s); });
 }
 
 void route_plan(const RoutePlanArgs& a) {

@@ -56,12 +56,11 @@ class CudaOps final : public Ops {
     engine->backward(stream_, a.qkv.data, a.out.data, a.lse.as<float>(), a.dout.data, a.dqkv.data, memory);
   }
   void norm_route(const NormRouteArgs& a) override { cuda::norm_route(stream_, a); }
-  void router_grad(const RouterGradArgs& a) override { cuda::router_grad(stream_, a, scratch()); }
+  void moe_norm_grad(const MoeNormGradArgs& a) override { cuda::moe_norm_grad(stream_, a, scratch()); }
   void route_plan(const RoutePlanArgs& a) override { cuda::route_plan(stream_, a, scratch()); }
   void router_bias_update(const RouterBiasArgs& a) override { cuda::router_bias_update(stream_, a); }
-  void permute(const PermuteArgs& a) override { cuda::permute(stream_, a); }
+  void permute(const PermuteArgs& a) override { cuda::permute(stream_, a, scratch()); }
   void combine(const CombineArgs& a) override { cuda::combine(stream_, a); }
-  void gather_scalar(const GatherScalarArgs& a) override { cuda::gather_scalar(stream_, a); }
   void grouped_gemm(const GroupedGemmArgs& a) override { cuda::grouped_gemm(stream_, a, scratch()); }
   void grouped_wgrad(const GroupedWgradArgs& a) override { cuda::grouped_wgrad(stream_, a, scratch()); }
   void relu2(const Relu2Args& a) override { cuda::relu2(stream_, a); }

@@ -9,6 +9,7 @@
 #include "engine/ops/activation.h"
 #include "engine/ops/cuda/workspace.h"
 #include "engine/ops/loss.h"
+#include "engine/ops/moe_grad.h"
 #include "engine/ops/norm.h"
 #include "engine/ops/optimizer.h"
 #include "engine/ops/permute.h"
@@ -31,15 +32,14 @@ void embed_grad(cudaStream_t, const EmbedGradArgs&, Workspace);
 void qk_norm_rope(cudaStream_t, const QkNormRopeArgs&);
 void qk_norm_rope_grad(cudaStream_t, const QkNormRopeGradArgs&, Workspace);
 
-// --- router and rows in expert order (router.cu, route_plan.cu, permute.cu)
+// --- router and rows in expert order (router.cu, moe_grad.cu, route_plan.cu, permute.cu)
 // -------------------------------------------
 void norm_route(cudaStream_t, const NormRouteArgs&);
-void router_grad(cudaStream_t, const RouterGradArgs&, Workspace);
+void moe_norm_grad(cudaStream_t, const MoeNormGradArgs&, Workspace);
 void route_plan(cudaStream_t, const RoutePlanArgs&, Workspace);
 void router_bias_update(cudaStream_t, const RouterBiasArgs&);
-void permute(cudaStream_t, const PermuteArgs&);
+void permute(cudaStream_t, const PermuteArgs&, Workspace);
 void combine(cudaStream_t, const CombineArgs&);
-void gather_scalar(cudaStream_t, const GatherScalarArgs&);
 
 // --- activation, loss, optimizer (activation.cu, loss.cu, adamw.cu) --------------------------------------------------
 void relu2(cudaStream_t, const Relu2Args&);

@@ -1,5 +1,5 @@
 // Forward of the norms. Bytes per element: embed_norm 4 + 2 (f32 table in, bf16 out); mix_norm 2 + 2 in, 2 + 2 out
-// (+ 1 for FP8); without lambdas 2 in, 2 out.
+// (+ 1 for FP8); without lambdas 2 in, 2 out; with an expert sum to add 2 * (k + 1) more in.
 #include "engine/ops/cuda/launch.h"
 #include "engine/ops/cuda/rows.cuh"
 
@@ -39,9 +39,45 @@ struct MixNorm {
   int64_t N;
   int d;
   NormedFp8 n8;
+  // The expert sum, if there is one.
+  const S *y, *shared;
+  const int32_t* slot;
+  const float* weights;
+  int k;
 };
 
-template <class L, class S>
+// x += the expert sum of the row, rounded: combine's arithmetic. picks: k, known at compile time so that all reads are
+// in flight together; -1: any k.
+template <int picks, class L, class S>
+__device__ __forceinline__ void add_experts(const MixNorm<S>& a, int64_t row, bool live, Packed<S> (&x)[L::chunks]) {
+  const int k = picks > 0 ? picks : a.k;
+  constexpr int unrolled = picks > 0 ? picks : 1;
+  Packed<S> shared[L::chunks];
+#pragma unroll
+  for (int c = 0; c < L::chunks; ++c)
+    shared[c] = load_or_zero(a.shared + row * a.d + L::column(c), live && L::column(c) < a.d);
+  float sum[L::chunks][vec] = {};
+#pragma unroll unrolled
+  for (int j = 0; j < k; ++j) {
+    const int64_t from = live ? a.slot[row * k + j] : 0;
+    const float weight = live ? a.weights[row * k + j] : 0.0f;
+#pragma unroll
+    for (int c = 0; c < L::chunks; ++c) {
+      const Packed<S> y = load_or_zero(a.y + from * a.d + L::column(c), live && L::column(c) < a.d);
+#pragma unroll
+      for (int i = 0; i < vec; ++i) sum[c][i] += weight * y.get(i);
+    }
+  }
+#pragma unroll
+  for (int c = 0; c < L::chunks; ++c) {
+#pragma unroll
+    for (int i = 0; i < vec; ++i) sum[c][i] = sum[c][i] + shared[c].get(i) + x[c].get(i);
+    x[c] = pack<S>(sum[c]);
+  }
+}
+
+// picks: 0: no expert sum; otherwise see add_experts.
+template <int picks, class L, class S>
 __global__ __launch_bounds__(128) void mix_norm_kernel(MixNorm<S> a) {
   const int64_t row = L::row();
   const bool live = row < a.N;
@@ -53,6 +89,9 @@ __global__ __launch_bounds__(128) void mix_norm_kernel(MixNorm<S> a) {
 #pragma unroll
     for (int c = 0; c < L::chunks; ++c)
       x0[c] = load_or_zero(a.x0 + row * a.d + L::column(c), live && L::column(c) < a.d);
+  }
+  if constexpr (picks != 0) add_experts<picks, L>(a, row, live, x);
+  if (a.resid_lambda != nullptr) {
     const float resid = *a.resid_lambda, skip = *a.x0_lambda;
 #pragma unroll
     for (int c = 0; c < L::chunks; ++c) {
@@ -88,6 +127,17 @@ int64_t check_rows(const char* op, const char* name, const Tensor& t) {
   const int64_t d = t.dim(t.rank - 1);
   check_vectors(op, name, t, d);
   return d;
+}
+
+void check_experts(const char* op, const ExpertSum& a, DType dtype, int64_t N, int64_t d) {
+  ASSAY_OP_CHECK(op, a.y.rank == 2 && a.slot.rank == 2,
+                 "y is " + a.y.describe() + " and slot " + a.slot.describe() + ", expected [R, d] and [N, k]");
+  check_tensor(op, "y", a.y, dtype, {a.y.dim(0), d});
+  check_tensor(op, "slot", a.slot, DType::i32, {N, a.slot.dim(1)});
+  check_tensor(op, "weights", a.weights, DType::f32, {N, a.slot.dim(1)});
+  check_tensor(op, "shared", a.shared, dtype, {N, d});
+  check_vectors(op, "y", a.y, d);
+  check_vectors(op, "shared", a.shared, d);
 }
 
 }  // namespace
@@ -128,20 +178,31 @@ void mix_norm(cudaStream_t stream, const MixNormArgs& a) {
     check_tensor(op, "x0", a.x0, a.n.dtype, {N, d});
     check_vectors(op, "x0", a.x0, d);
   }
+  if (a.add) check_experts(op, a.add, a.n.dtype, N, d);
   const NormedFp8 n8 = normed_fp8(op, a.n8, N, d);
+  const int picks = a.add ? static_cast<int>(a.add.slot.dim(1)) : 0;
   dispatch(op, a.n.dtype, [&]<class S>(S) {
-    const MixNorm<S> k{a.x_in.as<S>(),
-                       a.x0.as<S>(),
-                       a.resid_lambda.as<float>(),
-                       a.x0_lambda.as<float>(),
-                       a.x.as<S>(),
-                       a.n.as<S>(),
-                       a.rstd.as<float>(),
-                       N,
-                       static_cast<int>(d),
-                       n8};
-    dispatch_row(op, a.n, d,
-                 [&]<class L>(L) { mix_norm_kernel<L, S><<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(k); });
+    const MixNorm<S> args{a.x_in.as<S>(),
+                          a.x0.as<S>(),
+                          a.resid_lambda.as<float>(),
+                          a.x0_lambda.as<float>(),
+                          a.x.as<S>(),
+                          a.n.as<S>(),
+                          a.rstd.as<float>(),
+                          N,
+                          static_cast<int>(d),
+                          n8,
+                          a.add.y.as<S>(),
+                          a.add.shared.as<S>(),
+                          a.add.slot.as<int32_t>(),
+                          a.add.weights.as<float>(),
+                          picks};
+    dispatch_row(op, a.n, d, [&]<class L>(L) {
+      const auto kernel = picks == 0   ? mix_norm_kernel<0, L, S>
+                          : picks == 2 ? mix_norm_kernel<2, L, S>
+                                       : mix_norm_kernel<-1, L, S>;
+      kernel<<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(args);
+    });
   });
   ASSAY_CUDA_LAUNCHED(op, a.n.describe());
 }

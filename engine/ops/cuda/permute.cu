@@ -139,12 +139,6 @@ __global__ __launch_bounds__(256) void combine_kernel(Combine<S> a) {
   }
 }
 
-__global__ __launch_bounds__(256) void gather_scalar_kernel(const float* rows, const int32_t* slot, float* out,
-                                                            int64_t n) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
-  if (i < n) out[i] = rows[slot[i]];
-}
-
 template <class S, bool gated>
 void launch_scatter(cudaStream_t stream, const PermuteArgs& a, const void* x, void* out, int64_t width) {
   const int64_t N = a.slot.dim(0), R = a.token_of.numel(), warps = N + ceil_div(R, 32);
@@ -191,7 +185,7 @@ void permute_codes(cudaStream_t stream, const PermuteArgs& a, int64_t R) {
 
 // ---------------------------------------------------------------------------------------------------------- launchers
 
-void permute(cudaStream_t stream, const PermuteArgs& a) {
+void permute(cudaStream_t stream, const PermuteArgs& a, Workspace workspace) {
   const char* op = "permute";
   const int64_t R = a.token_of.numel();
   check_tensor(op, "token_of", a.token_of, DType::i32, {R});
@@ -206,7 +200,7 @@ void permute(cudaStream_t stream, const PermuteArgs& a) {
   const int64_t d = a.x.dim(1);
   if (a.out8 || a.out8t) {
     ASSAY_OP_CHECK(op, !a.out, "x goes to out, or to out8 and out8t");
-    return permute_quantize(stream, a);
+    return permute_quantize(stream, a, workspace);
   }
   check_tensor(op, "out", a.out, a.x.dtype, {R, d});
   if (!a.gate) return launch_gather(stream, a, a.x, a.out);
@@ -242,17 +236,6 @@ void combine(cudaStream_t stream, const CombineArgs& a) {
     kernel<<<ceil_div(N, 8), 256, 0, stream>>>(c);
   });
   ASSAY_CUDA_LAUNCHED(op, a.y.describe());
-}
-
-void gather_scalar(cudaStream_t stream, const GatherScalarArgs& a) {
-  const char* op = "gather_scalar";
-  const int64_t n = a.slot.numel();
-  check_tensor(op, "slot", a.slot, DType::i32, {n});
-  check_tensor(op, "rows", a.rows, DType::f32, {a.rows.numel()});
-  check_tensor(op, "out", a.out, DType::f32, {n});
-  gather_scalar_kernel<<<ceil_div(n, 256), 256, 0, stream>>>(a.rows.as<float>(), a.slot.as<int32_t>(),
-                                                             a.out.as<float>(), n);
-  ASSAY_CUDA_LAUNCHED(op, a.slot.describe());
 }
 
 }  // namespace assay::cuda

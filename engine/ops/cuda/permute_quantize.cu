@@ -1,4 +1,5 @@
-// Rows into expert order as FP8 codes, and their transpose. Bytes per element: 2 in (bf16), 1 out for each copy.
+// Rows into expert order as FP8 codes, and their transpose. Bytes per element: 2 in (bf16), 1 out for each copy; what a
+// token's later rows read is in L2 (order_kernel).
 #include "engine/ops/cuda/element.cuh"
 #include "engine/ops/cuda/permute_quantize.h"
 
@@ -9,12 +10,31 @@ constexpr int tile = 128;  // rows and columns of a block's tile
 
 struct PermuteQuantize {
   const int32_t* token_of;
+  const int32_t* order;            // the bands of 128 rows in the order in which they are done; null: as they lie
   const float *gate, *scale;       // gate may be null
   uint8_t *out, *out_t;            // one may be null
   float *out_scale, *out_t_scale;  // receive scale
   int64_t R;
   int d, column_tiles;
 };
+
+constexpr int max_ordered = 12288;  // bands whose first tokens fit into 48 KiB of shared memory
+
+// The bands in the order of the tokens they begin with. The rows of every expert are in the order of their tokens, so
+// the experts that took the same tokens read them at the same time: from memory once, then from L2. Eight lanes count
+// the bands before one.
+__global__ __launch_bounds__(256) void order_kernel(const int32_t* token_of, int bands, int32_t* order) {
+  extern __shared__ int32_t tokens[];
+  for (int i = threadIdx.x; i < bands; i += 256) tokens[i] = token_of[static_cast<int64_t>(i) * tile];
+  __syncthreads();
+  const int band = blockIdx.x * 32 + threadIdx.x / 8;
+  const int mine = tokens[min(band, bands - 1)];
+  int before = 0;
+  for (int i = threadIdx.x % 8; i < bands; i += 8) before += tokens[i] < mine || (tokens[i] == mine && i < band);
+#pragma unroll
+  for (int offset = 4; offset > 0; offset /= 2) before += __shfl_xor_sync(0xFFFFFFFFu, before, offset);
+  if (band < bands && threadIdx.x % 8 == 0) order[before] = band;
+}
 
 // The 16-byte chunk of 16 codes of (row, chunk) in a tile of 128-byte rows. Rotated by the row's group of 16, so that
 // the eight groups that a warp reads together lie in different banks.
@@ -54,7 +74,8 @@ __device__ __forceinline__ void store_transposed(const uint8_t* codes, const Per
 template <class S, class F>
 __global__ __launch_bounds__(256) void permute_quantize_kernel(const S* x, PermuteQuantize p) {
   __shared__ __align__(16) uint8_t codes[tile * tile];
-  const int64_t row = static_cast<int64_t>(blockIdx.x / p.column_tiles) * tile;
+  const int position = static_cast<int>(blockIdx.x / p.column_tiles);
+  const int64_t row = static_cast<int64_t>(p.order != nullptr ? p.order[position] : position) * tile;
   const int column = static_cast<int>(blockIdx.x % p.column_tiles) * tile;
   const int chunk = threadIdx.x % 8;
   const bool inside = column + chunk * 16 < p.d;
@@ -109,7 +130,7 @@ void check_output(const char* name, const Quantized& q, DType format, int64_t ro
 
 }  // namespace
 
-void permute_quantize(cudaStream_t stream, const PermuteArgs& a) {
+void permute_quantize(cudaStream_t stream, const PermuteArgs& a, Workspace workspace) {
   const char* op = "permute";
   const int64_t R = a.token_of.numel(), d = a.x.dim(1);
   const DType format = (a.out8 ? a.out8 : a.out8t).codes.dtype;
@@ -119,13 +140,26 @@ void permute_quantize(cudaStream_t stream, const PermuteArgs& a) {
   if (a.gate) check_tensor(op, "gate", a.gate, DType::f32, {R});
   if (a.out8) check_output("out8", a.out8, format, R, d);
   if (a.out8t) check_output("out8t", a.out8t, format, d, R);
-  const int64_t column_tiles = ceil_div(d, tile);
-  const PermuteQuantize p{a.token_of.as<int32_t>(),    a.gate.as<float>(),
-                          a.scale.as<float>(),         a.out8.codes.as<uint8_t>(),
-                          a.out8t.codes.as<uint8_t>(), a.out8.scales.as<float>(),
-                          a.out8t.scales.as<float>(),  R,
-                          static_cast<int>(d),         static_cast<int>(column_tiles)};
-  const auto blocks = static_cast<unsigned>(ceil_div(R, tile) * column_tiles);
+  const int64_t column_tiles = ceil_div(d, tile), bands = ceil_div(R, tile);
+  int32_t* order = nullptr;
+  if (bands <= max_ordered) {
+    order = workspace.take<int32_t>(op, bands);
+    order_kernel<<<ceil_div(bands, 32), 256, static_cast<size_t>(bands) * sizeof(int32_t), stream>>>(
+        a.token_of.as<int32_t>(), static_cast<int>(bands), order);
+    ASSAY_CUDA_LAUNCHED(op, a.token_of.describe());
+  }
+  const PermuteQuantize p{a.token_of.as<int32_t>(),
+                          order,
+                          a.gate.as<float>(),
+                          a.scale.as<float>(),
+                          a.out8.codes.as<uint8_t>(),
+                          a.out8t.codes.as<uint8_t>(),
+                          a.out8.scales.as<float>(),
+                          a.out8t.scales.as<float>(),
+                          R,
+                          static_cast<int>(d),
+                          static_cast<int>(column_tiles)};
+  const auto blocks = static_cast<unsigned>(bands * column_tiles);
   dispatch(op, a.x.dtype, [&]<class S>(S) {
     if (format == DType::fp8_e4m3)
       permute_quantize_kernel<S, E4m3><<<blocks, 256, 0, stream>>>(a.x.as<S>(), p);

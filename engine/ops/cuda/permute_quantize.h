@@ -3,10 +3,11 @@
 
 #include <cuda_runtime.h>
 
+#include "engine/ops/cuda/workspace.h"
 #include "engine/ops/permute.h"
 
 namespace assay::cuda {
 
-void permute_quantize(cudaStream_t, const PermuteArgs&);
+void permute_quantize(cudaStream_t, const PermuteArgs&, Workspace);
 
 }  // namespace assay::cuda

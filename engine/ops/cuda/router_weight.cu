@@ -1,72 +1,24 @@
-// Router gradient. dn += sum of k router rows: 2 in, 2 out per element. router_w_grad: n is read once more; blocks sum
-// their rows in shared memory, then the blocks are summed in order.
-#include <cfloat>
+// Gradient of the router's matrix: n is read once; blocks sum their rows in shared memory or registers, then the blocks
+// are summed in order.
+#include "engine/ops/cuda/router_weight.h"
 
-#include "engine/ops/cuda/launch.h"
-#include "engine/ops/cuda/rows.cuh"
+#include "engine/ops/cuda/element.cuh"
 
 namespace assay::cuda {
 namespace {
 
-constexpr int max_picks = 32;           // one lane each
 constexpr int weight_row_blocks = 264;  // 2 per SM of an H100; part of the result, as it fixes the order of sums
 constexpr int weight_smem = 96 * 1024;  // two blocks fit on an SM
 constexpr int weight_threads = 384;
 
 template <class S>
 struct RouterGrad {
-  const float* dweights;
-  const int32_t* picks;
-  const float *probs, *weights;
   const S* n;
-  const float* router_w;
-  S* dn;
-  float* dlogits;  // [N, k] out
+  const int32_t* picks;
+  const float* dlogits;
   int64_t N;
   int d, E, k;
 };
-
-// In every warp of a row, lane j holds the logit gradient of pick j. dn is asked for before anything is worked out.
-template <class L, class S>
-__global__ __launch_bounds__(128) void router_dn_kernel(RouterGrad<S> a) {
-  const int64_t row = L::row();
-  if (row >= a.N) return;
-  const int lane = threadIdx.x % 32;
-  Packed<S> old[L::chunks];
-#pragma unroll
-  for (int c = 0; c < L::chunks; ++c) old[c] = load_or_zero(a.dn + row * a.d + L::column(c), L::column(c) < a.d);
-  const bool picked = lane < a.k;
-  const int64_t at = row * a.k + lane;
-  const float p = picked ? a.probs[at] : 0, w = picked ? a.weights[at] : 0, dw = picked ? a.dweights[at] : 0;
-  const int32_t expert = picked ? a.picks[at] : 0;
-  float sum = 0, mean = 0;  // in the order of the picks
-  for (int j = 0; j < a.k; ++j) {
-    sum += __shfl_sync(0xFFFFFFFFu, p, j);
-    mean += __shfl_sync(0xFFFFFFFFu, dw * w, j);
-  }
-  if (sum < FLT_MIN) sum = FLT_MIN;
-  const float dlogit = (dw - mean) / sum * p * (1.0f - p);
-  if (picked && L::lane() < 32) a.dlogits[at] = dlogit;
-  float add[L::chunks][vec] = {};
-#pragma unroll 2
-  for (int j = 0; j < a.k; ++j) {
-    const float g = __shfl_sync(0xFFFFFFFFu, dlogit, j);
-    const float* weight = a.router_w + static_cast<int64_t>(__shfl_sync(0xFFFFFFFFu, expert, j)) * a.d;
-#pragma unroll
-    for (int c = 0; c < L::chunks; ++c) {
-      const Packed<float> of_expert = load_or_zero(weight + L::column(c), L::column(c) < a.d);
-#pragma unroll
-      for (int i = 0; i < vec; ++i) add[c][i] += g * of_expert.get(i);
-    }
-  }
-#pragma unroll
-  for (int c = 0; c < L::chunks; ++c) {
-    if (L::column(c) >= a.d) break;
-#pragma unroll
-    for (int i = 0; i < vec; ++i) add[c][i] = old[c].get(i) + add[c][i];
-    store(a.dn + row * a.d + L::column(c), add[c]);
-  }
-}
 
 // How a block of the weight gradient is divided: `groups` groups of threads, each with its own sums [E, tile] in shared
 // memory; a thread owns eight columns, so no two add to the same place.
@@ -203,15 +155,14 @@ __global__ __launch_bounds__(256) void router_sum_kernel(const float* partial, i
   grad[i] += sum;
 }
 
+std::string shape(const RouterWeightGrad& a) {
+  return a.n.describe() + ", " + std::to_string(a.E) + " experts";
+}
+
 template <class S>
-void launch(cudaStream_t stream, const RouterGrad<S>& g, const Tensor& dn, float* router_w_grad, Workspace& workspace) {
-  const char* op = "router_grad";
-  const auto shape = [&] {
-    return std::to_string(g.N) + " rows of " + std::to_string(g.d) + ", " + std::to_string(g.E) + " experts";
-  };
-  dispatch_row(op, dn, g.d,
-               [&]<class L>(L) { router_dn_kernel<L, S><<<ceil_div(g.N, L::rows_per_block), 128, 0, stream>>>(g); });
-  ASSAY_CUDA_LAUNCHED(op, shape());
+void launch(cudaStream_t stream, const RouterWeightGrad& a, Workspace& workspace) {
+  const char* op = "router_weight_grad";
+  const RouterGrad<S> g{a.n.as<S>(), a.picks, a.dlogits, a.n.dim(0), static_cast<int>(a.n.dim(1)), a.E, a.k};
   const WeightTile tile = weight_tile(g.d, g.E);
   const int64_t tiles = ceil_div(g.d, tile.columns);  // more tiles, fewer row blocks: the partial sums stay under 26 MB
   const int64_t blocks = std::min(std::max<int64_t>(weight_row_blocks / tiles, 1), ceil_div(g.N, 4 * tile.groups));
@@ -220,40 +171,19 @@ void launch(cudaStream_t stream, const RouterGrad<S>& g, const Tensor& dn, float
   ASSAY_CUDA_CHECK(op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, weight_smem));
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(tiles));
   kernel<<<grid, tile.threads(), tile.smem(g.E), stream>>>(g, tile, partial);
-  ASSAY_CUDA_LAUNCHED(op, shape());
-  router_sum_kernel<<<ceil_div(g.E * g.d, 32), 256, 0, stream>>>(partial, static_cast<int>(blocks), g.E * g.d,
-                                                                 router_w_grad);
-  ASSAY_CUDA_LAUNCHED(op, shape());
+  ASSAY_CUDA_LAUNCHED(op, shape(a));
+  sum_router_parts(stream, partial, blocks, g.E * g.d, a.router_w_grad);
 }
 
 }  // namespace
 
-// ----------------------------------------------------------------------------------------------------------- launcher
+void sum_router_parts(cudaStream_t stream, const float* parts, int64_t blocks, int count, float* router_w_grad) {
+  router_sum_kernel<<<ceil_div(count, 32), 256, 0, stream>>>(parts, static_cast<int>(blocks), count, router_w_grad);
+  ASSAY_CUDA_LAUNCHED("router_weight_grad", std::to_string(count) + " weights");
+}
 
-void router_grad(cudaStream_t stream, const RouterGradArgs& a, Workspace workspace) {
-  const char* op = "router_grad";
-  ASSAY_OP_CHECK(op, a.n.rank == 2 && a.router_w.rank == 2 && a.picks.rank == 2,
-                 "n " + a.n.describe() + ", router_w " + a.router_w.describe() + ", picks " + a.picks.describe());
-  const int64_t N = a.n.dim(0), d = a.n.dim(1), E = a.router_w.dim(0), k = a.picks.dim(1);
-  ASSAY_OP_CHECK(op, k >= 1 && k <= E && k <= max_picks && E <= 256,
-                 "top_k " + std::to_string(k) + " (at most " + std::to_string(max_picks) + ") of " + std::to_string(E) +
-                     " experts (at most 256)");
-  check_tensor(op, "picks", a.picks, DType::i32, {N, k});
-  check_tensor(op, "dweights", a.dweights, DType::f32, {N, k});
-  check_tensor(op, "probs", a.probs, DType::f32, {N, k});
-  check_tensor(op, "weights", a.weights, DType::f32, {N, k});
-  check_tensor(op, "router_w", a.router_w, DType::f32, {E, d});
-  check_tensor(op, "router_w_grad", a.router_w_grad, DType::f32, {E, d});
-  check_tensor(op, "dn", a.dn, a.n.dtype, {N, d});
-  for (const Tensor* t : {&a.n, &a.router_w, &a.dn}) check_vectors(op, "a matrix", *t, d);
-  float* dlogits = workspace.take<float>(op, N * k);
-  dispatch(op, a.n.dtype, [&]<class S>(S) {
-    launch<S>(stream,
-              {a.dweights.as<float>(), a.picks.as<int32_t>(), a.probs.as<float>(), a.weights.as<float>(), a.n.as<S>(),
-               a.router_w.as<float>(), a.dn.as<S>(), dlogits, N, static_cast<int>(d), static_cast<int>(E),
-               static_cast<int>(k)},
-              a.dn, a.router_w_grad.as<float>(), workspace);
-  });
+void router_weight_grad(cudaStream_t stream, const RouterWeightGrad& a, Workspace workspace) {
+  dispatch("router_weight_grad", a.n.dtype, [&]<class S>(S) { launch<S>(stream, a, workspace); });
 }
 
 }  // namespace assay::cuda
