@@ -21,6 +21,8 @@ class Model {
 
   // First use: weights, zero moments and gradients, router bias 0, uncalibrated FP8 scales.
   void initialise(int64_t seed);
+  // A run that has made `steps` steps goes on in this model: what depends on a step's number is as it was.
+  void continue_at(int64_t steps) { steps_begun_ = steps; }
   // Start of a step: compute weights from the masters; gradients, loss and expert loads to zero.
   void begin_step();
   // One micro-batch: adds to the gradients (of the loss sum times grad_scale, the same in every call), the loss sum and
@@ -64,7 +66,8 @@ class Model {
   Context context_;
   Tensor targets_, x_, x0_, dx_, dx0_, embed_rstd_;
   Tensor router_bias_, router_total_, router_peak_, counts_, loss_sum_, square_sums_, verdict_, fp8_format_max_;
-  int64_t steps_begun_ = 0, micro_steps_ = 0;
+  int64_t steps_begun_ = 0;               // of the run
+  int64_t micro_steps_ = 0;               // of this model
   std::unique_ptr<Recording> recording_;  // of a micro-step, after the first ones
   std::unique_ptr<StepReadback> readback_;
   std::vector<std::unique_ptr<AttentionBlock>> attention_;

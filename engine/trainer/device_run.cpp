@@ -86,6 +86,7 @@ void DeviceRun::grow(const CapacityExceeded& e, int64_t step) {
   build();
   write_kept(kept, plan_, static_cast<char*>(memory_->data()), ops_);
   model_->forgive();
+  model_->continue_at(step);
 }
 
 double DeviceRun::evaluate(const int32_t* tokens, const int32_t* targets, int64_t step) {

@@ -33,6 +33,7 @@ RunTrainer::RunTrainer(const RunConfig& config, const TrainerOptions& options, B
   if (options_.checkpoint_folder.empty() || !options_.resume) return;
   if (const auto point = load_run(options_.checkpoint_folder, config_, device_, *ops_, start_notes_)) {
     next_step_ = resumed_from_ = point->next_step;
+    device_.model().continue_at(next_step_);
     batches_.seek(point->cursor);
     start_notes_.push_back(fmt::format("resumed at step {} from {}", next_step_, point->folder));
   }

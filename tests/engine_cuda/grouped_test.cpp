@@ -68,7 +68,8 @@ TEST(CudaGroupedGemm, Bf16FollowsItsTwin) {
           cpu::grouped_gemm(host);
           const std::string what = name(l, n, k, epilogue);
           const Array got = out.device.back();
-          expect_close(what, used_rows(l, got), used_rows(l, out.host), 2e-5);
+          // Near zero what counts is the noise of an FP32 sum, far below one BF16 step of the larger elements.
+          expect_close(what, used_rows(l, got), used_rows(l, out.host), 1e-4);
           expect_same(what + " hidden", hidden.device.back(), hidden.host);
           if (host.gate)
             expect_close(what + " gate_grad", used_rows(l, gate_grad.device.back()), used_rows(l, gate_grad.host),
