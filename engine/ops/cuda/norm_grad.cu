@@ -6,9 +6,6 @@
 namespace assay::cuda {
 namespace {
 
-// The lambda gradients are summed over the rows of a block, then over the blocks: the grid is part of the result.
-constexpr int64_t lambda_blocks = 2112;  // 16 per SM of an H100
-
 template <class L, class S>
 __global__ __launch_bounds__(128) void norm_grad_kernel(MixNormGrad<S, S> a) {
   const int64_t row = L::row();
@@ -20,9 +17,8 @@ template <class L, class S, class S0>
 __global__ __launch_bounds__(128) void mix_norm_grad_kernel(MixNormGrad<S, S0> a) {
   const float resid = *a.resid_lambda, skip = *a.x0_lambda;
   LambdaSums sums{0, 0};
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * L::rows_per_block;
-  for (int64_t first = static_cast<int64_t>(blockIdx.x) * L::rows_per_block; first < a.N; first += stride) {
-    const int64_t row = first + threadIdx.x / L::threads;
+  for (int r = threadIdx.x / L::threads; r < lambda_rows; r += L::rows_per_block) {
+    const int64_t row = static_cast<int64_t>(blockIdx.x) * lambda_rows + r;
     Packed<S> dx[L::chunks];
     add_lambda_sums<L>(a, row, row < a.N, grad_row<L, true>(a, row, row < a.N, resid, skip, dx), &sums);
   }
@@ -87,7 +83,7 @@ void launch_lambda_grad(cudaStream_t stream, const MixNormGradArgs& a, const Lam
 
 template <class L, class S, class S0>
 void launch_mix(cudaStream_t stream, const MixNormGradArgs& a, int64_t N, int64_t d, Workspace workspace) {
-  const int64_t blocks = std::min(ceil_div(N, L::rows_per_block), lambda_blocks);
+  const int64_t blocks = ceil_div(N, lambda_rows);
   LambdaSums* sums = workspace.take<LambdaSums>("mix_norm_grad", blocks);
   mix_norm_grad_kernel<L, S, S0><<<blocks, 128, 0, stream>>>(kernel_view<S, S0>(a, N, d, sums));
   launch_lambda_grad(stream, a, sums, blocks);

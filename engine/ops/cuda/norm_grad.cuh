@@ -42,6 +42,11 @@ bool norm_grad_fp8_takes(const MixNormGradArgs&, int64_t d);
 int64_t norm_grad_fp8_blocks(int64_t N);
 void norm_grad_fp8(cudaStream_t, const MixNormGrad<bf16, bf16>&, const ProducedFp8&, const MixNormGradArgs&);
 
+// Rows of a block that sums lambda gradients: the same in both kernels, as the order of a sum is part of its result.
+constexpr int lambda_rows = 32;
+
+// Every rounding is spelled out, so that the plain and the FP8 kernel give the same bits: a run that begins with the
+// one, to calibrate, goes on with the other.
 // One row: its new dx, and the sums of g * n and g * x0 over it.
 template <class L, bool mix, class S, class S0>
 __device__ __forceinline__ float2 grad_row(const MixNormGrad<S, S0>& a, int64_t row, bool live, float resid, float skip,
@@ -67,7 +72,7 @@ __device__ __forceinline__ float2 grad_row(const MixNormGrad<S, S0>& a, int64_t 
 #pragma unroll
     for (int c = 0; c < L::chunks; ++c)
 #pragma unroll
-      for (int i = 0; i < vec; ++i) dot += dn[c].get(i) * n[c].get(i);
+      for (int i = 0; i < vec; ++i) dot = __fmaf_rn(dn[c].get(i), n[c].get(i), dot);
     mean = L::sum(dot) / static_cast<float>(a.d);
     rstd = live ? a.rstd[row] : 0.0f;
   }
@@ -78,8 +83,8 @@ __device__ __forceinline__ float2 grad_row(const MixNormGrad<S, S0>& a, int64_t 
 #pragma unroll
     for (int i = 0; i < vec; ++i) {
       g[i] = dx[c].get(i);
-      if (norm) g[i] += rstd * (dn[c].get(i) - n[c].get(i) * mean);
-      out[i] = g[i] * resid;
+      if (norm) g[i] = __fmaf_rn(rstd, __fmaf_rn(-n[c].get(i), mean, dn[c].get(i)), g[i]);
+      out[i] = __fmul_rn(g[i], resid);
     }
     const int64_t at = row * a.d + L::column(c);
     const bool valid = live && L::column(c) < a.d;
@@ -88,9 +93,9 @@ __device__ __forceinline__ float2 grad_row(const MixNormGrad<S, S0>& a, int64_t 
     if constexpr (mix) {
 #pragma unroll
       for (int i = 0; i < vec; ++i) {
-        sums.x += g[i] * n[c].get(i);
-        sums.y += g[i] * x0[c].get(i);
-        out[i] = dx0[c].get(i) + skip * g[i];
+        sums.x = __fmaf_rn(g[i], n[c].get(i), sums.x);
+        sums.y = __fmaf_rn(g[i], x0[c].get(i), sums.y);
+        out[i] = __fmaf_rn(skip, g[i], dx0[c].get(i));
       }
       if (valid) store(a.dx0 + at, out);
     }

@@ -1,11 +1,12 @@
 // Backward of mix_norm that writes its result in FP8 too. Bytes per element: those of norm_grad.cu and 1 per
-// orientation. A block works on 32 rows, so that a column's codes are a whole 32-byte sector of the transposed matrix.
+// orientation. A block works on 32 rows (lambda_rows), so that a column's codes are a whole 32-byte sector of the
+// transposed matrix.
 #include "engine/ops/cuda/norm_grad.cuh"
 
 namespace assay::cuda {
 namespace {
 
-using Tile = CodeTile<32>;
+using Tile = CodeTile<lambda_rows>;
 
 template <class L, bool mix, class F>
 __global__ __launch_bounds__(128) void norm_grad_fp8_kernel(MixNormGrad<bf16, bf16> a, ProducedFp8 to) {

@@ -56,20 +56,22 @@ __device__ __forceinline__ float gate_logit(const S* n, const float* gate_w) {
 }
 
 // The gradient of a head's raw columns, of which the L::lanes lanes hold two vectors each: of the first half and those
-// that they rotate with.
+// that they rotate with. Every rounding is spelled out: the plain and the FP8 kernel give the same bits, so that a run
+// that begins with the one, to calibrate, goes on with the other.
 template <class L, class S>
 __device__ __forceinline__ void rotate_and_norm_grad(const Packed<S> (&dy)[2], const Packed<S> (&y)[2],
                                                      const float (&cos)[vec], const float (&sin)[vec], float rstd,
                                                      float (&out1)[vec], float (&out2)[vec]) {
   float dot = 0;
 #pragma unroll
-  for (int i = 0; i < vec; ++i) dot += dy[0].get(i) * y[0].get(i) + dy[1].get(i) * y[1].get(i);
+  for (int i = 0; i < vec; ++i) dot = __fmaf_rn(dy[0].get(i), y[0].get(i), __fmaf_rn(dy[1].get(i), y[1].get(i), dot));
   const float mean = warp_sum<L::lanes>(dot) / static_cast<float>(L::D);
 #pragma unroll
   for (int i = 0; i < vec; ++i) {
-    const float g1 = rstd * (dy[0].get(i) - y[0].get(i) * mean), g2 = rstd * (dy[1].get(i) - y[1].get(i) * mean);
-    out1[i] = g1 * cos[i] - g2 * sin[i];
-    out2[i] = g1 * sin[i] + g2 * cos[i];
+    const float g1 = __fmul_rn(rstd, __fmaf_rn(-y[0].get(i), mean, dy[0].get(i)));
+    const float g2 = __fmul_rn(rstd, __fmaf_rn(-y[1].get(i), mean, dy[1].get(i)));
+    out1[i] = __fmaf_rn(g1, cos[i], -__fmul_rn(g2, sin[i]));
+    out2[i] = __fmaf_rn(g1, sin[i], __fmul_rn(g2, cos[i]));
   }
 }
 
