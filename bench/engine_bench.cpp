@@ -3,7 +3,7 @@
 // windows), on the CPU that of examples/ablation_cpu.toml.
 //   engine_bench                                            every precision and execution
 //   engine_bench --precision bf16 --execution dynamic --accum 8
-//   engine_bench --precision fp8_experts --wgrad fp8 --execution dynamic --profile   and a table of its ops
+//   engine_bench --precision fp8_experts --execution dynamic --profile   and a table of its ops
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -25,7 +25,7 @@ struct Options {
   std::string backend = "auto";
   std::vector<std::string> precisions = {"bf16", "fp8_noexperts", "fp8_experts"};
   std::vector<std::string> executions = {"dynamic", "static", "eager"};
-  std::vector<std::string> recipes, wgrads = {"bf16"}, grad_formats = {"e5m2"};
+  std::vector<std::string> recipes, wgrads = {"auto"}, grad_formats = {"e5m2"};
   std::optional<int> depth, d_model, experts, top_k, vocab, sequence_len, device_batch;
   int accum = 1;
   int steps = 20;
@@ -84,7 +84,7 @@ std::vector<RunConfig> configs_of(const Options& o, const RunConfig& base) {
             c.execution =
                 parse("--execution", execution, {Execution::eager, Execution::static_graph, Execution::dynamic_graph});
             c.fp8.recipe = parse("--recipe", recipe, {Fp8Recipe::tensorwise, Fp8Recipe::rowwise, Fp8Recipe::blockwise});
-            c.fp8.wgrad = parse("--wgrad", wgrad, {Fp8Wgrad::bf16, Fp8Wgrad::fp8});
+            c.fp8.wgrad = parse("--wgrad", wgrad, {Fp8Wgrad::automatic, Fp8Wgrad::bf16, Fp8Wgrad::fp8});
             c.fp8.grad_format = parse("--grad-format", format, {Fp8Format::e4m3, Fp8Format::e5m2});
             const bool first =
                 recipe == o.recipes.front() && wgrad == o.wgrads.front() && format == o.grad_formats.front();
@@ -124,7 +124,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--precision", o.precisions, "fp32, bf16, fp8_noexperts, fp8_experts");
   app.add_option("--execution", o.executions, "eager, static, dynamic");
   app.add_option("--recipe", o.recipes, "tensorwise, rowwise, blockwise");
-  app.add_option("--wgrad", o.wgrads, "weight gradients of what is FP8: bf16, fp8");
+  app.add_option("--wgrad", o.wgrads, "weight gradients of what is FP8: auto, bf16, fp8");
   app.add_option("--grad-format", o.grad_formats, "FP8 gradients: e4m3, e5m2");
   app.add_flag("--lm-head-fp8", o.lm_head_fp8, "the output layer in FP8 too");
   app.add_flag("--value-embeddings", o.value_embeddings, "on alternate layers (always, on the CPU)");

@@ -14,7 +14,7 @@ inline constexpr std::array<std::string_view, 4> precision_names = {"fp32", "bf1
 inline constexpr std::array<std::string_view, 3> execution_names = {"eager", "static", "dynamic"};
 inline constexpr std::array<std::string_view, 3> backend_names = {"auto", "cpu", "cuda"};
 inline constexpr std::array<std::string_view, 3> fp8_recipe_names = {"tensorwise", "rowwise", "blockwise"};
-inline constexpr std::array<std::string_view, 2> fp8_wgrad_names = {"bf16", "fp8"};
+inline constexpr std::array<std::string_view, 3> fp8_wgrad_names = {"auto", "bf16", "fp8"};
 inline constexpr std::array<std::string_view, 2> fp8_format_names = {"e4m3", "e5m2"};
 inline constexpr std::array<std::string_view, 7> fault_kind_names = {
     "none", "crash", "exit_code", "stall", "plan_error", "out_of_memory", "non_finite"};

@@ -17,7 +17,7 @@ enum class Precision { fp32, bf16, fp8_noexperts, fp8_experts };
 enum class Execution { eager, static_graph, dynamic_graph };  // spelled "eager", "static", "dynamic"
 enum class Backend { automatic, cpu, cuda };                  // spelled "auto", "cpu", "cuda"
 enum class Fp8Recipe { tensorwise, rowwise, blockwise };
-enum class Fp8Wgrad { bf16, fp8 };
+enum class Fp8Wgrad { automatic, bf16, fp8 };  // automatic, "auto": fp8 where the recipe is tensorwise
 enum class Fp8Format { e4m3, e5m2 };
 enum class FaultKind { none, crash, exit_code, stall, plan_error, out_of_memory, non_finite };
 
@@ -59,7 +59,7 @@ struct TrainConfig {
 
 struct Fp8Config {
   Fp8Recipe recipe = Fp8Recipe::tensorwise;
-  Fp8Wgrad wgrad = Fp8Wgrad::bf16;
+  Fp8Wgrad wgrad = Fp8Wgrad::automatic;
   Fp8Format grad_format = Fp8Format::e5m2;
   bool lm_head = false;
 };

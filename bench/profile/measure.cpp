@@ -30,7 +30,7 @@ nlohmann::json describe(const RunConfig& c, const std::string& device) {
                          {"deterministic", c.train.deterministic}};
   if (!uses_fp8(c)) return line;
   line["recipe"] = to_string(c.fp8.recipe);
-  line["wgrad"] = to_string(c.fp8.wgrad);
+  line["wgrad"] = model_shape(c).wgrad_fp8 ? "fp8" : "bf16";
   line["grad_format"] = to_string(c.fp8.grad_format);
   line["lm_head_fp8"] = c.fp8.lm_head;
   return line;

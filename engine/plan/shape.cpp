@@ -54,7 +54,7 @@ ModelShape model_shape(const RunConfig& config, const PlanOptions& options) {
   s.dense_fp8 = config.precision == Precision::fp8_noexperts || config.precision == Precision::fp8_experts;
   s.routed_fp8 = config.precision == Precision::fp8_experts;
   s.head_fp8 = s.dense_fp8 && config.fp8.lm_head;
-  s.wgrad_fp8 = s.dense_fp8 && config.fp8.wgrad == Fp8Wgrad::fp8;
+  s.wgrad_fp8 = s.dense_fp8 && config.fp8.recipe == Fp8Recipe::tensorwise && config.fp8.wgrad != Fp8Wgrad::bf16;
   s.fused_fp8 = s.wgrad_fp8 && !s.eager;
   s.recipe = config.fp8.recipe;
   s.codes_from_producers = s.dense_fp8 && s.recipe == Fp8Recipe::tensorwise;

@@ -238,6 +238,9 @@ TEST(Validate, Fp8WeightGradientsNeedTensorwiseScales) {
                   "tokens, so rowwise scales would need a second quantisation along tokens; expected fp8.recipe = "
                   "\"tensorwise\" or fp8.wgrad = \"bf16\""));
   EXPECT_THAT(with_recipe(Fp8Recipe::blockwise), ElementsAre(::testing::HasSubstr("so blockwise scales would need")));
+  EXPECT_THAT(
+      problems_after([](RunConfig& c) { c.precision = Precision::fp8_experts, c.fp8.recipe = Fp8Recipe::rowwise; }),
+      IsEmpty());
 }
 
 TEST(Validate, Fp8NeedsWidthsInWholeTiles) {
