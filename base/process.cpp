@@ -10,8 +10,6 @@
 
 #include <boost/process/args.hpp>
 #include <boost/process/child.hpp>
-#include <boost/process/env.hpp>
-#include <boost/process/environment.hpp>
 #include <boost/process/error.hpp>
 #include <boost/process/exe.hpp>
 #include <boost/process/extend.hpp>
@@ -111,6 +109,25 @@ Result<StatLine> read_stat(pid_t pid) {
   return *line;
 }
 
+// This process's environment with the given variables in it, as execve takes it.
+class Environment {
+ public:
+  explicit Environment(const std::map<std::string, std::string>& variables) {
+    for (char** entry = environ; *entry != nullptr; ++entry) {
+      const std::string_view text = *entry;
+      if (!variables.contains(std::string(text.substr(0, text.find('='))))) entries_.emplace_back(text);
+    }
+    for (const auto& [name, value] : variables) entries_.push_back(name + "=" + value);
+    for (std::string& entry : entries_) pointers_.push_back(entry.data());
+    pointers_.push_back(nullptr);
+  }
+  char** data() { return pointers_.data(); }
+
+ private:
+  std::vector<std::string> entries_;
+  std::vector<char*> pointers_;
+};
+
 }  // namespace
 
 Result<pid_t> spawn(const SpawnOptions& options) {
@@ -121,13 +138,14 @@ Result<pid_t> spawn(const SpawnOptions& options) {
   if (!options.output_path.empty()) {
     ASSAY_ASSIGN(output, open_output(options.output_path));
   }
-  bp::environment environment = boost::this_process::environment();
-  for (const auto& [name, value] : options.environment) environment[name] = value;
+  Environment environment(options.environment);
 
   std::error_code ec;
   pid_t pid = -1;
   bp::child child(
-      bp::exe = options.program, bp::args = options.arguments, environment, bp::std_in < bp::null, ec,
+      bp::exe = options.program, bp::args = options.arguments, bp::std_in < bp::null, ec,
+      // Not through bp::environment: in Boost 1.74 it looks a name up by comparing beyond the end of shorter entries.
+      bp::extend::on_setup = [&](auto& executor) { executor.env = environment.data(); },
       bp::extend::on_exec_setup = [&](auto&) { set_up_child(options.new_session, output.get()); },
       // Boost.Process 1.74 leaves a zombie when exec fails.
       bp::extend::on_error =

@@ -118,6 +118,9 @@ TEST(Spawn, AddsToTheEnvironment) {
   options.environment = {{"ASSAY_TEST_ADDED", "a=b c"}};
   EXPECT_EQ(output_of(options), "ours a=b c\n");
   EXPECT_EQ(::getenv("ASSAY_TEST_ADDED"), nullptr);
+  options.environment["ASSAY_TEST_OURS"] = "theirs";
+  options.output_path = folder.file("second");
+  EXPECT_EQ(output_of(options), "theirs a=b c\n");
 }
 
 TEST(Spawn, StdinIsEmpty) {

@@ -61,6 +61,9 @@ TEST_F(PreflightTest, DevicesThatDoNotExist) {
   add_gpus("b", 1);  // two GPUs, but of two hosts
   EXPECT_EQ(check().problem, "devices: needs 2, but no worker has more than 1 GPU");
   add_gpus("c", 2);
+  EXPECT_EQ(check().problem, "devices = 2: the cuda backend runs on one device; set devices = 1");
+  config_.devices = 1;
+  config_.train.device_batch *= 2;
   EXPECT_EQ(check().problem, "");
 }
 

@@ -253,6 +253,13 @@ TEST(SpecErrors, OfConfigs) {
                                 "moe_bf16_dynamic)"}));
 }
 
+// toml++ 3.3.0 takes U+FE66 to U+FEFE for unreachable (cmake/static/toml.cpp).
+TEST(SpecErrors, AnyCharacterMayStandWhereAKeyIsExpected) {
+  EXPECT_THAT(errors_of("\xEF\xB9\xB6key = 1"),
+              ElementsAreArray({"s.toml:1:1: not TOML: root table: expected keys, tables, whitespace or comments, saw "
+                                "'\xEF\xB9\xB6'"}));
+}
+
 TEST(SpecErrors, AMisspeltKeyDoesNotCauseOthers) {
   EXPECT_THAT(errors_of("experiment = \"e\"\n[defaults]\ndata = {pth = \"d\"}"),
               ElementsAreArray({"s.toml:3:9: unknown key \"data.pth\" in [defaults]; did you mean \"data.path\"?"}));
