@@ -14,7 +14,8 @@
 namespace assay {
 namespace {
 
-constexpr double peak_flops = 989.5e12;  // dense BF16 of an H100 or H200 SXM: ENGINE design, "Metrics of a step"
+constexpr int64_t steps_until_steady = 6;  // FP8 calibrates for three steps, then the graph is captured
+constexpr double peak_flops = 989.5e12;    // dense BF16 of an H100 or H200 SXM: ENGINE design, "Metrics of a step"
 
 }  // namespace
 
@@ -40,6 +41,7 @@ RunTrainer::RunTrainer(const RunConfig& config, const TrainerOptions& options, B
 }
 
 StepMetrics RunTrainer::step(bool run_ahead) {
+  const OpsCounters before = ops_->counters();
   if (started_.empty()) start_step(next_step_);
   if (run_ahead && may_run_ahead()) start_step(next_step_ + 1);
   StartedStep mine = started_.front();
@@ -49,6 +51,9 @@ StepMetrics RunTrainer::step(bool run_ahead) {
   if (validation_due(next_step_)) m.val_loss = validation_loss();
   m.unix_ms = SystemClock().unix_ms();
   ++next_step_;
+  ++steps_made_;
+  last_launches_ = ops_->counters().launches - before.launches;
+  last_host_syncs_ = ops_->counters().host_syncs - before.host_syncs;
   return m;
 }
 
@@ -213,6 +218,10 @@ std::vector<std::string> RunTrainer::notes() const {
     notes.push_back(fmt::format("static: capacity {} rows per expert, {:.1f} % padding, {} captures", s.capacity,
                                 100.0 * (1.0 - used), 1 + device_.recaptures()));
   }
+  if (const OpsCounters c = ops_->counters(); c.captures > 0)
+    notes.push_back(fmt::format("graph: {} captured in {:.3f} s", c.captures, c.capture_s));
+  if (last_launches_ > 0 && steps_made_ >= steps_until_steady)
+    notes.push_back(fmt::format("steps: {} launches and {} host syncs each", last_launches_, last_host_syncs_));
   return notes;
 }
 

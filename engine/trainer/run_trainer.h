@@ -57,6 +57,8 @@ class RunTrainer final : public Trainer {
   std::array<std::unique_ptr<StepReadback>, 2> readbacks_;
   std::deque<StartedStep> started_;  // at most one beyond the step that is asked for
   int64_t next_step_ = 0;
+  int64_t steps_made_ = 0;  // by this process
+  int64_t last_launches_ = 0, last_host_syncs_ = 0;
   int64_t resumed_from_ = -1;
   std::vector<std::string> start_notes_;
 };
