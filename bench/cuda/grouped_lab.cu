@@ -176,8 +176,19 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   const CUtensorMap ma = make_map(a, sizeof(A), rows, k, tile_m),
                     mb = make_map(b, sizeof(B), size_t(groups) * n, k, C::bn),
                     mo = make_map(out, sizeof(O), rows, n, 64);
-  GroupedParams p{d_start, d_rows, groups,  0,    n,   int((k * sizeof(A) + 127) / 128), f, f + 3, f + 1,
-                  f + 2,   f + 3,  partial, 1.0f, 1.0f};
+  GroupedParams p{};
+  p.start = d_start;
+  p.rows = d_rows;
+  p.groups = groups;
+  p.n = n;
+  p.k_steps = int((k * sizeof(A) + 127) / 128);
+  p.a_scale = f;
+  p.b_scale = f + 3;
+  p.out_scale = f + 1;
+  p.out_amax = f + 2;
+  p.hidden_scale = f + 3;
+  p.gate_partial = partial;
+  p.alpha = p.beta = 1.0f;
   CHECK(cudaFuncSetAttribute(grouped_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
   int sms = 0;
   CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
