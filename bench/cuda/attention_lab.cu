@@ -8,16 +8,8 @@
 #include <cstdlib>
 #include <vector>
 
+#include "engine/ops/cuda/check.h"
 #include "engine/ops/cuda/cudnn_attention.h"
-
-#define CHECK(x)                                                                             \
-  do {                                                                                       \
-    cudaError_t e = (x);                                                                     \
-    if (e != cudaSuccess) {                                                                  \
-      std::fprintf(stderr, "%s:%d %s: %s\n", __FILE__, __LINE__, #x, cudaGetErrorString(e)); \
-      std::exit(1);                                                                          \
-    }                                                                                        \
-  } while (0)
 
 using bf16 = __nv_bfloat16;
 
@@ -85,46 +77,46 @@ static void lab(int B, int T, int H, int D, int window, bool deterministic, bool
   bf16 *d_qkv, *d_out, *d_dout, *d_dqkv;
   float* lse;
   void* workspace;
-  CHECK(cudaMalloc(&d_qkv, 6 * n));
-  CHECK(cudaMalloc(&d_out, 2 * n));
-  CHECK(cudaMalloc(&d_dout, 2 * n));
-  CHECK(cudaMalloc(&d_dqkv, 6 * n));
-  CHECK(cudaMalloc(&lse, size_t(B) * H * T * 4));
-  CHECK(cudaMemcpy(d_qkv, qkv.data(), 6 * n, cudaMemcpyHostToDevice));
-  CHECK(cudaMemcpy(d_dout, dout.data(), 2 * n, cudaMemcpyHostToDevice));
-  CHECK(cudaMemset(d_dqkv, 0x7f, 6 * n));
-  CHECK(cudaMemset(d_out, 0x7f, 2 * n));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_qkv, 6 * n));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_out, 2 * n));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_dout, 2 * n));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_dqkv, 6 * n));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&lse, size_t(B) * H * T * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_qkv, qkv.data(), 6 * n, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_dout, dout.data(), 2 * n, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMemset(d_dqkv, 0x7f, 6 * n));
+  ASSAY_CUDA_CHECK("lab", cudaMemset(d_out, 0x7f, 2 * n));
   auto attention = assay::cuda::CudnnAttention::create({B, T, H, D, window, deterministic});
-  CHECK(cudaMalloc(&workspace, attention->workspace_bytes() + 256));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&workspace, attention->workspace_bytes() + 256));
   cudaStream_t stream;
-  CHECK(cudaStreamCreate(&stream));
+  ASSAY_CUDA_CHECK("lab", cudaStreamCreate(&stream));
   auto forward = [&] { attention->forward(stream, d_qkv, d_out, lse, workspace); };
   auto backward = [&] { attention->backward(stream, d_qkv, d_out, lse, d_dout, d_dqkv, workspace); };
   forward(), backward();
-  CHECK(cudaStreamSynchronize(stream));
+  ASSAY_CUDA_CHECK("lab", cudaStreamSynchronize(stream));
   std::printf("B=%d T=%d H=%d D=%d window=%d deterministic=%d workspace=%.1f MiB", B, T, H, D, window, deterministic,
               attention->workspace_bytes() / 1048576.0);
   if (check) {
-    CHECK(cudaMemcpy(out.data(), d_out, 2 * n, cudaMemcpyDeviceToHost));
-    CHECK(cudaMemcpy(dqkv.data(), d_dqkv, 6 * n, cudaMemcpyDeviceToHost));
+    ASSAY_CUDA_CHECK("lab", cudaMemcpy(out.data(), d_out, 2 * n, cudaMemcpyDeviceToHost));
+    ASSAY_CUDA_CHECK("lab", cudaMemcpy(dqkv.data(), d_dqkv, 6 * n, cudaMemcpyDeviceToHost));
     std::vector<double> want_out, want_dqkv;
     reference(qkv, dout, B, T, H, D, window, want_out, want_dqkv);
     std::printf(" error out=%.2e dqkv=%.2e", relative(want_out, out), relative(want_dqkv, dqkv));
   }
   if (timed) {
     cudaEvent_t e0, e1;
-    CHECK(cudaEventCreate(&e0));
-    CHECK(cudaEventCreate(&e1));
+    ASSAY_CUDA_CHECK("lab", cudaEventCreate(&e0));
+    ASSAY_CUDA_CHECK("lab", cudaEventCreate(&e1));
     const double pairs = double(B) * H * (double(T) * window - double(window) * (window - 1) / 2);
     for (int pass = 0; pass < 2; ++pass) {
       std::vector<float> ms;
       for (int i = 0; i < 20; ++i) {
-        CHECK(cudaEventRecord(e0, stream));
+        ASSAY_CUDA_CHECK("lab", cudaEventRecord(e0, stream));
         pass ? backward() : forward();
-        CHECK(cudaEventRecord(e1, stream));
-        CHECK(cudaEventSynchronize(e1));
+        ASSAY_CUDA_CHECK("lab", cudaEventRecord(e1, stream));
+        ASSAY_CUDA_CHECK("lab", cudaEventSynchronize(e1));
         float t;
-        CHECK(cudaEventElapsedTime(&t, e0, e1));
+        ASSAY_CUDA_CHECK("lab", cudaEventElapsedTime(&t, e0, e1));
         ms.push_back(t);
       }
       std::sort(ms.begin(), ms.end());
@@ -134,8 +126,9 @@ static void lab(int B, int T, int H, int D, int window, bool deterministic, bool
   }
   std::printf("\n");
   std::fflush(stdout);
-  for (void* p : {(void*)d_qkv, (void*)d_out, (void*)d_dout, (void*)d_dqkv, (void*)lse, workspace}) CHECK(cudaFree(p));
-  CHECK(cudaStreamDestroy(stream));
+  for (void* p : {(void*)d_qkv, (void*)d_out, (void*)d_dout, (void*)d_dqkv, (void*)lse, workspace})
+    ASSAY_CUDA_CHECK("lab", cudaFree(p));
+  ASSAY_CUDA_CHECK("lab", cudaStreamDestroy(stream));
 }
 
 int main() {

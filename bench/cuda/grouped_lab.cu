@@ -8,24 +8,16 @@
 #include <random>
 #include <vector>
 
+#include "engine/ops/cuda/check.h"
 #include "engine/ops/cuda/grouped_kernel.cuh"
 #include "engine/ops/cuda/wgrad_kernel.cuh"
 
 using namespace assay::cuda;
 
-#define CHECK(x)                                                                             \
-  do {                                                                                       \
-    cudaError_t e = (x);                                                                     \
-    if (e != cudaSuccess) {                                                                  \
-      std::fprintf(stderr, "%s:%d %s: %s\n", __FILE__, __LINE__, #x, cudaGetErrorString(e)); \
-      std::exit(1);                                                                          \
-    }                                                                                        \
-  } while (0)
-
 static PFN_cuTensorMapEncodeTiled_v12000 encode() {
   void* f = nullptr;
   cudaDriverEntryPointQueryResult r;
-  CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &r));
+  ASSAY_CUDA_CHECK("lab", cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &r));
   return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(f);
 }
 
@@ -143,35 +135,35 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   float *partial, *row_sum, *row_expected;
   uint8_t* transposed;
   unsigned long long* differences;
-  CHECK(cudaMalloc(&hidden, size_t(rows) * n * sizeof(H)));
-  CHECK(cudaMalloc(&partial, size_t(rows) * (n / C::bn) * 4));
-  CHECK(cudaMalloc(&row_sum, size_t(rows) * 4));
-  CHECK(cudaMalloc(&row_expected, size_t(rows) * 4));
-  CHECK(cudaMalloc(&transposed, size_t(rows) * n));
-  CHECK(cudaMalloc(&differences, 8));
-  CHECK(cudaMemset(row_expected, 0, size_t(rows) * 4));
-  CHECK(cudaMemset(differences, 0, 8));
-  CHECK(cudaMalloc(&a, size_t(rows) * k * sizeof(A)));
-  CHECK(cudaMalloc(&b, size_t(groups) * n * k * sizeof(B)));
-  CHECK(cudaMalloc(&out, size_t(rows) * n * sizeof(O)));
-  CHECK(cudaMalloc(&expected, size_t(rows) * n * sizeof(O)));
-  CHECK(cudaMalloc(&d_start, groups * 4));
-  CHECK(cudaMalloc(&d_rows, groups * 4));
-  CHECK(cudaMalloc(&f, (groups + 3) * 4));
-  CHECK(cudaMalloc(&sums, 16));
-  CHECK(cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
-  CHECK(cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&hidden, size_t(rows) * n * sizeof(H)));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&partial, size_t(rows) * (n / C::bn) * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&row_sum, size_t(rows) * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&row_expected, size_t(rows) * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&transposed, size_t(rows) * n));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&differences, 8));
+  ASSAY_CUDA_CHECK("lab", cudaMemset(row_expected, 0, size_t(rows) * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMemset(differences, 0, 8));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&a, size_t(rows) * k * sizeof(A)));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&b, size_t(groups) * n * k * sizeof(B)));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&out, size_t(rows) * n * sizeof(O)));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&expected, size_t(rows) * n * sizeof(O)));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_start, groups * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_rows, groups * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&f, (groups + 3) * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&sums, 16));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
   const bool fp8 = sizeof(A) == 1;
   std::vector<float> scales(groups + 3, 1.0f);
   for (int g = 0; g < groups; ++g) scales[3 + g] = 0.5f + 0.1f * g;
   scales[0] = 0.01f, scales[1] = sizeof(O) == 1 ? 0.02f : 1.0f, scales[2] = 0;
-  CHECK(cudaMemcpy(f, scales.data(), scales.size() * 4, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(f, scales.data(), scales.size() * 4, cudaMemcpyHostToDevice));
   fill<<<1024, 256>>>(a, size_t(rows) * k, 1u, 2.0f);
   fill<<<1024, 256>>>(b, size_t(groups) * n * k, 7u, fp8 ? 2.0f : 0.05f);
   fill<<<1024, 256>>>(hidden, size_t(rows) * n, 11u, 3.0f);
   make_hidden<<<1024, 256>>>(hidden, size_t(rows) * n);
-  CHECK(cudaMemset(out, 0x7f, size_t(rows) * n * sizeof(O)));
-  CHECK(cudaMemset(sums, 0, 16));
+  ASSAY_CUDA_CHECK("lab", cudaMemset(out, 0x7f, size_t(rows) * n * sizeof(O)));
+  ASSAY_CUDA_CHECK("lab", cudaMemset(sums, 0, 16));
   const CUtensorMap mh = make_map(hidden, sizeof(H), rows, n, 64), mt = make_map(transposed, 1, n, rows, C::bn, 64);
   const CUtensorMap ma = make_map(a, sizeof(A), rows, k, tile_m),
                     mb = make_map(b, sizeof(B), size_t(groups) * n, k, C::bn),
@@ -189,51 +181,52 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   p.hidden_scale = f + 3;
   p.gate_partial = partial;
   p.alpha = p.beta = 1.0f;
-  CHECK(cudaFuncSetAttribute(grouped_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
+  ASSAY_CUDA_CHECK("lab",
+                   cudaFuncSetAttribute(grouped_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
   int sms = 0;
-  CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
+  ASSAY_CUDA_CHECK("lab", cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
   auto launch = [&] {
     grouped_kernel<C><<<sms, 384, C::smem>>>(ma, mb, mo, mt, mh, p);
-    CHECK(cudaGetLastError());
+    ASSAY_CUDA_CHECK("lab", cudaGetLastError());
   };
   launch();
-  CHECK(cudaDeviceSynchronize());
+  ASSAY_CUDA_CHECK("lab", cudaDeviceSynchronize());
   const int most = std::max(1, *std::max_element(counts.begin(), counts.end()));
   reference<<<dim3((n + 255) / 256, most, groups), 256>>>(a, b, expected, hidden, row_expected, d_start, d_rows, n, k,
                                                           scales[0], fp8 ? f + 3 : nullptr, scales[1],
                                                           sizeof(H) == 1 ? scales[3] : 1.0f, C::epilogue);
-  CHECK(cudaGetLastError());
+  ASSAY_CUDA_CHECK("lab", cudaGetLastError());
   compare<<<dim3(64, groups), 256>>>(out, expected, d_start, d_rows, n, sums);
   double s[2];
-  CHECK(cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
   std::printf("%-28s n=%d k=%d rows=%d error=%.3e", name, n, k, rows, s[1] ? std::sqrt(s[0] / s[1]) : 0.0);
   if (grad) {
     add_partials<<<(rows + 255) / 256, 256>>>(partial, row_sum, rows, n / C::bn);
-    CHECK(cudaMemset(sums, 0, 16));
+    ASSAY_CUDA_CHECK("lab", cudaMemset(sums, 0, 16));
     compare<<<dim3(64, groups), 256>>>(row_sum, row_expected, d_start, d_rows, 1, sums);
-    CHECK(cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
+    ASSAY_CUDA_CHECK("lab", cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
     std::printf(" row_sum error=%.3e", s[1] ? std::sqrt(s[0] / s[1]) : 0.0);
   }
   if (C::transposed) {
     count_differences<<<dim3(64, groups), 256>>>(reinterpret_cast<uint8_t*>(out), transposed, d_start, d_rows, rows, n,
                                                  differences);
     unsigned long long count;
-    CHECK(cudaMemcpy(&count, differences, 8, cudaMemcpyDeviceToHost));
+    ASSAY_CUDA_CHECK("lab", cudaMemcpy(&count, differences, 8, cudaMemcpyDeviceToHost));
     std::printf(" transposed differences=%llu", count);
   }
   if (timed) {
     cudaEvent_t e0, e1;
-    CHECK(cudaEventCreate(&e0));
-    CHECK(cudaEventCreate(&e1));
+    ASSAY_CUDA_CHECK("lab", cudaEventCreate(&e0));
+    ASSAY_CUDA_CHECK("lab", cudaEventCreate(&e1));
     for (int i = 0; i < 5; ++i) launch();
     std::vector<float> ms;
     for (int i = 0; i < 15; ++i) {
-      CHECK(cudaEventRecord(e0));
+      ASSAY_CUDA_CHECK("lab", cudaEventRecord(e0));
       for (int j = 0; j < 4; ++j) launch();
-      CHECK(cudaEventRecord(e1));
-      CHECK(cudaEventSynchronize(e1));
+      ASSAY_CUDA_CHECK("lab", cudaEventRecord(e1));
+      ASSAY_CUDA_CHECK("lab", cudaEventSynchronize(e1));
       float t;
-      CHECK(cudaEventElapsedTime(&t, e0, e1));
+      ASSAY_CUDA_CHECK("lab", cudaEventElapsedTime(&t, e0, e1));
       ms.push_back(t / 4);
     }
     std::sort(ms.begin(), ms.end());
@@ -246,7 +239,7 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   for (void* q :
        {(void*)a, (void*)b, (void*)out, (void*)expected, (void*)d_start, (void*)d_rows, (void*)f, (void*)sums,
         (void*)hidden, (void*)partial, (void*)row_sum, (void*)row_expected, (void*)transposed, (void*)differences})
-    CHECK(cudaFree(q));
+    ASSAY_CUDA_CHECK("lab", cudaFree(q));
 }
 
 // Weight gradient reference: a, b by element (r, c); one thread per output, FP32.
@@ -281,20 +274,20 @@ void wgrad_lab(const char* name, const std::vector<int>& counts, int m, int n, i
   int *d_start, *d_rows, *turnstile;
   double* sums;
   const size_t size = size_t(groups) * m * n;
-  CHECK(cudaMalloc(&a, size_t(rows) * m * sizeof(A)));
-  CHECK(cudaMalloc(&b, size_t(rows) * n * sizeof(B)));
-  CHECK(cudaMalloc(&dw, size * 4));
-  CHECK(cudaMalloc(&expected, size * 4));
-  CHECK(cudaMalloc(&f, 8));
-  CHECK(cudaMalloc(&sums, 16));
-  CHECK(cudaMalloc(&d_start, groups * 4));
-  CHECK(cudaMalloc(&d_rows, groups * 4));
-  CHECK(cudaMalloc(&turnstile, 8 * size / (128 * 128)));
-  CHECK(cudaMemset(turnstile, 0, 8 * size / (128 * 128)));
-  CHECK(cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
-  CHECK(cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&a, size_t(rows) * m * sizeof(A)));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&b, size_t(rows) * n * sizeof(B)));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&dw, size * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&expected, size * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&f, 8));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&sums, 16));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_start, groups * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_rows, groups * 4));
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&turnstile, 8 * size / (128 * 128)));
+  ASSAY_CUDA_CHECK("lab", cudaMemset(turnstile, 0, 8 * size / (128 * 128)));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
   const float scales[2] = {C::fp8 ? 0.5f : 1.0f, C::fp8 ? 0.25f : 1.0f};
-  CHECK(cudaMemcpy(f, scales, 8, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(f, scales, 8, cudaMemcpyHostToDevice));
   fill<<<1024, 256>>>(a, size_t(rows) * m, 1u, 2.0f);
   fill<<<1024, 256>>>(b, size_t(rows) * n, 7u, 2.0f);
   const size_t ra = C::fp8 ? 1 : m, ca = C::fp8 ? rows : 1, rb = C::fp8 ? 1 : n, cb = C::fp8 ? rows : 1;
@@ -302,46 +295,46 @@ void wgrad_lab(const char* name, const std::vector<int>& counts, int m, int n, i
   zero_padding<<<dim3(8, groups), 128>>>(b, d_start, d_rows, n, rb, cb);
   fill<<<1024, 256>>>(dw, size, 3u, 1.0f);
   fill<<<1024, 256>>>(expected, size, 3u, 1.0f);
-  CHECK(cudaMemset(sums, 0, 16));
+  ASSAY_CUDA_CHECK("lab", cudaMemset(sums, 0, 16));
   const CUtensorMap ma = C::fp8 ? make_map(a, 1, m, rows, tile_m) : make_map(a, 2, rows, m, 64);
   const CUtensorMap mb = C::fp8 ? make_map(b, 1, n, rows, C::bn) : make_map(b, 2, rows, n, 64);
   WgradParams p{d_start, d_rows, groups, 0, m, n, splits, true, dw, turnstile, f, f + 1};
-  CHECK(cudaFuncSetAttribute(wgrad_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
+  ASSAY_CUDA_CHECK("lab", cudaFuncSetAttribute(wgrad_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
   int sms = 0;
-  CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
+  ASSAY_CUDA_CHECK("lab", cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
   auto launch = [&] {
     wgrad_kernel<C><<<sms, 384, C::smem>>>(ma, mb, p);
-    CHECK(cudaGetLastError());
+    ASSAY_CUDA_CHECK("lab", cudaGetLastError());
   };
   launch();
-  CHECK(cudaDeviceSynchronize());
+  ASSAY_CUDA_CHECK("lab", cudaDeviceSynchronize());
   wgrad_reference<<<dim3((n + 127) / 128, m, groups), 128>>>(a, b, expected, d_start, d_rows, m, n, ra, ca, rb, cb,
                                                              scales[0] * scales[1]);
-  CHECK(cudaGetLastError());
+  ASSAY_CUDA_CHECK("lab", cudaGetLastError());
   const std::vector<int> zero(groups, 0), whole(groups, m);
   std::vector<int> base;
   for (int g = 0; g < groups; ++g) base.push_back(g * m);
-  CHECK(cudaMemcpy(d_start, base.data(), groups * 4, cudaMemcpyHostToDevice));
-  CHECK(cudaMemcpy(d_rows, whole.data(), groups * 4, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_start, base.data(), groups * 4, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_rows, whole.data(), groups * 4, cudaMemcpyHostToDevice));
   compare<<<dim3(64, groups), 256>>>(dw, expected, d_start, d_rows, n, sums);
   double s[2];
-  CHECK(cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
-  CHECK(cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
-  CHECK(cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
+  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
   std::printf("%-28s m=%d n=%d rows=%d splits=%d error=%.3e", name, m, n, rows, splits,
               s[1] ? std::sqrt(s[0] / s[1]) : 0.0);
   if (timed) {
     cudaEvent_t e0, e1;
-    CHECK(cudaEventCreate(&e0));
-    CHECK(cudaEventCreate(&e1));
+    ASSAY_CUDA_CHECK("lab", cudaEventCreate(&e0));
+    ASSAY_CUDA_CHECK("lab", cudaEventCreate(&e1));
     std::vector<float> ms;
     for (int i = 0; i < 15; ++i) {
-      CHECK(cudaEventRecord(e0));
+      ASSAY_CUDA_CHECK("lab", cudaEventRecord(e0));
       for (int j = 0; j < 4; ++j) launch();
-      CHECK(cudaEventRecord(e1));
-      CHECK(cudaEventSynchronize(e1));
+      ASSAY_CUDA_CHECK("lab", cudaEventRecord(e1));
+      ASSAY_CUDA_CHECK("lab", cudaEventSynchronize(e1));
       float t;
-      CHECK(cudaEventElapsedTime(&t, e0, e1));
+      ASSAY_CUDA_CHECK("lab", cudaEventElapsedTime(&t, e0, e1));
       ms.push_back(t / 4);
     }
     std::sort(ms.begin(), ms.end());
@@ -353,7 +346,7 @@ void wgrad_lab(const char* name, const std::vector<int>& counts, int m, int n, i
   std::fflush(stdout);
   for (void* q : {(void*)a, (void*)b, (void*)dw, (void*)expected, (void*)d_start, (void*)d_rows, (void*)f, (void*)sums,
                   (void*)turnstile})
-    CHECK(cudaFree(q));
+    ASSAY_CUDA_CHECK("lab", cudaFree(q));
 }
 
 using bf = __nv_bfloat16;

@@ -133,6 +133,15 @@ Array distinct_picks(Random& random, const Shape& s, int everything_to = -1) {
   return picks;
 }
 
+Array counts_of(const Array& picks, int64_t experts) {
+  Array counts(DType::i32, {experts});
+  for (int64_t i = 0; i < picks.size(); ++i) {
+    const int64_t e = static_cast<int64_t>(picks.get(i));
+    counts.set(e, counts.get(e) + 1);
+  }
+  return counts;
+}
+
 struct Plan {
   Array start, rows, slot, token_of, gate_of;
   Plan(const Shape& s, int64_t R)
@@ -160,11 +169,7 @@ TEST(CudaRoutePlan, IsItsTwinBitForBit) {
           const int64_t R = fixed ? s.E * slots : s.N * s.k + s.E * (alignment - 1) + 5;
           const Array picks = distinct_picks(random, s, everything_to);
           const Array weights = random_array(random, DType::f32, {s.N, s.k});
-          Array counts(DType::i32, {s.E});
-          for (int64_t i = 0; i < picks.size(); ++i) {
-            const int64_t e = static_cast<int64_t>(picks.get(i));
-            counts.set(e, counts.get(e) + 1);
-          }
+          const Array counts = counts_of(picks, s.E);
           Plan want(s, R);
           const Mirror mpicks(picks), mcounts(counts), mweights(weights), start(want.start), rows(want.rows),
               slot(want.slot), token_of(want.token_of), gate_of(want.gate_of);
@@ -193,11 +198,7 @@ TEST(CudaRoutePlan, KeepsExpertsBeyondCapacityInsideTheBufferAsItsTwinDoes) {
       for (int64_t alignment : {1, 128}) {
         const int64_t room = (std::max<int64_t>(1, capacity) + alignment - 1) / alignment * alignment, R = s.E * room;
         const Array picks = distinct_picks(random, s, 1), weights = random_array(random, DType::f32, {s.N, s.k});
-        Array counts(DType::i32, {s.E});
-        for (int64_t i = 0; i < picks.size(); ++i) {
-          const int64_t e = static_cast<int64_t>(picks.get(i));
-          counts.set(e, counts.get(e) + 1);
-        }
+        const Array counts = counts_of(picks, s.E);
         Plan want(s, R);
         const Mirror mpicks(picks), mcounts(counts), mweights(weights), start(want.start), rows(want.rows),
             slot(want.slot), token_of(want.token_of), gate_of(want.gate_of);
