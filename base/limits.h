@@ -111,8 +111,8 @@ inline constexpr int sqlite_wal_pages = 4'000;
 inline constexpr int64_t sqlite_wal_kept_bytes = 64ll << 20;  // a log grown by one huge transaction is cut back to this
 
 // --- output layer ----------------------------------------------------------------------------------------------------
-// Logits exist for this many tokens at a time: 8,192 x 32,768 x 2 B = 512 MiB. Every chunk adds the whole gradient of the
-// output layer to memory, so fewer chunks cost less; of 8,192 rows, GEMMs fill the GPU's last wave.
+// Logits exist for this many tokens at a time: 8,192 x 32,768 x 2 B = 512 MiB. Every chunk adds the whole gradient of
+// the output layer to memory, so fewer chunks cost less; of 8,192 rows, GEMMs fill the GPU's last wave.
 inline constexpr int64_t logits_chunk_rows = 8'192;
 
 // --- optimizer -------------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ inline constexpr size_t cuda_workspace_bytes = muon_workspace_bytes + (256u << 2
 
 // --- devices ---------------------------------------------------------------------------------------------------------
 inline constexpr int oldest_nvidia_driver = 580;  // the first that runs CUDA 13.0
-inline constexpr int oldest_cudnn = 91000;        // 9.10: what the engine's attention asks for
+inline constexpr int oldest_cudnn = 91000;        // 9.10: sliding windows with a deterministic backward on Hopper
 
 // --- static execution ------------------------------------------------------------------------------------------------
 inline constexpr int recompile_limit = 64;

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <string>
 
+#include "base/limits.h"
 #include "engine/ops/error.h"
 
 // cudnn-frontend loads cuDNN at run time and leaves the handle's definition to the program.
@@ -18,7 +19,6 @@ namespace assay::cuda {
 namespace {
 
 namespace fe = cudnn_frontend;
-constexpr size_t oldest_cudnn = 91000;  // 9.10: sliding windows with a deterministic backward on Hopper
 
 enum Uid : int64_t { uid_q = 1, uid_k, uid_v, uid_o, uid_stats, uid_do, uid_dq, uid_dk, uid_dv };
 
@@ -36,10 +36,10 @@ cudnnHandle_t shared_handle() {
       throw EngineError(FailureReason::device_error,
                         std::string("cuDNN was not found (") + ::dlerror() + "): install libcudnn 9.10 or newer");
     const size_t version = fe::detail::get_backend_version();
-    if (version < oldest_cudnn)
+    if (version < limits::oldest_cudnn)
       throw EngineError(FailureReason::device_error, "cuDNN " + std::to_string(version) +
                                                          " is too old: attention needs 9.10 (" +
-                                                         std::to_string(oldest_cudnn) + ") or newer");
+                                                         std::to_string(limits::oldest_cudnn) + ") or newer");
     if (fe::detail::create_handle(&h) != CUDNN_STATUS_SUCCESS)
       throw EngineError(FailureReason::device_error, "cuDNN could not be started on this device");
     return h;
