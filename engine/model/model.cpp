@@ -48,7 +48,7 @@ Model::Model(const RunConfig& config, const RunPlan& plan, Ops& ops, void* memor
   loss_sum_ = arena_.take("loss_sum", DType::f64, {1});
   square_sums_ = arena_.take("square_sums", DType::f64, {static_cast<int64_t>(weights_.all().size())});
   verdict_ = arena_.take("verdict", DType::i32, {1});
-  readback_ = std::make_unique<StepReadback>(ops_, shape_, static_cast<int64_t>(weights_.all().size()));
+  readback_ = make_readback();
   if (shape_.dense_fp8) {
     const int64_t slots = fp8_slot_count(shape_);
     c.fp8_scale = arena_.take("fp8.scale", DType::f32, {slots});
@@ -191,6 +191,10 @@ void Model::end_step() {
                        .n = c.fp8_scale.numel(),
                        .margin = fp8_margin,
                        .skip = verdict()});
+}
+
+std::unique_ptr<StepReadback> Model::make_readback() const {
+  return std::make_unique<StepReadback>(ops_, shape_, square_sums_.numel());
 }
 
 void Model::read_results(StepReadback& to) {

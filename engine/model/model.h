@@ -36,6 +36,7 @@ class Model {
   void forgive() { ops_.fill_zero({verdict_}); }
   // Starts to copy what is known after end_step(); valid once the ops have passed a later mark.
   void read_results(StepReadback&);
+  std::unique_ptr<StepReadback> make_readback() const;
   // Copies the results of the step so far and waits for them.
   StepResults results();
   // Sum of the losses of one micro-batch; leaves training state as it is. If static capacity is exceeded the sum is

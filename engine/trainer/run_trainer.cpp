@@ -27,9 +27,7 @@ RunTrainer::RunTrainer(const RunConfig& config, const TrainerOptions& options, B
       world_size_(world_size),
       device_(config_, backend, *ops_),
       batches_(config_, device_.plan().shape, rank, world_size) {
-  for (auto& readback : readbacks_)
-    readback = std::make_unique<StepReadback>(*ops_, plan().shape,
-                                              static_cast<int64_t>(device_.model().weights().all().size()));
+  for (auto& readback : readbacks_) readback = device_.model().make_readback();
   device_.model().initialise(config_.train.seed);
   if (options_.checkpoint_folder.empty() || !options_.resume) return;
   if (const auto point = load_run(options_.checkpoint_folder, config_, device_, *ops_, start_notes_)) {
@@ -42,8 +40,8 @@ RunTrainer::RunTrainer(const RunConfig& config, const TrainerOptions& options, B
 
 StepMetrics RunTrainer::step(bool run_ahead) {
   const OpsCounters before = ops_->counters();
-  if (started_.empty()) start_step(next_step_);
-  if (run_ahead && may_run_ahead()) start_step(next_step_ + 1);
+  if (started_.empty()) started_.push_back(start_step(next_step_));
+  if (run_ahead && may_run_ahead()) started_.push_back(start_step(next_step_ + 1));
   StartedStep mine = started_.front();
   started_.pop_front();
   const StepResults results = finish_step(mine);
@@ -63,7 +61,7 @@ bool RunTrainer::may_run_ahead() const {
 }
 
 // Hands a whole step to the device. Whatever goes wrong in it is found there, and then it updates nothing.
-void RunTrainer::start_step(int64_t step) {
+RunTrainer::StartedStep RunTrainer::start_step(int64_t step) {
   StartedStep s{.step = step,
                 .start = batches_.cursor(),
                 .begin = ops_->mark(),
@@ -79,7 +77,7 @@ void RunTrainer::start_step(int64_t step) {
   optimizer_step(model.weights(), config_, step, config_.precision == Precision::fp32, model.verdict(), *ops_);
   model.read_results(*s.readback);
   s.end = ops_->mark();
-  started_.push_back(s);
+  return s;
 }
 
 void RunTrainer::wait_for_all() {
@@ -101,17 +99,19 @@ StepResults RunTrainer::finish_step(StartedStep& s) {
     wait_for_all();
     batches_.seek(s.start);
     device_.grow(*exceeded, s.step);
-    start_step(s.step);
-    s = started_.front();
-    started_.clear();
+    s = start_step(s.step);
   }
+}
+
+double RunTrainer::mean_loss(const StepResults& results) const {
+  return results.loss_sum / static_cast<double>(config_.train.total_batch_tokens);
 }
 
 StepMetrics RunTrainer::metrics_of(const StartedStep& s, const StepResults& results) {
   StepMetrics m;
   m.step = s.step;
   m.lr_scale = lr_scale(config_.train, s.step);
-  m.loss = results.loss_sum / static_cast<double>(config_.train.total_batch_tokens);
+  m.loss = mean_loss(results);
   m.grad_norm = std::sqrt(std::accumulate(results.square_sums.begin(), results.square_sums.end(), 0.0));
   expert_loads(results, m);
   m.dt_ms = ops_->elapsed_ms(s.begin, s.end);
@@ -130,7 +130,7 @@ double RunTrainer::peak_mem_mib() const {
 void RunTrainer::fail_non_finite(const StartedStep& s, const StepResults& results) {
   wait_for_all();
   const char* advice = "Lower the learning rates, or try another precision to see whether its range is the cause";
-  const double loss = results.loss_sum / static_cast<double>(config_.train.total_batch_tokens);
+  const double loss = mean_loss(results);
   if (!std::isfinite(loss)) {
     const std::string tensor = first_non_finite(s.start);
     throw EngineError(FailureReason::non_finite,

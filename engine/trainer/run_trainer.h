@@ -36,7 +36,8 @@ class RunTrainer final : public Trainer {
     StepReadback* readback = nullptr;
   };
 
-  void start_step(int64_t step);
+  StartedStep start_step(int64_t step);
+  double mean_loss(const StepResults&) const;
   StepResults finish_step(StartedStep&);
   void wait_for_all();
   double peak_mem_mib() const;
