@@ -199,9 +199,12 @@ def main(folder):
     torch.set_num_threads(1)
     with open(f"{folder}/config.json") as f:
         c = json.load(f)
-    model = Model(c, read_safetensors(f"{folder}/weights.safetensors"))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_default_device(device)  # products in FP32 on either: TF32 is off unless asked for
+    weights = read_safetensors(f"{folder}/weights.safetensors")
+    model = Model(c, {name: value.to(device) for name, value in weights.items()})
     with open(f"{folder}/tokens.bin", "rb") as f:
-        raw = torch.frombuffer(bytearray(f.read()), dtype=torch.int32).long()
+        raw = torch.frombuffer(bytearray(f.read()), dtype=torch.int32).long().to(device)
     raw = raw.view(c["steps_run"], c["micro_batches"], c["batch"], c["T"] + 1)
     tokens_per_step = c["micro_batches"] * c["batch"] * c["T"]
     losses, states = [], {}
@@ -216,7 +219,7 @@ def main(folder):
             total += loss.item()
         losses.append(total)
         if step == 0:
-            write_safetensors(f"{folder}/gradients.safetensors", {n: p.grad for n, p in model.p.items()})
+            write_safetensors(f"{folder}/gradients.safetensors", {n: p.grad.cpu() for n, p in model.p.items()})
         optimizer_step(model, states, step)
         model.router_bias += c["router_bias_rate"] * torch.sign(model.load.mean(-1, keepdim=True) - model.load)
     with open(f"{folder}/losses.json", "w") as f:
