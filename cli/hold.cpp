@@ -1,4 +1,4 @@
-// `assay hold`: keep runs, or the whole queue, from starting. What runs goes on.
+// `assay hold` and `assay release`: keep runs, or the whole queue, from starting, and let them start again.
 #include "cli/change.h"
 #include "cli/client.h"
 #include "cli/output.h"
@@ -10,16 +10,27 @@ struct Options {
   Selection selection;
 };
 
-Result<ExitCode> run_hold(Context& context, const Options& options) {
+using Call = Result<v1::ChangeResponse> (Client::*)(const v1::HoldRequest&);
+
+// `queue` is said when the whole queue was meant.
+Result<ExitCode> change(Context& context, const Selection& selection, Call call, const char* done, const char* queue) {
   ASSAY_ASSIGN(Client client, Client::connect(context.home));
   v1::HoldRequest request;
-  *request.mutable_selector() = to_selector(options.selection);
+  *request.mutable_selector() = to_selector(selection);
   request.set_request_id(new_request_id());
-  ASSAY_ASSIGN(const v1::ChangeResponse answer, client.hold(request));
-  if (!options.selection.names.empty() || !options.selection.tag.empty() || context.json)
-    return print_change(context, "held", answer);
-  context.console.out << "the queue is held: nothing new starts before `assay release`; what runs goes on\n";
+  ASSAY_ASSIGN(const v1::ChangeResponse answer, (client.*call)(request));
+  if (!selection.names.empty() || !selection.tag.empty() || context.json) return print_change(context, done, answer);
+  context.console.out << queue << "\n";
   return ExitCode::ok;
+}
+
+Result<ExitCode> run_hold(Context& context, const Options& options) {
+  return change(context, options.selection, &Client::hold, "held",
+                "the queue is held: nothing new starts before `assay release`; what runs goes on");
+}
+Result<ExitCode> run_release(Context& context, const Options& options) {
+  return change(context, options.selection, &Client::release, "released",
+                "the queue is released; runs held by name or tag stay held");
 }
 
 }  // namespace
@@ -32,6 +43,16 @@ void add_hold(CLI::App& app, Context& context) {
   auto options = std::make_shared<Options>();
   add_selection(verb, options->selection, "Runs to hold");
   on_chosen(verb, context, options, run_hold);
+}
+
+void add_release(CLI::App& app, Context& context) {
+  CLI::App* verb = add_verb(app, "release", "Let held runs, or the held queue, start again",
+                            "  assay release                  # the whole queue\n"
+                            "  assay release moe_bf16_dynamic\n"
+                            "  assay release --tag monday");
+  auto options = std::make_shared<Options>();
+  add_selection(verb, options->selection, "Runs to release");
+  on_chosen(verb, context, options, run_release);
 }
 
 }  // namespace assay
