@@ -212,6 +212,24 @@ TEST_F(CudaTrainer, ASteadyStepWaitsForNothingAndAllocatesNothing) {
   }
 }
 
+TEST_F(CudaTrainer, TakesTheMemoryThatThePlanSays) {
+  ASSAY_NEEDS_GPU();
+  for (const int head_dim : {64, 128})
+    for (const int sequence_len : {256, 1024})
+      for (const bool deterministic : {true, false}) {
+        RunConfig c = config(Precision::fp8_experts);
+        c.model.head_dim = head_dim;
+        c.model.sequence_len = sequence_len;
+        c.train.total_batch_tokens = c.train.device_batch * sequence_len;
+        c.train.deterministic = deterministic;
+        RunTrainer trainer(c, {}, Backend::cuda, make_cuda_ops({.deterministic = deterministic}), 0, 1);
+        train(trainer, 4);
+        const double taken = static_cast<double>(trainer.ops().counters().device_bytes_peak) / (1024.0 * 1024.0);
+        EXPECT_NEAR(taken, trainer.plan().peak_mem_mib, 0.5)
+            << "heads of " << head_dim << ", T " << sequence_len << (deterministic ? ", deterministic" : "");
+      }
+}
+
 TEST_F(CudaTrainer, StaticGrowsWithoutChangingTheLoss) {
   ASSAY_NEEDS_GPU();
   RunConfig c = config(Precision::bf16, Execution::static_graph);
