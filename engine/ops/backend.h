@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "engine/ops/activation.h"
 #include "engine/ops/attention.h"
@@ -18,6 +19,7 @@
 #include "engine/ops/rope.h"
 #include "engine/ops/router.h"
 #include "engine/ops/step_state.h"
+#include "engine/ops/tiling.h"
 
 namespace assay {
 
@@ -80,6 +82,10 @@ class Ops {
   virtual void release(void* memory) = 0;
   virtual void copy_to_device(void* dst, const void* src, size_t bytes) = 0;  // src may change on return
   virtual void copy_to_host(void* dst, const void* src, size_t bytes) = 0;    // waits for the device
+
+  // Once, before anything of the run is in memory: chooses how kernels are cut into blocks. Changes no result. Returns a
+  // line for the log that says what was chosen; empty if the backend has nothing to choose.
+  virtual std::string choose_tiling(const TilingRequest&) { return {}; }
 
   // Whether ops return before the device has done them; then it pays to start work before looking at earlier results.
   virtual bool runs_ahead() const = 0;

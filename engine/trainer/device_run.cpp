@@ -50,8 +50,26 @@ void DeviceRun::build() {
   if (!plan.ok()) throw EngineError(FailureReason::plan_error, plan.error().message, "plan");
   plan_ = std::move(plan).value();
   memory_ = std::make_unique<DeviceMemory>(ops_, plan_.arena_bytes, "the arena of the run");
+  if (tiling_.empty()) choose_tiling();  // once: grown for more capacity, it is the same run
   model_ = std::make_unique<Model>(config_, plan_, ops_, memory_->data());
   peak_mem_mib_ = std::max(peak_mem_mib_, plan_.peak_mem_mib);
+}
+
+// In the arena, while nothing is in it.
+void DeviceRun::choose_tiling() {
+  const ModelShape& s = plan_.shape;
+  tiling_ = ops_.choose_tiling({.tokens = s.tokens,
+                                .T = s.T,
+                                .d = s.d,
+                                .heads = s.heads,
+                                .head_dim = s.head_dim,
+                                .experts = s.experts,
+                                .top_k = s.top_k,
+                                .activation = s.activation_bytes == 2 ? DType::bf16 : DType::f32,
+                                .routed_codes = s.routed_fp8,
+                                .gradient_codes = s.codes_from_producers,
+                                .memory = memory_->data(),
+                                .bytes = plan_.arena_bytes});
 }
 
 void DeviceRun::take_over_capacity(int64_t capacity, int recaptures) {

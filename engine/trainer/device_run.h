@@ -31,6 +31,7 @@ class DeviceRun {
   const Model& model() const { return *model_; }
   const RunPlan& plan() const { return plan_; }
   int recaptures() const { return recaptures_; }
+  const std::string& tiling() const { return tiling_; }  // Ops::choose_tiling's line
   // Static execution, on resume: what the run had grown to. The model is new if the capacity differs.
   void take_over_capacity(int64_t capacity, int recaptures);
   // Largest arena of the run so far, plus the backend's overhead.
@@ -44,6 +45,7 @@ class DeviceRun {
 
  private:
   void build();
+  void choose_tiling();
 
   const RunConfig& config_;
   Backend backend_;
@@ -52,6 +54,7 @@ class DeviceRun {
   RunPlan plan_;
   std::unique_ptr<DeviceMemory> memory_;
   std::unique_ptr<Model> model_;
+  std::string tiling_;
   int recaptures_ = 0;
   double peak_mem_mib_ = 0;
 };

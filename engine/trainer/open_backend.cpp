@@ -10,7 +10,9 @@ namespace {
 
 #ifdef ASSAY_WITH_CUDA
 std::unique_ptr<Ops> open_cuda(const RunConfig& config, std::string* why) {
-  return cuda_available(why) ? make_cuda_ops({.deterministic = config.train.deterministic}) : nullptr;
+  return cuda_available(why)
+             ? make_cuda_ops({.deterministic = config.train.deterministic, .coalesce_tiling = config.coalesce_tiling})
+             : nullptr;
 }
 #else
 std::unique_ptr<Ops> open_cuda(const RunConfig&, std::string* why) {

@@ -218,6 +218,7 @@ std::vector<std::string> RunTrainer::notes() const {
     notes.push_back(fmt::format("static: capacity {} rows per expert, {:.1f} % padding, {} captures", s.capacity,
                                 100.0 * (1.0 - used), 1 + device_.recaptures()));
   }
+  if (!device_.tiling().empty()) notes.push_back(device_.tiling());
   if (const OpsCounters c = ops_->counters(); c.captures > 0)
     notes.push_back(fmt::format("graph: {} captured in {:.3f} s", c.captures, c.capture_s));
   if (last_launches_ > 0 && steps_made_ >= steps_until_steady)

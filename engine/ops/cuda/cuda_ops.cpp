@@ -4,6 +4,7 @@
 #include <chrono>
 #include <map>
 #include <tuple>
+#include <vector>
 
 #include "base/limits.h"
 #include "engine/ops/cuda/check.h"
@@ -13,6 +14,7 @@
 #include "engine/ops/cuda/host_link.h"
 #include "engine/ops/cuda/launch.h"
 #include "engine/ops/cuda/muon.h"
+#include "engine/ops/cuda/tune.h"
 
 namespace assay {
 namespace {
@@ -21,7 +23,8 @@ using namespace cuda;
 
 class CudaOps final : public Ops {
  public:
-  explicit CudaOps(const CudaOptions& options) : options_(options) {
+  explicit CudaOps(const CudaOptions& options)
+      : options_(options), tiling_(options.coalesce_tiling ? Tiling{} : fixed_tiling) {
     ASSAY_CUDA_CHECK("start", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     link_ = std::make_unique<HostLink>(stream_);
     workspace_ = allocate(limits::cuda_workspace_bytes, "the workspace of the CUDA ops");
@@ -34,17 +37,19 @@ class CudaOps final : public Ops {
     cudaStreamDestroy(stream_);
   }
 
-  void embed_norm(const EmbedNormArgs& a) override { cuda::embed_norm(stream_, a); }
-  void embed_norm_grad(const EmbedNormGradArgs& a) override { cuda::embed_norm_grad(stream_, a, scratch()); }
+  void embed_norm(const EmbedNormArgs& a) override { cuda::embed_norm(stream_, a, tiling_); }
+  void embed_norm_grad(const EmbedNormGradArgs& a) override { cuda::embed_norm_grad(stream_, a, scratch(), tiling_); }
   void embed_grad(const EmbedGradArgs& a) override { cuda::embed_grad(stream_, a, scratch()); }
-  void mix_norm(const MixNormArgs& a) override { cuda::mix_norm(stream_, a); }
-  void mix_norm_grad(const MixNormGradArgs& a) override { cuda::mix_norm_grad(stream_, a, scratch()); }
+  void mix_norm(const MixNormArgs& a) override { cuda::mix_norm(stream_, a, tiling_); }
+  void mix_norm_grad(const MixNormGradArgs& a) override { cuda::mix_norm_grad(stream_, a, scratch(), tiling_); }
   void gemm(const GemmArgs& a) override { cuda::gemm(stream_, a, scratch()); }
   void gemm_fp8(const GemmFp8Args& a) override { cuda::gemm_fp8(stream_, a, scratch()); }
   void quantize(const QuantizeArgs& a) override { cuda::quantize(stream_, a, scratch()); }
   void scale_update(const ScaleUpdateArgs& a) override { cuda::scale_update(stream_, a); }
-  void qk_norm_rope(const QkNormRopeArgs& a) override { cuda::qk_norm_rope(stream_, a); }
-  void qk_norm_rope_grad(const QkNormRopeGradArgs& a) override { cuda::qk_norm_rope_grad(stream_, a, scratch()); }
+  void qk_norm_rope(const QkNormRopeArgs& a) override { cuda::qk_norm_rope(stream_, a, tiling_); }
+  void qk_norm_rope_grad(const QkNormRopeGradArgs& a) override {
+    cuda::qk_norm_rope_grad(stream_, a, scratch(), tiling_);
+  }
   void attention(const AttentionArgs& a) override {
     auto& [engine, memory] = attention_for(a.qkv, a.B, a.T, a.window);
     ++cuda::launches;
@@ -55,11 +60,11 @@ class CudaOps final : public Ops {
     ++cuda::launches;
     engine->backward(stream_, a.qkv.data, a.out.data, a.lse.as<float>(), a.dout.data, a.dqkv.data, memory);
   }
-  void norm_route(const NormRouteArgs& a) override { cuda::norm_route(stream_, a); }
-  void moe_norm_grad(const MoeNormGradArgs& a) override { cuda::moe_norm_grad(stream_, a, scratch()); }
+  void norm_route(const NormRouteArgs& a) override { cuda::norm_route(stream_, a, tiling_); }
+  void moe_norm_grad(const MoeNormGradArgs& a) override { cuda::moe_norm_grad(stream_, a, scratch(), tiling_); }
   void route_plan(const RoutePlanArgs& a) override { cuda::route_plan(stream_, a, scratch()); }
   void router_bias_update(const RouterBiasArgs& a) override { cuda::router_bias_update(stream_, a); }
-  void permute(const PermuteArgs& a) override { cuda::permute(stream_, a, scratch()); }
+  void permute(const PermuteArgs& a) override { cuda::permute(stream_, a, scratch(), tiling_); }
   void combine(const CombineArgs& a) override { cuda::combine(stream_, a); }
   void grouped_gemm(const GroupedGemmArgs& a) override { cuda::grouped_gemm(stream_, a, scratch()); }
   void grouped_wgrad(const GroupedWgradArgs& a) override { cuda::grouped_wgrad(stream_, a, scratch()); }
@@ -108,6 +113,13 @@ class CudaOps final : public Ops {
     ASSAY_CUDA_CHECK("copy_to_host", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream_));
     ASSAY_CUDA_CHECK("copy_to_host", cudaStreamSynchronize(stream_));
     ++counters_.host_syncs;
+  }
+
+  std::string choose_tiling(const TilingRequest& request) override {
+    if (!options_.coalesce_tiling) return "tiling: fixed, blocks of 128 threads for every shape";
+    const std::vector<KnobTimes> times = time_tilings(stream_, request, scratch());
+    tiling_ = chosen_tiling(times);
+    return describe(times);
   }
 
   bool runs_ahead() const override { return true; }
@@ -169,6 +181,7 @@ class CudaOps final : public Ops {
   }
 
   CudaOptions options_;
+  Tiling tiling_;
   cudaStream_t stream_ = nullptr;
   void* workspace_ = nullptr;
   std::unique_ptr<HostLink> link_;

@@ -12,7 +12,8 @@ namespace assay {
 bool cuda_available(std::string* why);
 
 struct CudaOptions {
-  bool deterministic = true;  // of attention's backward; all else always is
+  bool deterministic = true;    // of attention's backward; all else always is
+  bool coalesce_tiling = true;  // false: one tiling of the memory-bound kernels for every shape (tiling.h)
 };
 // Throws EngineError(device_error) where cuda_available says no.
 std::unique_ptr<Ops> make_cuda_ops(const CudaOptions& = {});

@@ -55,10 +55,11 @@ __global__ __launch_bounds__(128) void row_mean_kernel(const S* x, const G* dx, 
 }
 
 template <class S, class G>
-void embed_norm_grad_body(cudaStream_t stream, const EmbedNormGradArgs& a, int64_t N, int64_t d, Workspace workspace) {
+void embed_norm_grad_body(cudaStream_t stream, const EmbedNormGradArgs& a, int64_t N, int64_t d, Workspace workspace,
+                          bool by_width) {
   const char* op = "embed_norm_grad";
   float* mean = workspace.take<float>(op, N);
-  dispatch_row(op, a.x, d, [&]<class L>(L) {
+  dispatch_row(op, a.x, d, by_width, [&]<class L>(L) {
     row_mean_kernel<L, S, G>
         <<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(a.x.as<S>(), a.dx.as<G>(), mean, N, static_cast<int>(d));
   });
@@ -73,7 +74,7 @@ void embed_norm_grad_body(cudaStream_t stream, const EmbedNormGradArgs& a, int64
 
 // ---------------------------------------------------------------------------------------------------------- launchers
 
-void embed_norm_grad(cudaStream_t stream, const EmbedNormGradArgs& a, Workspace workspace) {
+void embed_norm_grad(cudaStream_t stream, const EmbedNormGradArgs& a, Workspace workspace, const Tiling& tiling) {
   const char* op = "embed_norm_grad";
   ASSAY_OP_CHECK(op, a.x && a.x.rank >= 2 && a.x.numel() > 0, "x is " + a.x.describe() + ", expected [N, d]");
   const int64_t d = a.x.dim(a.x.rank - 1), N = a.x.numel() / d;
@@ -85,9 +86,9 @@ void embed_norm_grad(cudaStream_t stream, const EmbedNormGradArgs& a, Workspace 
   check_tensor(op, "table_grad", a.table_grad, DType::f32, {a.table_grad.numel() / d, d});
   dispatch(op, a.x.dtype, [&]<class S>(S) {
     if (a.dx.dtype == DType::f32) {
-      embed_norm_grad_body<S, float>(stream, a, N, d, workspace);
+      embed_norm_grad_body<S, float>(stream, a, N, d, workspace, tiling.by_width);
     } else {
-      embed_norm_grad_body<S, S>(stream, a, N, d, workspace);
+      embed_norm_grad_body<S, S>(stream, a, N, d, workspace, tiling.by_width);
     }
   });
 }

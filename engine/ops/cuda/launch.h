@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 
 #include "engine/ops/activation.h"
+#include "engine/ops/cuda/tiling.h"
 #include "engine/ops/cuda/workspace.h"
 #include "engine/ops/loss.h"
 #include "engine/ops/moe_grad.h"
@@ -22,23 +23,23 @@
 namespace assay::cuda {
 
 // --- norm, embedding (norm.cu, norm_grad.cu, embed_grad.cu) --------------------------------------------------------
-void embed_norm(cudaStream_t, const EmbedNormArgs&);
-void mix_norm(cudaStream_t, const MixNormArgs&);
-void mix_norm_grad(cudaStream_t, const MixNormGradArgs&, Workspace);
-void embed_norm_grad(cudaStream_t, const EmbedNormGradArgs&, Workspace);
+void embed_norm(cudaStream_t, const EmbedNormArgs&, const Tiling& = {});
+void mix_norm(cudaStream_t, const MixNormArgs&, const Tiling& = {});
+void mix_norm_grad(cudaStream_t, const MixNormGradArgs&, Workspace, const Tiling& = {});
+void embed_norm_grad(cudaStream_t, const EmbedNormGradArgs&, Workspace, const Tiling& = {});
 void embed_grad(cudaStream_t, const EmbedGradArgs&, Workspace);
 
 // --- rope (rope.cu) ------------------------------------------------------------------------------------------------
-void qk_norm_rope(cudaStream_t, const QkNormRopeArgs&);
-void qk_norm_rope_grad(cudaStream_t, const QkNormRopeGradArgs&, Workspace);
+void qk_norm_rope(cudaStream_t, const QkNormRopeArgs&, const Tiling& = {});
+void qk_norm_rope_grad(cudaStream_t, const QkNormRopeGradArgs&, Workspace, const Tiling& = {});
 
 // --- router and rows in expert order (router.cu, moe_grad.cu, route_plan.cu, permute.cu)
 // -------------------------------------------
-void norm_route(cudaStream_t, const NormRouteArgs&);
-void moe_norm_grad(cudaStream_t, const MoeNormGradArgs&, Workspace);
+void norm_route(cudaStream_t, const NormRouteArgs&, const Tiling& = {});
+void moe_norm_grad(cudaStream_t, const MoeNormGradArgs&, Workspace, const Tiling& = {});
 void route_plan(cudaStream_t, const RoutePlanArgs&, Workspace);
 void router_bias_update(cudaStream_t, const RouterBiasArgs&);
-void permute(cudaStream_t, const PermuteArgs&, Workspace);
+void permute(cudaStream_t, const PermuteArgs&, Workspace, const Tiling& = {});
 void combine(cudaStream_t, const CombineArgs&);
 
 // --- activation, loss, optimizer (activation.cu, loss.cu, adamw.cu) --------------------------------------------------

@@ -272,14 +272,14 @@ void dispatch_tiles(cudaStream_t stream, const MoeNormGradArgs& a, const Produce
   launch_tiles<0, RowLayout<32, 3>, F>(stream, a, codes, workspace);
 }
 
-void launch_rows(cudaStream_t stream, const MoeNormGradArgs& a, Workspace workspace) {
+void launch_rows(cudaStream_t stream, const MoeNormGradArgs& a, Workspace workspace, const Tiling& tiling) {
   const char* op = "moe_norm_grad";
   const int64_t N = a.dx.dim(0), d = a.dx.dim(1), E = a.router_w.dim(0), k = a.slot.dim(1);
   float* dlogits = workspace.take<float>(op, N * k);
   dispatch(op, a.dx.dtype, [&]<class S>(S) {
     MoeNormGrad<S> args = kernel_args<S>(a);
     args.dlogits = dlogits;
-    dispatch_row(op, a.dx, d,
+    dispatch_row(op, a.dx, d, tiling.by_width,
                  [&]<class L>(L) { row_kernel<0, L, S><<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(args); });
   });
   ASSAY_CUDA_LAUNCHED(op, a.dx.describe());
@@ -311,7 +311,7 @@ void check(const char* op, const MoeNormGradArgs& a, int64_t N, int64_t d) {
 
 }  // namespace
 
-void moe_norm_grad(cudaStream_t stream, const MoeNormGradArgs& a, Workspace workspace) {
+void moe_norm_grad(cudaStream_t stream, const MoeNormGradArgs& a, Workspace workspace, const Tiling& tiling) {
   const char* op = "moe_norm_grad";
   ASSAY_OP_CHECK(op, a.dxg.rank == 2 && a.slot.rank == 2 && a.router_w.rank == 2 && a.dx.rank == 2,
                  "dxg " + a.dxg.describe() + ", slot " + a.slot.describe() + ", router_w " + a.router_w.describe() +
@@ -326,7 +326,7 @@ void moe_norm_grad(cudaStream_t stream, const MoeNormGradArgs& a, Workspace work
     return format == DType::fp8_e5m2 ? dispatch_tiles<E5m2>(stream, a, produced, workspace)
                                      : dispatch_tiles<E4m3>(stream, a, produced, workspace);
   }
-  tiles ? dispatch_tiles<void>(stream, a, {}, workspace) : launch_rows(stream, a, workspace);
+  tiles ? dispatch_tiles<void>(stream, a, {}, workspace) : launch_rows(stream, a, workspace, tiling);
   if (codes)
     quantize(stream, {.x = a.dx, .out = a.dx8, .transposed = a.dx8t, .delayed = a.dx8_scale, .calibrate = a.calibrate},
              workspace);

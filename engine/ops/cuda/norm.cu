@@ -144,7 +144,7 @@ void check_experts(const char* op, const ExpertSum& a, DType dtype, int64_t N, i
 
 // ---------------------------------------------------------------------------------------------------------- launchers
 
-void embed_norm(cudaStream_t stream, const EmbedNormArgs& a) {
+void embed_norm(cudaStream_t stream, const EmbedNormArgs& a, const Tiling& tiling) {
   const char* op = "embed_norm";
   const int64_t d = check_rows(op, "x", a.x), N = a.x.numel() / d;
   check_rows(op, "table", a.table);
@@ -152,15 +152,16 @@ void embed_norm(cudaStream_t stream, const EmbedNormArgs& a) {
   check_tensor(op, "rstd", a.rstd, DType::f32, {N});
   check_tensor(op, "tokens", a.tokens, DType::i32, {N});
   dispatch(op, a.x.dtype, [&]<class S>(S) {
-    dispatch_row(op, a.x, d, [&]<class L>(L) {
-      embed_norm_kernel<L, S><<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(
+    dispatch_row(op, a.x, d, tiling.by_width, [&]<class L>(L) {
+      const int threads = block_threads<L>(tiling.norm_warps);
+      embed_norm_kernel<L, S><<<ceil_div(N, threads / L::threads), threads, 0, stream>>>(
           a.tokens.as<int32_t>(), a.table.as<float>(), a.x.as<S>(), a.rstd.as<float>(), N, static_cast<int>(d));
     });
   });
   ASSAY_CUDA_LAUNCHED(op, a.x.describe());
 }
 
-void mix_norm(cudaStream_t stream, const MixNormArgs& a) {
+void mix_norm(cudaStream_t stream, const MixNormArgs& a, const Tiling& tiling) {
   const char* op = "mix_norm";
   const int64_t d = check_rows(op, "n", a.n), N = a.n.numel() / d;
   check_tensor(op, "x_in", a.x_in, a.n.dtype, {N, d});
@@ -197,11 +198,12 @@ void mix_norm(cudaStream_t stream, const MixNormArgs& a) {
                           a.add.slot.as<int32_t>(),
                           a.add.weights.as<float>(),
                           picks};
-    dispatch_row(op, a.n, d, [&]<class L>(L) {
+    dispatch_row(op, a.n, d, tiling.by_width, [&]<class L>(L) {
       const auto kernel = picks == 0   ? mix_norm_kernel<0, L, S>
                           : picks == 2 ? mix_norm_kernel<2, L, S>
                                        : mix_norm_kernel<-1, L, S>;
-      kernel<<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(args);
+      const int threads = block_threads<L>(tiling.norm_warps);
+      kernel<<<ceil_div(N, threads / L::threads), threads, 0, stream>>>(args);
     });
   });
   ASSAY_CUDA_LAUNCHED(op, a.n.describe());

@@ -89,10 +89,11 @@ void launch_mix(cudaStream_t stream, const MixNormGradArgs& a, int64_t N, int64_
   launch_lambda_grad(stream, a, sums, blocks);
 }
 
-void plain(cudaStream_t stream, const MixNormGradArgs& a, int64_t N, int64_t d, Workspace workspace) {
+void plain(cudaStream_t stream, const MixNormGradArgs& a, int64_t N, int64_t d, Workspace workspace,
+           const Tiling& tiling) {
   const char* op = "mix_norm_grad";
   dispatch(op, a.dx.dtype, [&]<class S>(S) {
-    dispatch_row(op, a.dx, d, [&]<class L>(L) {
+    dispatch_row(op, a.dx, d, tiling.by_width, [&]<class L>(L) {
       if (!a.resid_lambda) {
         norm_grad_kernel<L, S><<<ceil_div(N, L::rows_per_block), 128, 0, stream>>>(kernel_view<S, S>(a, N, d, nullptr));
       } else if (a.dx0.dtype == DType::f32) {
@@ -109,7 +110,7 @@ void plain(cudaStream_t stream, const MixNormGradArgs& a, int64_t N, int64_t d, 
 
 // ----------------------------------------------------------------------------------------------------------- launcher
 
-void mix_norm_grad(cudaStream_t stream, const MixNormGradArgs& a, Workspace workspace) {
+void mix_norm_grad(cudaStream_t stream, const MixNormGradArgs& a, Workspace workspace, const Tiling& tiling) {
   const char* op = "mix_norm_grad";
   ASSAY_OP_CHECK(op, a.dx && a.dx.rank >= 2 && a.dx.numel() > 0, "dx is " + a.dx.describe() + ", expected [N, d]");
   const int64_t d = a.dx.dim(a.dx.rank - 1), N = a.dx.numel() / d;
@@ -118,12 +119,12 @@ void mix_norm_grad(cudaStream_t stream, const MixNormGradArgs& a, Workspace work
   ProducedFp8 fp8;
   if (codes && produced_fp8(op, a.dx8, a.dx8t, a.dx8_scale, a.calibrate, N, d, &fp8) && norm_grad_fp8_takes(a, d)) {
     LambdaSums* sums = a.resid_lambda ? workspace.take<LambdaSums>(op, norm_grad_fp8_blocks(N)) : nullptr;
-    norm_grad_fp8(stream, kernel_view<bf16, bf16>(a, N, d, sums), fp8, a);
+    norm_grad_fp8(stream, kernel_view<bf16, bf16>(a, N, d, sums), fp8, a, tiling);
     if (a.resid_lambda) launch_lambda_grad(stream, a, sums, norm_grad_fp8_blocks(N));
     ASSAY_CUDA_LAUNCHED(op, a.dx.describe());
     return;
   }
-  if (a.dn || a.resid_lambda) plain(stream, a, N, d, workspace);  // else dx = g = dx
+  if (a.dn || a.resid_lambda) plain(stream, a, N, d, workspace, tiling);  // else dx = g = dx
   if (codes)
     quantize(
         stream,

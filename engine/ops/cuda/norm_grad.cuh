@@ -40,7 +40,8 @@ MixNormGrad<S, S0> kernel_view(const MixNormGradArgs& a, int64_t N, int64_t d, L
 // blocks.
 bool norm_grad_fp8_takes(const MixNormGradArgs&, int64_t d);
 int64_t norm_grad_fp8_blocks(int64_t N);
-void norm_grad_fp8(cudaStream_t, const MixNormGrad<bf16, bf16>&, const ProducedFp8&, const MixNormGradArgs&);
+void norm_grad_fp8(cudaStream_t, const MixNormGrad<bf16, bf16>&, const ProducedFp8&, const MixNormGradArgs&,
+                   const Tiling&);
 
 // Rows of a block that sums lambda gradients: the same in both kernels, as the order of a sum is part of its result.
 constexpr int lambda_rows = 32;

@@ -70,9 +70,12 @@ int64_t norm_grad_fp8_blocks(int64_t N) {
 }
 
 void norm_grad_fp8(cudaStream_t stream, const MixNormGrad<bf16, bf16>& a, const ProducedFp8& to,
-                   const MixNormGradArgs& args) {
-  if (a.d <= 768) return launch_row<RowLayout<32, 3>>(stream, a, to, args);
-  launch_row<RowLayout<64, 3>>(stream, a, to, args);
+                   const MixNormGradArgs& args, const Tiling& tiling) {
+  const RowShape s = row_shape(a.d, tiling.by_width);  // the plain kernel's
+  if (s.threads == 32) return launch_row<RowLayout<32, 3>>(stream, a, to, args);
+  if (s.threads == 64) return launch_row<RowLayout<64, 3>>(stream, a, to, args);
+  if (s.chunks == 1) return launch_row<RowLayout<128, 1>>(stream, a, to, args);
+  launch_row<RowLayout<128, 4>>(stream, a, to, args);
 }
 
 }  // namespace assay::cuda

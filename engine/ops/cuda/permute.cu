@@ -10,7 +10,7 @@ namespace {
 // A warp copies one row of `words` 16-byte words as bytes; padding rows become zeros.
 __global__ __launch_bounds__(256) void gather_kernel(const int32_t* token_of, int64_t R, const uint4* from, uint4* to,
                                                      int words) {
-  const int64_t r = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
+  const int64_t r = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
   if (r >= R) return;
   const int64_t token = token_of[r];
   const uint4* source = from + token * words;
@@ -39,7 +39,7 @@ __device__ __forceinline__ uint4 scale_word(uint4 word, float gate) {
 template <class S>
 __global__ __launch_bounds__(256) void gated_gather_kernel(const int32_t* token_of, const float* gate, int64_t R,
                                                            const S* x, S* out, int d) {
-  const int64_t r = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
+  const int64_t r = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
   if (r >= R) return;
   const int64_t token = token_of[r];
   const float scale = gate[r];
@@ -73,7 +73,7 @@ struct Scatter {
 
 template <class S, bool gated>
 __global__ __launch_bounds__(256) void scatter_kernel(Scatter a, const S* x, S* out) {
-  const int64_t warp = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
+  const int64_t warp = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   constexpr int step = 16 / static_cast<int>(sizeof(S));  // elements per 16 bytes
   if (warp < a.N) {
@@ -140,28 +140,31 @@ __global__ __launch_bounds__(256) void combine_kernel(Combine<S> a) {
 }
 
 template <class S, bool gated>
-void launch_scatter(cudaStream_t stream, const PermuteArgs& a, const void* x, void* out, int64_t width) {
+void launch_scatter(cudaStream_t stream, const PermuteArgs& a, const void* x, void* out, int64_t width,
+                    int block_warps) {
   const int64_t N = a.slot.dim(0), R = a.token_of.numel(), warps = N + ceil_div(R, 32);
   const Scatter s{a.token_of.as<int32_t>(),        a.slot.as<int32_t>(),   a.gate.as<float>(), N, R,
                   static_cast<int>(a.slot.dim(1)), static_cast<int>(width)};
-  scatter_kernel<S, gated><<<ceil_div(warps, 8), 256, 0, stream>>>(s, static_cast<const S*>(x), static_cast<S*>(out));
+  scatter_kernel<S, gated><<<ceil_div(warps, block_warps), block_warps * 32, 0, stream>>>(s, static_cast<const S*>(x),
+                                                                                          static_cast<S*>(out));
   ASSAY_CUDA_LAUNCHED("permute", a.token_of.describe() + ", slot " + a.slot.describe());
 }
 
-void launch_gather(cudaStream_t stream, const PermuteArgs& a, const Tensor& from, const Tensor& to) {
+void launch_gather(cudaStream_t stream, const PermuteArgs& a, const Tensor& from, const Tensor& to, int block_warps) {
   const char* op = "permute";
   const int64_t R = a.token_of.numel(), row_bytes = from.dim(1) * static_cast<int64_t>(size_of(from.dtype));
   ASSAY_OP_CHECK(op,
                  row_bytes % 16 == 0 && reinterpret_cast<uintptr_t>(from.data) % 16 == 0 &&
                      reinterpret_cast<uintptr_t>(to.data) % 16 == 0,
                  "rows of " + from.describe() + " are not whole 16-byte vectors, or begin between them");
-  if (a.slot) return launch_scatter<uint8_t, false>(stream, a, from.data, to.data, row_bytes);
-  gather_kernel<<<ceil_div(R, 8), 256, 0, stream>>>(a.token_of.as<int32_t>(), R, static_cast<const uint4*>(from.data),
-                                                    static_cast<uint4*>(to.data), static_cast<int>(row_bytes / 16));
+  if (a.slot) return launch_scatter<uint8_t, false>(stream, a, from.data, to.data, row_bytes, block_warps);
+  gather_kernel<<<ceil_div(R, block_warps), block_warps * 32, 0, stream>>>(
+      a.token_of.as<int32_t>(), R, static_cast<const uint4*>(from.data), static_cast<uint4*>(to.data),
+      static_cast<int>(row_bytes / 16));
   ASSAY_CUDA_LAUNCHED(op, from.describe() + " to " + to.describe());
 }
 
-void permute_codes(cudaStream_t stream, const PermuteArgs& a, int64_t R) {
+void permute_codes(cudaStream_t stream, const PermuteArgs& a, int64_t R, int block_warps) {
   const char* op = "permute";
   const int64_t K = a.x8.codes.dim(a.x8.codes.rank - 1), N = a.x8.codes.numel() / K;
   ASSAY_OP_CHECK(
@@ -170,7 +173,7 @@ void permute_codes(cudaStream_t stream, const PermuteArgs& a, int64_t R) {
           to_string(a.out8.mode) + " " + a.out8.codes.describe());
   check_quantized(op, "x8", a.x8, 1, N, K);
   check_quantized(op, "out8", a.out8, 1, R, K);
-  launch_gather(stream, a, a.x8.codes.view({N, K}), a.out8.codes.view({R, K}));
+  launch_gather(stream, a, a.x8.codes.view({N, K}), a.out8.codes.view({R, K}), block_warps);
   if (a.x8.mode == ScaleMode::tensorwise) {
     ASSAY_CUDA_CHECK(op, cudaMemcpyAsync(a.out8.scales.data, a.x8.scales.data, 4, cudaMemcpyDeviceToDevice, stream));
     return;
@@ -185,7 +188,7 @@ void permute_codes(cudaStream_t stream, const PermuteArgs& a, int64_t R) {
 
 // ---------------------------------------------------------------------------------------------------------- launchers
 
-void permute(cudaStream_t stream, const PermuteArgs& a, Workspace workspace) {
+void permute(cudaStream_t stream, const PermuteArgs& a, Workspace workspace, const Tiling& tiling) {
   const char* op = "permute";
   const int64_t R = a.token_of.numel();
   check_tensor(op, "token_of", a.token_of, DType::i32, {R});
@@ -195,7 +198,8 @@ void permute(cudaStream_t stream, const PermuteArgs& a, Workspace workspace) {
     ASSAY_OP_CHECK(op, a.slot.rank == 2 && a.slot.dtype == DType::i32 && a.slot.dim(0) == source.dim(0),
                    "slot is " + a.slot.describe() + ", expected i32[N, k] for the rows of " + source.describe());
   }
-  if (a.x8) return permute_codes(stream, a, R);
+  const int block_warps = tiling.permute_warps;
+  if (a.x8) return permute_codes(stream, a, R, block_warps);
   ASSAY_OP_CHECK(op, a.x.rank == 2, "x is " + a.x.describe() + ", expected [N, d]");
   const int64_t d = a.x.dim(1);
   if (a.out8 || a.out8t) {
@@ -203,14 +207,14 @@ void permute(cudaStream_t stream, const PermuteArgs& a, Workspace workspace) {
     return permute_quantize(stream, a, workspace);
   }
   check_tensor(op, "out", a.out, a.x.dtype, {R, d});
-  if (!a.gate) return launch_gather(stream, a, a.x, a.out);
+  if (!a.gate) return launch_gather(stream, a, a.x, a.out, block_warps);
   check_tensor(op, "gate", a.gate, DType::f32, {R});
   check_vectors(op, "x", a.x, d);
   check_vectors(op, "out", a.out, d);
   dispatch(op, a.x.dtype, [&]<class S>(S) {
-    if (a.slot) return launch_scatter<S, true>(stream, a, a.x.data, a.out.data, d);
-    gated_gather_kernel<S><<<ceil_div(R, 8), 256, 0, stream>>>(a.token_of.as<int32_t>(), a.gate.as<float>(), R,
-                                                               a.x.as<S>(), a.out.as<S>(), static_cast<int>(d));
+    if (a.slot) return launch_scatter<S, true>(stream, a, a.x.data, a.out.data, d, block_warps);
+    gated_gather_kernel<S><<<ceil_div(R, block_warps), block_warps * 32, 0, stream>>>(
+        a.token_of.as<int32_t>(), a.gate.as<float>(), R, a.x.as<S>(), a.out.as<S>(), static_cast<int>(d));
   });
   ASSAY_CUDA_LAUNCHED(op, a.x.describe());
 }

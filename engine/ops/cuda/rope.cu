@@ -64,7 +64,7 @@ __device__ __forceinline__ void add_value_embedding(const Rope<S>& a, const Rope
 
 template <class L, class S>
 __global__ __launch_bounds__(256) void rope_kernel(Rope<S> a, RopeShape s) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
   if (row >= s.N) return;
   S* const base = a.qkv + row * 3 * s.H * L::D;
   const int64_t at = row % s.T * (L::D / 2) + L::column();
@@ -82,12 +82,12 @@ __global__ __launch_bounds__(256) void rope_kernel(Rope<S> a, RopeShape s) {
 
 }  // namespace
 
-void qk_norm_rope(cudaStream_t stream, const QkNormRopeArgs& a) {
+void qk_norm_rope(cudaStream_t stream, const QkNormRopeArgs& a, const Tiling& tiling) {
   const char* op = "qk_norm_rope";
   const RopeShape s = check_rope(op, a, a.qkv);
   dispatch(op, a.qkv.dtype, [&]<class S>(S) {
     dispatch_head(op, a.qkv, [&]<class L>(L) {
-      rope_kernel<L, S><<<ceil_div(s.N, 8), 256, 0, stream>>>(
+      rope_kernel<L, S><<<ceil_div(s.N, tiling.rope_warps), tiling.rope_warps * 32, 0, stream>>>(
           {a.qkv.as<S>(), a.cos.as<float>(), a.sin.as<float>(), a.rstd.as<float>(), a.tokens.as<int32_t>(),
            a.ve_table.as<float>(), a.n.as<S>(), a.gate_w.as<float>()},
           s);

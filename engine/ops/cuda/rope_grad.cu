@@ -58,7 +58,7 @@ __device__ __forceinline__ void gate_grad(const RopeGrad<S>& a, const RopeShape&
 
 template <class L, class S>
 __global__ __launch_bounds__(256) void rope_grad_kernel(RopeGrad<S> a, RopeShape s) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
   if (row >= s.N) return;
   const int64_t base = row * 3 * s.H * L::D, at = row % s.T * (L::D / 2) + L::column();
   float cos[vec], sin[vec];
@@ -149,7 +149,7 @@ void value_embedding_grad(cudaStream_t stream, const QkNormRopeGradArgs& a, cons
 
 }  // namespace
 
-void qk_norm_rope_grad(cudaStream_t stream, const QkNormRopeGradArgs& a, Workspace workspace) {
+void qk_norm_rope_grad(cudaStream_t stream, const QkNormRopeGradArgs& a, Workspace workspace, const Tiling& tiling) {
   const char* op = "qk_norm_rope_grad";
   const RopeShape s = check_rope(op, a, a.dqkv);
   const int64_t D = a.dqkv.dim(3);
@@ -179,7 +179,9 @@ void qk_norm_rope_grad(cudaStream_t stream, const QkNormRopeGradArgs& a, Workspa
       k.gates = workspace.take<float>(op, s.N * s.H);
       k.dlogits = workspace.take<float>(op, s.N * s.H);
     }
-    dispatch_head(op, a.dqkv, [&]<class L>(L) { rope_grad_kernel<L, S><<<ceil_div(s.N, 8), 256, 0, stream>>>(k, s); });
+    dispatch_head(op, a.dqkv, [&]<class L>(L) {
+      rope_grad_kernel<L, S><<<ceil_div(s.N, tiling.rope_grad_warps), tiling.rope_grad_warps * 32, 0, stream>>>(k, s);
+    });
     ASSAY_CUDA_LAUNCHED(op, a.dqkv.describe());
     if (a.ve_table) value_embedding_grad<S>(stream, a, s, k, workspace);
   });

@@ -9,8 +9,8 @@ namespace assay::cuda {
 namespace {
 
 constexpr int max_experts = 256;
-constexpr int group = 8;  // experts whose dot products run together
-constexpr int warps = 4;
+constexpr int group = 8;       // experts whose dot products run together
+constexpr int most_warps = 4;  // of a block
 
 template <class S>
 struct NormRoute {
@@ -140,15 +140,15 @@ __device__ __forceinline__ void route_picks(const NormRoute<S>& a, const float* 
 }
 
 template <int rows, class L, class S>
-__global__ __launch_bounds__(warps * 32, L::chunks > 3 ? 1
-                                         : rows > 2    ? 3
-                                                       : 5) void norm_route_kernel(NormRoute<S> a) {
-  extern __shared__ float probs[];  // [warps, rows, E]
+__global__ __launch_bounds__(most_warps * 32, L::chunks > 3 ? 1
+                                              : rows > 2    ? 3
+                                                            : 5) void norm_route_kernel(NormRoute<S> a) {
+  extern __shared__ float probs[];  // [warps of the block, rows, E]
   __shared__ int32_t block_counts[max_experts];
-  for (int e = threadIdx.x; e < a.E; e += warps * 32) block_counts[e] = 0;
+  for (int e = threadIdx.x; e < a.E; e += blockDim.x) block_counts[e] = 0;
   __syncthreads();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t first = (static_cast<int64_t>(blockIdx.x) * warps + warp) * rows;
+  const int64_t first = (static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + warp) * rows;
   Packed<S> n[rows][L::chunks];
 #pragma unroll
   for (int r = 0; r < rows; ++r)
@@ -180,24 +180,29 @@ __global__ __launch_bounds__(warps * 32, L::chunks > 3 ? 1
   const int r = lane / group;  // eight lanes pick for one row; those beyond the rows repeat the last, without effect
   route_picks(a, p + min(r, rows - 1) * a.E, first + r, r < rows && first + r < a.N, block_counts);
   __syncthreads();
-  for (int e = threadIdx.x; e < a.E; e += warps * 32)
+  for (int e = threadIdx.x; e < a.E; e += blockDim.x)
     if (block_counts[e] != 0) atomicAdd(&a.counts[e], block_counts[e]);
 }
 
-// Rows per warp: each router weight that a warp loads serves all of them, but they take registers. With few experts two
-// rows and more warps are faster, with many four.
+// Calls f(rows of a warp, RowLayout<32, ...>{}): route_rows says how many. A row is summed by the same lanes in the
+// same order however many there are.
 template <class S, class F>
-void dispatch_rows_per_warp(const char* op, const Tensor& x, int64_t d, int64_t E, F&& f) {
-  using Two = std::integral_constant<int, 2>;
-  using Four = std::integral_constant<int, 4>;
-  if (d <= 256) return f(Two{}, RowLayout<32, 1>{});
-  if (d <= 768 && E > 16 && sizeof(S) == 2) return f(Four{}, RowLayout<32, 3>{});
-  if (d <= 768) return f(Two{}, RowLayout<32, 3>{});
-  if (d <= 1536) return f(std::integral_constant < int, sizeof(S) == 2 ? 2 : 1 > {}, RowLayout<32, 6>{});
-  if constexpr (sizeof(S) == 2) {
-    if (d <= 4096) return f(std::integral_constant<int, 1>{}, RowLayout<32, 16>{});
+void dispatch_rows_per_warp(const char* op, const Tensor& x, int64_t d, int64_t E, int wanted, F&& f) {
+  constexpr bool bf16_rows = sizeof(S) == 2;
+  constexpr std::integral_constant<int, 1> one;
+  constexpr std::integral_constant<int, 2> two;
+  constexpr std::integral_constant<int, 4> four;
+  const int rows = route_rows(d, E, bf16_rows, wanted);
+  if (rows == 0) fail_op(op, __FILE__, __LINE__, x.describe() + " has rows that are too long for the router");
+  if (d <= 256) return rows == 1 ? f(one, RowLayout<32, 1>{}) : f(two, RowLayout<32, 1>{});
+  if constexpr (bf16_rows)
+    if (d <= 768 && rows > 2) return f(four, RowLayout<32, 3>{});
+  if (d <= 768) return rows == 1 ? f(one, RowLayout<32, 3>{}) : f(two, RowLayout<32, 3>{});
+  if constexpr (bf16_rows) {
+    if (d <= 1536 && rows == 2) return f(two, RowLayout<32, 6>{});
+    if (d > 1536) return f(one, RowLayout<32, 16>{});
   }
-  fail_op(op, __FILE__, __LINE__, x.describe() + " has rows that are too long for the router");
+  f(one, RowLayout<32, 6>{});
 }
 
 __global__ void bias_kernel(float* bias, const int32_t* total, int E, float rate, const int32_t* skip) {
@@ -214,7 +219,7 @@ __global__ void bias_kernel(float* bias, const int32_t* total, int E, float rate
 
 // ---------------------------------------------------------------------------------------------------------- launchers
 
-void norm_route(cudaStream_t stream, const NormRouteArgs& a) {
+void norm_route(cudaStream_t stream, const NormRouteArgs& a, const Tiling& tiling) {
   const char* op = "norm_route";
   ASSAY_OP_CHECK(op, a.x.rank == 2 && a.router_w.rank == 2 && a.picks.rank == 2,
                  "x " + a.x.describe() + ", router_w " + a.router_w.describe() + ", picks " + a.picks.describe());
@@ -238,8 +243,9 @@ void norm_route(cudaStream_t stream, const NormRouteArgs& a) {
         a.x.as<S>(), a.router_w.as<float>(), a.bias.as<float>(),  a.n.as<S>(),           a.rstd.as<float>(),
         n8,          a.picks.as<int32_t>(),  a.probs.as<float>(), a.weights.as<float>(), a.counts.as<int32_t>(),
         N,           static_cast<int>(d),    static_cast<int>(E), static_cast<int>(k)};
-    dispatch_rows_per_warp<S>(op, a.x, d, E, [&]<class Rows, class L>(Rows, L) {
-      const size_t smem = warps * Rows::value * static_cast<size_t>(E) * sizeof(float);
+    dispatch_rows_per_warp<S>(op, a.x, d, E, tiling.route_rows, [&]<class Rows, class L>(Rows, L) {
+      const int warps = std::min(tiling.route_warps, most_warps);
+      const size_t smem = static_cast<size_t>(warps * Rows::value * E) * sizeof(float);
       norm_route_kernel<Rows::value, L, S><<<ceil_div(N, warps * Rows::value), warps * 32, smem, stream>>>(r);
     });
   });

@@ -1,22 +1,27 @@
 // Rows of d elements, one row per warp or per block, each thread holding `chunks` vectors of it in registers.
 #pragma once
 
+#include <algorithm>
+#include <utility>
+
 #include "engine/ops/cuda/element.cuh"
+#include "engine/ops/cuda/tiling.h"
 #include "engine/ops/norm.h"
 
 namespace assay::cuda {
 
-// threads per row and vectors per thread: rows of up to threads * chunks * 8 columns. Blocks have 128 threads.
+// threads per row and vectors per thread: rows of up to threads * chunks * 8 columns. Blocks have whole rows and up to
+// 128 threads; how many rows changes no result.
 template <int threads_, int chunks_>
 struct RowLayout {
   static constexpr int threads = threads_;
   static constexpr int chunks = chunks_;
-  static constexpr int rows_per_block = 128 / threads;
+  static constexpr int rows_per_block = 128 / threads;  // of the kernels whose blocks are always of 128 threads
   static_assert(128 % threads == 0 && threads % 32 == 0);
 
   static __device__ __forceinline__ int lane() { return threadIdx.x % threads; }
   static __device__ __forceinline__ int64_t row() {
-    return static_cast<int64_t>(blockIdx.x) * rows_per_block + threadIdx.x / threads;
+    return static_cast<int64_t>(blockIdx.x) * (blockDim.x / threads) + threadIdx.x / threads;
   }
   static __device__ __forceinline__ int column(int chunk) { return (chunk * threads + lane()) * vec; }
   // Sum (maximum) over the threads of the row; every one of them gets it. All threads of the block must call it.
@@ -48,16 +53,26 @@ struct RowLayout {
   }
 };
 
-constexpr int64_t max_row = 4096;
+// Threads of a block with this many warps, or with the row that needs more.
+template <class L>
+constexpr int block_threads(int warps) {
+  return std::max(warps * 32, L::threads);
+}
 
-// Calls f(RowLayout<...>{}) for rows of d columns: whole warps for d12 and d24, a block beyond.
+// Calls f(RowLayout<...>{}) for rows of d columns: row_shape says which.
+template <class F>
+void dispatch_row(const char* op, const Tensor& t, int64_t d, bool by_width, F&& f) {
+  const RowShape s = row_shape(d, by_width);
+  if (s == RowShape{32, 1}) return f(RowLayout<32, 1>{});
+  if (s == RowShape{32, 3}) return f(RowLayout<32, 3>{});
+  if (s == RowShape{64, 3}) return f(RowLayout<64, 3>{});
+  if (s == RowShape{128, 1}) return f(RowLayout<128, 1>{});
+  if (s == RowShape{128, 4}) return f(RowLayout<128, 4>{});
+  fail_op(op, __FILE__, __LINE__, t.describe() + " has rows of more than " + std::to_string(max_row) + " columns");
+}
 template <class F>
 void dispatch_row(const char* op, const Tensor& t, int64_t d, F&& f) {
-  if (d <= 256) return f(RowLayout<32, 1>{});
-  if (d <= 768) return f(RowLayout<32, 3>{});
-  if (d <= 1536) return f(RowLayout<64, 3>{});
-  if (d <= max_row) return f(RowLayout<128, 4>{});
-  fail_op(op, __FILE__, __LINE__, t.describe() + " has rows of more than " + std::to_string(max_row) + " columns");
+  dispatch_row(op, t, d, true, std::forward<F>(f));
 }
 
 // The FP8 copy of a normed row, as the producers write it.
