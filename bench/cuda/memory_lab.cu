@@ -1,7 +1,9 @@
 // Kernel lab: the memory-bound ops at the shapes of d12 (65,536 tokens, d = 768, 8 experts, top-2, V = 32,768), each
 // with the bytes it must move and the bandwidth it reaches. They are checked in tests/engine_cuda.
-// memory_lab [text]: only the ops whose name holds the text, once each, as a profiler wants it.
+// memory_lab [text]: only the ops whose name holds the text, once each, as a profiler wants it; "tiling": only the
+// candidates of the tilings.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +13,7 @@
 
 #include "engine/ops/cuda/check.h"
 #include "engine/ops/cuda/launch.h"
+#include "engine/ops/cuda/tune.h"
 
 using namespace assay;
 
@@ -97,6 +100,28 @@ void time_op(const char* name, double bytes, const std::function<void()>& op) {
   cudaGraphExecDestroy(exec), cudaGraphDestroy(graph);
 }
 
+// The candidates of every tiled kernel, as a run times them when it is opened, in BF16 and in FP8; then the fixed
+// tiling.
+void print_tilings() {
+  TilingRequest request{
+      .tokens = N, .T = T, .d = d, .heads = H, .head_dim = D, .experts = E, .top_k = k, .bytes = size_t{2} << 30};
+  ASSAY_CUDA_CHECK("lab", cudaMalloc(&request.memory, request.bytes));
+  for (const bool codes : {false, true}) {
+    request.routed_codes = request.gradient_codes = codes;
+    const auto begin = std::chrono::steady_clock::now();
+    const std::vector<cuda::KnobTimes> times = cuda::time_tilings(stream, request, workspace());
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    std::printf("\n%s tilings, timed in %.3f s\n", codes ? "FP8" : "BF16", seconds);
+    for (const cuda::KnobTimes& t : times) {
+      std::printf("%-10s", t.knob->name);
+      for (size_t c = 0; c < t.us.size(); ++c)
+        std::printf(" %s%d: %.1f us,", c == cuda::fastest(t.us) ? "*" : "", t.knob->candidates[c], t.us[c]);
+      std::printf(" %s\n", t.knob->unit);
+    }
+  }
+  cudaFree(request.memory);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -129,6 +154,9 @@ int main(int argc, char** argv) {
   });
   time_op("embed_grad", U, [&] { cuda::embed_grad(stream, {tokens, dx, table_grad}, workspace()); });
   time_op("mix_norm", 4 * U, [&] { cuda::mix_norm(stream, {x, x0, resid, skip, x, n, rstd}); });
+  time_op("mix_norm, fixed tiling", 4 * U, [&] {
+    cuda::mix_norm(stream, {x, x0, resid, skip, x, n, rstd}, cuda::fixed_tiling);
+  });
   time_op("mix_norm, no lambdas", 2 * U, [&] { cuda::mix_norm(stream, {.x_in = x, .n = n, .rstd = rstd}); });
   for (ScaleMode mode : {ScaleMode::tensorwise, ScaleMode::rowwise, ScaleMode::block_1x128}) {
     const Quantized n8 = make_fp8(mode, N, d);
@@ -139,6 +167,10 @@ int main(int argc, char** argv) {
   time_op("mix_norm_grad", 7 * U, [&] {
     cuda::mix_norm_grad(stream, {dn, n, rstd, x0, resid, skip, dx, dx0, resid_grad, skip_grad}, workspace());
   });
+  time_op("mix_norm_grad, fixed tiling", 7 * U, [&] {
+    cuda::mix_norm_grad(stream, {dn, n, rstd, x0, resid, skip, dx, dx0, resid_grad, skip_grad}, workspace(),
+                        cuda::fixed_tiling);
+  });
   time_op("mix_norm_grad, no lambdas", 4 * U,
           [&] { cuda::mix_norm_grad(stream, {.dn = dn, .n = n, .rstd = rstd, .dx = dx}, workspace()); });
   const Tensor grad_state = make(f32, {2}, 0.1f, 0.2f);
@@ -146,6 +178,8 @@ int main(int argc, char** argv) {
   const Quantized dx8 = make_fp8(ScaleMode::tensorwise, N, d), dx8t = make_fp8(ScaleMode::tensorwise, d, N);
   MixNormGradArgs mix8{dn, n, rstd, x0, resid, skip, dx, dx0, resid_grad, skip_grad, dx8, dx8t, grad_scale};
   time_op("mix_norm_grad + fp8, both", 8 * U, [&] { cuda::mix_norm_grad(stream, mix8, workspace()); });
+  time_op("mix_norm_grad + fp8, both, fixed t.", 8 * U,
+          [&] { cuda::mix_norm_grad(stream, mix8, workspace(), cuda::fixed_tiling); });
   mix8.dx8t = {};
   time_op("mix_norm_grad + fp8", 7.5 * U, [&] { cuda::mix_norm_grad(stream, mix8, workspace()); });
   MixNormGradArgs norm8{.dn = dn, .n = n, .rstd = rstd, .dx = dx, .dx8 = dx8, .dx8t = dx8t, .dx8_scale = grad_scale};
@@ -162,6 +196,9 @@ int main(int argc, char** argv) {
                gate_w_grad = make(f32, {H, 12});
   time_op("qk_norm_rope", 4 * U,
           [&] { cuda::qk_norm_rope(stream, {.qkv = qkv, .cos = cos, .sin = sin, .rstd = qk_rstd, .T = T}); });
+  time_op("qk_norm_rope, fixed tiling", 4 * U, [&] {
+    cuda::qk_norm_rope(stream, {.qkv = qkv, .cos = cos, .sin = sin, .rstd = qk_rstd, .T = T}, cuda::fixed_tiling);
+  });
   time_op("qk_norm_rope + value embedding", 8 * U, [&] {
     cuda::qk_norm_rope(stream, {qkv, cos, sin, qk_rstd, T, tokens, table, n, gate_w});
   });
@@ -187,6 +224,7 @@ int main(int argc, char** argv) {
   const NormRouteArgs route{x, router_w, bias, n, rstd, {}, picks, probs, weights, counts};
   cuda::norm_route(stream, route);  // picks for what follows
   time_op("norm_route", 2 * U, [&] { cuda::norm_route(stream, route); });
+  time_op("norm_route, fixed tiling", 2 * U, [&] { cuda::norm_route(stream, route, cuda::fixed_tiling); });
   for (ScaleMode mode : {ScaleMode::tensorwise, ScaleMode::rowwise}) {
     NormRouteArgs with = route;
     with.n8 = make_fp8(mode, N, d);
@@ -250,6 +288,9 @@ int main(int argc, char** argv) {
                             .rstd = rstd,
                             .add = {xg, slot, weights, shared}});
   });
+  time_op("mix_norm + expert sum, fixed t.", k * U + 5 * U, [&] {
+    cuda::mix_norm(stream, {x, x0, resid, skip, x, n, rstd, {}, {xg, slot, weights, shared}}, cuda::fixed_tiling);
+  });
   const Tensor gate_grads = make(f32, {R});
   const MoeNormGradArgs moe{.dxg = xg,
                             .slot = slot,
@@ -310,11 +351,12 @@ int main(int argc, char** argv) {
     cuda::adamw(stream, {table.view({params}), table_grad.view({params}), m, v, 1e-3, 0.8, 0.95, 1e-10, 0.0, 10});
   });
   double* total = reinterpret_cast<double*>(sums.data);
-  time_op("sum_squares f32", 4.0 * params, [&] { cuda::sum_squares(stream, {table_grad, total}, workspace()); });
-  time_op("sum_squares bf16", U, [&] { cuda::sum_squares(stream, {x, total}, workspace()); });
+  time_op("sum_squares f32", 4.0 * params, [&] { cuda::sum_squares(stream, {{table_grad}, total}, workspace()); });
+  time_op("sum_squares bf16", U, [&] { cuda::sum_squares(stream, {{x}, total}, workspace()); });
   time_op("sum of N losses", 4.0 * N, [&] { cuda::sum(stream, {rstd, total}, workspace()); });
   time_op("add bf16", 3 * U, [&] { cuda::add(stream, {x0, dx}); });
   time_op("cast f32 to bf16", 6.0 * params, [&] { cuda::cast(stream, {table, x.slice(0, V)}); });
   time_op("fill_zero", U, [&] { cuda::fill_zero(stream, {dx0}); });
+  if (only.empty() || only == "tiling") print_tilings();
   return 0;
 }

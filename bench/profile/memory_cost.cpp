@@ -153,7 +153,9 @@ OpCost cost_of(const SoftcapXentArgs& a, const CostContext&) {
 }
 
 OpCost cost_of(const SumSquaresArgs& a, const CostContext&) {
-  return memory("sum_squares", a.x.describe(), bytes_of(a.x));
+  double bytes = 0;
+  for (const Tensor& x : a.x) bytes += bytes_of(x);
+  return memory("sum_squares", std::to_string(a.x.size()) + " tensors", bytes);
 }
 
 OpCost cost_of(const SumArgs& a, const CostContext&) {

@@ -170,8 +170,9 @@ std::optional<CapacityExceeded> Model::evaluate(const int32_t* tokens, const int
 
 void Model::end_step() {
   ops_.fill_zero({square_sums_});
-  double* out = square_sums_.as<double>();
-  for (const Weight& w : weights_.all()) ops_.sum_squares({.x = w.grad, .out = out++});
+  SumSquaresArgs gradients{.out = square_sums_.as<double>()};
+  for (const Weight& w : weights_.all()) gradients.x.push_back(w.grad);
+  ops_.sum_squares(gradients);
   ops_.step_verdict({.loss_sum = loss_sum_,
                      .square_sums = square_sums_,
                      .peak = router_peak_,
@@ -210,7 +211,7 @@ StepResults Model::results() {
 double Model::square_sum(const Tensor& t) {
   const Tensor first = square_sums_.slice(0, 1);
   ops_.fill_zero({first});
-  ops_.sum_squares({.x = t, .out = first.as<double>()});
+  ops_.sum_squares({.x = {t}, .out = first.as<double>()});
   double sum = 0;
   ops_.copy_to_host(&sum, first.data, sizeof(sum));
   return sum;

@@ -1,13 +1,15 @@
 // Small reductions and element-wise helpers with a fixed order of summation.
 #pragma once
 
+#include <vector>
+
 #include "engine/ops/tensor.h"
 
 namespace assay {
 
-// out[0] (f64) += sum of squares of x. The non-finite check reads the same value.
+// out[i] (f64) += sum of squares of x[i]; all x of one dtype. The non-finite check reads the same values.
 struct SumSquaresArgs {
-  Tensor x;
+  std::vector<Tensor> x;
   double* out = nullptr;
 };
 // out[0] (f64) += sum of x.

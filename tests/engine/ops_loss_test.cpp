@@ -87,12 +87,12 @@ TEST(Reduce, SumsMatchALoopAndAddToTheResult) {
       const Array x = random_array(random, dtype, {n});
       double squares = 0, sum = 0, got_squares = 5, got_sum = 5;
       for (int64_t i = 0; i < n; ++i) squares += x.get(i) * x.get(i), sum += x.get(i);
-      cpu::sum_squares({x, &got_squares});
+      cpu::sum_squares({{x}, &got_squares});
       cpu::sum({x, &got_sum});
       EXPECT_NEAR(got_squares - 5, squares, 1e-12 * squares + 1e-14) << x.t().describe();
       EXPECT_NEAR(got_sum - 5, sum, 1e-12 * squares + 1e-14) << x.t().describe();
       double again = 5;
-      cpu::sum_squares({x, &again});
+      cpu::sum_squares({{x}, &again});
       EXPECT_EQ(again, got_squares) << "order of summation must not depend on timing";
     }
   }
@@ -103,7 +103,7 @@ TEST(Reduce, SumOfSquaresShowsNonFiniteValues) {
     Array x(DType::bf16, {9000});
     x.set(8999, bad);
     double sum = 0;
-    cpu::sum_squares({x, &sum});
+    cpu::sum_squares({{x}, &sum});
     EXPECT_FALSE(std::isfinite(sum));
   }
 }

@@ -105,9 +105,9 @@ TEST(CudaSums, FollowTheirTwins) {
         const Mirror mx(x), msums(sums);
         double *on = msums.t().as<double>(), *host = sums.t().as<double>();
         const Tensor part = mx.t().slice(first, n - first), host_part = x.t().slice(first, n - first);
-        cuda::sum_squares(nullptr, {part, on}, workspace());
+        cuda::sum_squares(nullptr, {{part}, on}, workspace());
         cuda::sum(nullptr, {part, on + 1}, workspace());
-        cpu::sum_squares({host_part, host});
+        cpu::sum_squares({{host_part}, host});
         cpu::sum({host_part, host + 1});
         const Array got = msums.back();
         const double scale = 1e-13 * static_cast<double>(n);
@@ -116,6 +116,25 @@ TEST(CudaSums, FollowTheirTwins) {
       }
     }
   }
+}
+
+// More tensors than a launch takes, of sizes from one element to several pieces.
+TEST(CudaSums, OfManyTensorsAreThoseOfEach) {
+  ASSAY_NEEDS_GPU();
+  Random random(55);
+  std::vector<Array> arrays;
+  for (int i = 0; i < 200; ++i) arrays.push_back(random_array(random, DType::f32, {i % 7 == 0 ? 1 : 997 * i + i % 3}));
+  std::vector<Mirror> mirrors(arrays.begin(), arrays.end());
+  Array sums(DType::f64, {200});
+  const Mirror msums(sums);
+  SumSquaresArgs host{{}, sums.t().as<double>()}, device{{}, msums.t().as<double>()};
+  for (const Array& a : arrays) host.x.push_back(a.t());
+  for (const Mirror& m : mirrors) device.x.push_back(m.t());
+  cuda::sum_squares(nullptr, device, workspace());
+  cpu::sum_squares(host);
+  const Array got = msums.back();
+  for (int64_t i = 0; i < 200; ++i)
+    EXPECT_NEAR(got.get(i), sums.get(i), 1e-13 * static_cast<double>(arrays[static_cast<size_t>(i)].size())) << i;
 }
 
 TEST(CudaAddAndCast, AreTheirTwinsBitForBit) {

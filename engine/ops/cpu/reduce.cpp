@@ -45,9 +45,13 @@ void convert(const From* from, To* to, int64_t n, bool add) {
 }  // namespace
 
 void sum_squares(const SumSquaresArgs& a) {
-  ASSAY_OP_CHECK("sum_squares", a.x && a.out != nullptr, "x " + a.x.describe() + " or out is empty");
-  dispatch("sum_squares", a.x.dtype,
-           [&]<class S>(S) { *a.out += chunked_sum(a.x.as<S>(), a.x.numel(), [](double x) { return x * x; }); });
+  for (size_t i = 0; i < a.x.size(); ++i) {
+    const Tensor& x = a.x[i];
+    ASSAY_OP_CHECK("sum_squares", x && x.dtype == a.x[0].dtype && a.out != nullptr,
+                   "x " + x.describe() + " or out is empty, or the types differ");
+    dispatch("sum_squares", x.dtype,
+             [&]<class S>(S) { a.out[i] += chunked_sum(x.as<S>(), x.numel(), [](double v) { return v * v; }); });
+  }
 }
 
 void sum(const SumArgs& a) {

@@ -1,83 +1,13 @@
-// Sums in f64 and element-wise helpers. Bytes: every input once, every output once (add also reads it).
+// Element-wise helpers. Bytes: every input once, every output once (add also reads it).
 #include "engine/ops/cuda/element.cuh"
 #include "engine/ops/cuda/launch.h"
 
 namespace assay::cuda {
 namespace {
 
-// The number of blocks is part of the result, as it fixes the order of summation. 4 per SM of an H100; a tensor of up
-// to 32,768 elements is summed by one block and needs no second kernel.
-constexpr int64_t sum_blocks = 528, one_block = 32768;
-
-template <bool squares>
-__device__ __forceinline__ double term(float x) {
-  const double wide = x;
-  return squares ? wide * wide : wide;
-}
-
-__device__ __forceinline__ double block_sum(double x) {  // to thread 0 of 256
-  __shared__ double parts[8];
-  x = warp_sum(x);
-  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
-  __syncthreads();
-  if (threadIdx.x != 0) return 0;
-  for (int i = 1; i < 8; ++i) x += parts[i];
-  return x;
-}
-
-// to[blockIdx.x] = (or +=) the sum of this block's share of x.
-template <bool squares, bool accumulate, class S>
-__global__ __launch_bounds__(256) void sum_kernel(const S* x, int64_t n, int64_t vectors, double* to) {
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * 256;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
-  double sum = 0;
-  for (int64_t i = first; i < vectors; i += 4 * stride) {
-    Packed<S> v[4];
-#pragma unroll
-    for (int u = 0; u < 4; ++u) v[u] = load_or_zero(x + (i + u * stride) * vec, i + u * stride < vectors);
-#pragma unroll
-    for (int u = 0; u < 4; ++u)
-#pragma unroll
-      for (int j = 0; j < vec; ++j) sum += term<squares>(v[u].get(j));
-  }
-  for (int64_t i = vectors * vec + first; i < n; i += stride) sum += term<squares>(to_float(x[i]));
-  sum = block_sum(sum);
-  if (threadIdx.x != 0) return;
-  if constexpr (accumulate) {
-    to[blockIdx.x] += sum;
-  } else {
-    to[blockIdx.x] = sum;
-  }
-}
-
-__global__ __launch_bounds__(256) void add_partials_kernel(const double* partial, int count, double* out) {
-  double sum = 0;
-  for (int i = threadIdx.x; i < count; i += 256) sum += partial[i];
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) *out += sum;
-}
-
 // The vectors of a tensor that may be read 16 bytes at a time; the rest is read element by element.
 int64_t whole_vectors(const Tensor& t) {
   return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 ? t.numel() / vec : 0;
-}
-
-template <bool squares>
-void launch_sum(const char* op, cudaStream_t stream, const Tensor& x, double* out, Workspace& workspace) {
-  ASSAY_OP_CHECK(op, x && out != nullptr, "x " + x.describe() + " or out is empty");
-  const int64_t n = x.numel(), vectors = whole_vectors(x);
-  dispatch(op, x.dtype, [&]<class S>(S) {
-    if (n <= one_block) {
-      sum_kernel<squares, true><<<1, 256, 0, stream>>>(x.as<S>(), n, vectors, out);
-      return;
-    }
-    const int64_t blocks = std::min(sum_blocks, ceil_div(n, 8192));
-    double* partial = workspace.take<double>(op, blocks);
-    sum_kernel<squares, false><<<blocks, 256, 0, stream>>>(x.as<S>(), n, vectors, partial);
-    ASSAY_CUDA_LAUNCHED(op, x.describe());
-    add_partials_kernel<<<1, 256, 0, stream>>>(partial, static_cast<int>(blocks), out);
-  });
-  ASSAY_CUDA_LAUNCHED(op, x.describe());
 }
 
 // to = from, or to += from. A block takes 512 vectors, each thread two; then the elements that fill no vector.
@@ -120,14 +50,6 @@ void launch_convert(const char* op, cudaStream_t stream, const Tensor& from, con
 }  // namespace
 
 // ---------------------------------------------------------------------------------------------------------- launchers
-
-void sum_squares(cudaStream_t stream, const SumSquaresArgs& a, Workspace workspace) {
-  launch_sum<true>("sum_squares", stream, a.x, a.out, workspace);
-}
-
-void sum(cudaStream_t stream, const SumArgs& a, Workspace workspace) {
-  launch_sum<false>("sum", stream, a.x, a.out, workspace);
-}
 
 void add(cudaStream_t stream, const AddArgs& a) {
   ASSAY_OP_CHECK("add", a.x && a.y && a.x.numel() == a.y.numel(),
