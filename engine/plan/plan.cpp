@@ -72,11 +72,6 @@ Status check_cuda(const RunConfig& config, const ModelShape& s) {
     if (size % multiple != 0)
       return refuse(fmt::format("{} is {}; the cuda backend needs a multiple of {} for precision \"{}\"", name, size,
                                 multiple, to_string(config.precision)));
-  if (s.dense_fp8 && s.recipe != Fp8Recipe::tensorwise)
-    return refuse(
-        fmt::format("fp8.recipe = \"{}\": the cuda backend's products take tensorwise scales; set fp8.recipe = "
-                    "\"tensorwise\", or backend = \"cpu\"",
-                    to_string(s.recipe)));
   if (s.tokens % 16 != 0)
     return refuse(
         fmt::format("a micro-batch has {} tokens (train.device_batch * model.sequence_len); the cuda backend "

@@ -215,8 +215,8 @@ TEST(Plan, RefusesShapesTheGpuKernelsDoNotHave) {
     return plan.ok() ? "" : plan.error().message;
   };
   EXPECT_EQ(refusal([](RunConfig&) {}), "");
-  EXPECT_THAT(refusal([](RunConfig& c) { c.fp8.recipe = Fp8Recipe::rowwise; }),
-              HasSubstr("fp8.recipe = \"rowwise\": the cuda backend's products take tensorwise scales"));
+  for (const Fp8Recipe recipe : {Fp8Recipe::rowwise, Fp8Recipe::blockwise})
+    EXPECT_EQ(refusal([&](RunConfig& c) { c.fp8.recipe = recipe; }), "") << to_string(recipe);
   EXPECT_THAT(refusal([](RunConfig& c) {
                 c.model.sequence_len = 100;
                 c.train.device_batch = 1;

@@ -123,11 +123,6 @@ TEST(CudaGemm, RefusesWhatItHasNoKernelFor) {
             std::string::npos);
   EXPECT_NE(error_of([&] { cuda::gemm(nullptr, {.a = bf, .b = bf, .out = f32}, workspace()); }).find("goes to bf16"),
             std::string::npos);
-  const Fp8Mirror rowwise(fp8_array(DType::fp8_e4m3, ScaleMode::rowwise, 16, 16));
-  EXPECT_NE(error_of([&] {
-              cuda::gemm_fp8(nullptr, {.a = rowwise, .b = rowwise, .out = bf}, workspace());
-            }).find("tensorwise"),
-            std::string::npos);
 }
 
 }  // namespace

@@ -83,6 +83,7 @@ struct TwinCase {
   int top_k = 4;
   double loss_tolerance = 1e-3;  // relative
   double least_cosine = 0.999;
+  Fp8Recipe recipe = Fp8Recipe::tensorwise;
 };
 void PrintTo(const TwinCase& c, std::ostream* out) {
   *out << c.name;
@@ -96,6 +97,7 @@ TEST_P(CudaModel, LossAndGradientsAreThoseOfTheCpuBackend) {
   c.model.top_k = GetParam().top_k;
   c.fp8.wgrad = GetParam().wgrad;
   c.fp8.lm_head = GetParam().lm_head;
+  c.fp8.recipe = GetParam().recipe;
   const Outcome gpu = first_step(c, Backend::cuda), cpu = first_step(c, Backend::cpu);
   EXPECT_NEAR(gpu.loss, cpu.loss, GetParam().loss_tolerance * cpu.loss);
   double least = 1;
@@ -123,7 +125,19 @@ INSTANTIATE_TEST_SUITE_P(
         TwinCase{"fp8_experts_lm_head", Precision::fp8_experts, dynamic, Fp8Wgrad::automatic, true, 4, 5e-3, 0.98},
         TwinCase{"fp8_experts_bf16_wgrad", Precision::fp8_experts, dynamic, Fp8Wgrad::bf16, false, 4, 5e-3, 0.98},
         TwinCase{"fp8_experts_eager", Precision::fp8_experts, Execution::eager, Fp8Wgrad::automatic, false, 4, 5e-3,
-                 0.98}),
+                 0.98},
+        TwinCase{"rowwise", Precision::fp8_experts, dynamic, Fp8Wgrad::automatic, false, 4, 5e-3, 0.98,
+                 Fp8Recipe::rowwise},
+        TwinCase{"rowwise_noexperts", Precision::fp8_noexperts, dynamic, Fp8Wgrad::automatic, false, 4, 5e-3, 0.98,
+                 Fp8Recipe::rowwise},
+        TwinCase{"rowwise_static_lm_head", Precision::fp8_experts, Execution::static_graph, Fp8Wgrad::automatic, true,
+                 4, 5e-3, 0.98, Fp8Recipe::rowwise},
+        TwinCase{"blockwise", Precision::fp8_experts, dynamic, Fp8Wgrad::automatic, false, 4, 5e-3, 0.98,
+                 Fp8Recipe::blockwise},
+        TwinCase{"blockwise_top2", Precision::fp8_experts, dynamic, Fp8Wgrad::automatic, false, 2, 5e-3, 0.97,
+                 Fp8Recipe::blockwise},
+        TwinCase{"blockwise_eager_lm_head", Precision::fp8_experts, Execution::eager, Fp8Wgrad::automatic, true, 4,
+                 5e-3, 0.98, Fp8Recipe::blockwise}),
     [](const auto& test) { return std::string(test.param.name); });
 
 class CudaTrainer : public ::testing::Test {
@@ -172,6 +186,20 @@ TEST_F(CudaTrainer, ModesOfExecutionAgree) {
       for (size_t i = 0; i < dynamic.size(); ++i)
         EXPECT_NEAR(other[i], dynamic[i], 0.01 * dynamic[i]) << to_string(precision) << " " << to_string(execution);
     }
+  }
+}
+
+TEST_F(CudaTrainer, EveryRecipeLearnsTheSame) {
+  ASSAY_NEEDS_GPU();
+  const auto tensorwise = losses(config(Precision::fp8_experts));
+  for (const Fp8Recipe recipe : {Fp8Recipe::rowwise, Fp8Recipe::blockwise}) {
+    RunConfig c = config(Precision::fp8_experts);
+    c.fp8.recipe = recipe;
+    const auto other = losses(c);
+    EXPECT_EQ(other, losses(c, false)) << to_string(recipe);
+    ASSERT_EQ(tensorwise.size(), other.size());
+    for (size_t i = 0; i < other.size(); ++i)
+      EXPECT_NEAR(other[i], tensorwise[i], 0.01 * tensorwise[i]) << to_string(recipe) << " step " << i;
   }
 }
 

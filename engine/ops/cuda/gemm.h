@@ -11,7 +11,8 @@ namespace assay::cuda {
 
 // BF16 operands: a * b^T and a * b into BF16 (with residual), a^T * b accumulated into FP32.
 void gemm(cudaStream_t, const GemmArgs&, Workspace);
-// Tensorwise scales: into BF16 (with residual), or accumulated into FP32.
+// Scales tensorwise, rowwise, or 1x128 of a and 128x128 of b: into BF16 (with residual). Tensorwise: also accumulated
+// into FP32.
 void gemm_fp8(cudaStream_t, const GemmFp8Args&, Workspace);
 // Groups start at multiples of 128 rows; rows between a group's end and the next multiple of 128 are written too.
 void grouped_gemm(cudaStream_t, const GroupedGemmArgs&, Workspace);

@@ -5,14 +5,20 @@ namespace assay::cuda {
 
 void gemm_fp8(cudaStream_t stream, const GemmFp8Args& g, Workspace workspace) {
   const Tensor &a = g.a.codes, &b = g.b.codes;
-  ASSAY_OP_CHECK("gemm_fp8", g.a.mode == ScaleMode::tensorwise && g.b.mode == ScaleMode::tensorwise,
-                 "CUDA products take tensorwise scales");
-  ASSAY_OP_CHECK("gemm_fp8", a.dim(1) == b.dim(1) && g.out.dim(0) == a.dim(0) && g.out.dim(1) == b.dim(0),
-                 a.describe() + " x " + b.describe() + "^T -> " + g.out.describe());
+  const Scales scales = scales_of("gemm_fp8", g.a, g.b);
+  ASSAY_OP_CHECK(
+      "gemm_fp8",
+      a.rank == 2 && b.rank == 2 && a.dim(1) == b.dim(1) && g.out.dim(0) == a.dim(0) && g.out.dim(1) == b.dim(0),
+      a.describe() + " x " + b.describe() + "^T -> " + g.out.describe());
   ASSAY_OP_CHECK("gemm_fp8", b.dtype == DType::fp8_e4m3, "b is e4m3, got " + b.describe());
+  cpu::check_quantized("gemm_fp8", "a", g.a, 1, a.dim(0), a.dim(1));
+  cpu::check_quantized("gemm_fp8", "b", g.b, 1, b.dim(0), b.dim(1));
   const float *a_scale = g.a.scales.as<float>(), *b_scale = g.b.scales.as<float>();
   if (g.out.dtype == DType::f32) {
     ASSAY_OP_CHECK("gemm_fp8", !g.residual, "no residual for f32");
+    ASSAY_OP_CHECK(
+        "gemm_fp8", scales == Scales::tensorwise,
+        std::string("products into f32 (weight gradients) take tensorwise scales, got ") + to_string(g.a.mode));
     const WeightGradient x{"gemm_fp8", a.data, b.data, a.dim(1), a.dim(0), b.dim(0), a.dim(1)};
     WgradParams p{};
     p.groups = 1;
@@ -34,8 +40,10 @@ void gemm_fp8(cudaStream_t stream, const GemmFp8Args& g, Workspace workspace) {
   p.a_scale = a_scale;
   p.b_scale = b_scale;
   p.alpha = p.beta = 1.0f;
-  if (g.residual) {
-    x.hidden = g.residual.data;
+  x.hidden = g.residual.data;
+  if (scales != Scales::tensorwise) {
+    fp8_scaled_product(stream, scales, g.residual ? Epilogue::residual : Epilogue::none, a.dtype, x, p);
+  } else if (g.residual) {
     fp8_product_residual(stream, a.dtype, x, p);
   } else {
     fp8_product(stream, Epilogue::none, a.dtype, x, p);

@@ -73,8 +73,8 @@ Shape check(const GroupedGemmArgs& g) {
     cpu::check_quantized(op, "x8", g.x8, 1, s.rows, s.k);
     cpu::check_quantized(op, "w8", g.w8, s.E, s.n, s.k);
     ASSAY_OP_CHECK(op, w.dtype == DType::fp8_e4m3, "w8 is e4m3, got " + w.describe());
-    ASSAY_OP_CHECK(op, g.x8.mode == ScaleMode::tensorwise && g.w8.mode == ScaleMode::tensorwise,
-                   "CUDA products take tensorwise scales");
+    ASSAY_OP_CHECK(op, scales_of(op, g.x8, g.w8) == Scales::tensorwise || !(g.out8 || g.out8t),
+                   std::string("products into codes take tensorwise scales, got ") + to_string(g.x8.mode));
   } else {
     cpu::check_tensor(op, "x", x, DType::bf16, {s.rows, s.k});
     cpu::check_tensor(op, "w", w, DType::bf16, {w.numel()});
@@ -111,6 +111,8 @@ void launch_fp8(cudaStream_t stream, const GroupedGemmArgs& g, const Product& x,
   const Epilogue epilogue = grad                                   ? Epilogue::relu2_grad
                             : g.epilogue == GroupedEpilogue::relu2 ? Epilogue::relu2
                                                                    : Epilogue::none;
+  const Scales scales = scales_of(op, g.x8, g.w8);
+  if (scales != Scales::tensorwise) return fp8_scaled_product(stream, scales, epilogue, a, x, p);
   fp8_product(stream, epilogue, a, x, p);
 }
 
@@ -155,7 +157,9 @@ void grouped_gemm(cudaStream_t stream, const GroupedGemmArgs& g, Workspace works
   p.out_amax = g.out8_scale.amax;
   p.used_scale = g.out8.scales.as<float>();
   p.used_scale_t = g.out8t.scales.as<float>();
-  const int tile_columns = g.x8 ? grad_columns_fp8 : grad_columns_bf16;
+  const int tile_columns = !g.x8                                ? grad_columns_bf16
+                           : g.x8.mode == ScaleMode::tensorwise ? grad_columns_fp8
+                                                                : scaled_hidden_columns;
   const int parts = static_cast<int>((s.n + tile_columns - 1) / tile_columns);
   if (g.gate && g.epilogue == GroupedEpilogue::relu2_grad)
     p.gate_partial = workspace.take<float>(op, (s.rows + tile_m - 1) / tile_m * tile_m * parts);

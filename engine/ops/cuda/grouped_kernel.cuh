@@ -26,6 +26,8 @@ enum class OutType { bf16, e4m3, e5m2 };
 // and the row sums of acc * h, from which the router's gradient follows, go to gate_partial.
 // residual: out = alpha * acc + beta * hidden, BF16.
 enum class Epilogue { none, relu2, relu2_grad, residual };
+// What one FP8 scale covers. rowwise: a row of a, a row of b (a column of out). blockwise: 1x128 of a, 128x128 of b.
+enum class Scales { tensorwise, rowwise, blockwise };
 
 constexpr int tile_m = 128;           // rows per block: 64 per consumer warpgroup
 constexpr int stage_row_bytes = 128;  // one swizzle row of K per stage
@@ -40,26 +42,28 @@ struct GroupedParams {
   int n;                      // columns of out
   bool rows_first;            // one group without start: the tiles of a column follow each other, see find_tile
   int k_steps;                // stages along K, rounded up
-  const float* a_scale;       // FP8: dequantisation scale [1] of a
-  const float* b_scale;       // FP8: [groups]
+  const float* a_scale;       // FP8: dequantisation scale [1] of a; rowwise [a_rows], blockwise [a_rows, k_steps]
+  const float* b_scale;       // FP8: [groups]; rowwise [groups, n], blockwise [groups, ceil(n / 128), k_steps]
   const float* out_scale;     // FP8 out: scale [1] of out (value = code * scale); 0 counts as 1
   float* out_amax;            // FP8 out: raised to max |out|
   const float* hidden_scale;  // relu2_grad with FP8 hidden: scale [1]
   float* gate_partial;  // relu2_grad: [rows up to 128, ceil(n / bn)], the sum over one tile's columns; null: not wanted
   float alpha, beta;    // residual
   float *used_scale, *used_scale_t;  // FP8 out: receive the scale of out; may be null
+  int a_rows;                        // all rows of a: rowwise and blockwise scales end there
 };
 
 // transposed_: FP8 out is also stored as [n, rows], the K-major operand of the FP8 weight gradient.
 // symmetric_: out of every group is symmetric (n = group_rows, start = null): only the tiles from the diagonal to the
 // right are computed, and stored a second time as their mirror image.
 template <GemmType type_, OutType out_, Epilogue epilogue_, bool transposed_ = false, bool b_mn_major_ = false,
-          int bn_ = 256, bool symmetric_ = false>
+          int bn_ = 256, bool symmetric_ = false, Scales scales_ = Scales::tensorwise>
 struct GroupedConfig {
   static constexpr GemmType type = type_;
   static constexpr OutType out = out_;
   static constexpr Epilogue epilogue = epilogue_;
   static constexpr bool transposed = transposed_, b_mn_major = b_mn_major_, symmetric = symmetric_;
+  static constexpr Scales scales = scales_;
   static constexpr bool loads_hidden = epilogue_ == Epilogue::relu2_grad || epilogue_ == Epilogue::residual;
   static constexpr int bn = bn_;
   static constexpr bool fp8 = type != GemmType::bf16;
@@ -82,6 +86,7 @@ struct GroupedConfig {
   static_assert(!symmetric || (out == OutType::bf16 && bn % tile_m == 0), "blocks of bn x bn on the diagonal");
   static_assert(!transposed || (out_size == 1 && bn * 64 == staging),
                 "the transposed tile is staged in the same bytes");
+  static_assert(scales == Scales::tensorwise || (fp8 && out == OutType::bf16));
 };
 
 // Tile t of the launch -> group, row and column; columns run fastest, then the rows of a group, so that a group's
@@ -133,8 +138,8 @@ __device__ __forceinline__ Tile find_tile(const TileWalk& walk, const GroupedPar
   return {group, walk.start[group] + local / columns * tile_m, local % columns * C::bn};
 }
 
-template <class C>
-__device__ __forceinline__ void multiply_stage(float (&d)[C::bn / 2], const uint8_t* a, const uint8_t* b, bool first) {
+template <class C, int size>
+__device__ __forceinline__ void multiply_stage(float (&d)[size], const uint8_t* a, const uint8_t* b, bool first) {
   const uint64_t da = sm90::matrix_descriptor(a, 16, 1024);
   // MN-major: boxes of 64 columns x 64 k, 8 k make a 1024-byte atom, boxes follow each other along n.
   constexpr int box = 64 * 128;
@@ -153,6 +158,7 @@ __device__ __forceinline__ void multiply_stage(float (&d)[C::bn / 2], const uint
 }  // namespace assay::cuda
 
 #include "engine/ops/cuda/grouped_epilogue.cuh"
+#include "engine/ops/cuda/grouped_scales.cuh"
 
 namespace assay::cuda {
 
@@ -240,26 +246,44 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
       const Tile tile = find_tile<C>(walk, p, columns, t, g);
       const int row = tile.row + consumer * 64, column = tile.column;
       float d[C::bn / 2];
-      int previous = -1;
-      for (int k = 0; k < p.k_steps; ++k) {
-        sm90::barrier_wait(&full[stage], phase);
-        sm90::wgmma_fence();
-        multiply_stage<C>(d, stage_a + stage * C::a_bytes + consumer * 64 * stage_row_bytes,
-                          stage_b + stage * C::b_bytes, k == 0);
-        sm90::wgmma_commit();
-        // Not at once: it waits for the last tile's stores to leave the staging, which by now they have.
-        if constexpr (C::loads_hidden)
-          if (k == min(2, p.k_steps - 1)) load_hidden<C>(state, &map_hidden, column, row);
-        if (previous >= 0) {
-          sm90::wgmma_wait<1>();
-          if (elected) sm90::barrier_arrive(&empty[previous]);
+      if constexpr (C::scales == Scales::blockwise) {
+        const BlockScales<C> scales(p, tile, row);
+#pragma unroll
+        for (int i = 0; i < C::bn / 2; ++i) d[i] = 0;
+        for (int k = 0; k < p.k_steps; ++k) {
+          const auto scale = scales.load(p, k);
+          sm90::barrier_wait(&full[stage], phase);
+          const auto load_late = [&] {
+            if constexpr (C::loads_hidden)
+              if (k == min(2, p.k_steps - 1)) load_hidden<C>(state, &map_hidden, column, row);
+          };
+          multiply_blocks<C>(d, scale, stage_a + stage * C::a_bytes + consumer * 64 * stage_row_bytes,
+                             stage_b + stage * C::b_bytes, &empty[stage], elected, load_late);
+          if (++stage == C::stages) stage = 0, phase ^= 1;
         }
-        previous = stage;
-        if (++stage == C::stages) stage = 0, phase ^= 1;
+      } else {
+        int previous = -1;
+        for (int k = 0; k < p.k_steps; ++k) {
+          sm90::barrier_wait(&full[stage], phase);
+          sm90::wgmma_fence();
+          multiply_stage<C>(d, stage_a + stage * C::a_bytes + consumer * 64 * stage_row_bytes,
+                            stage_b + stage * C::b_bytes, k == 0);
+          sm90::wgmma_commit();
+          // Not at once: it waits for the last tile's stores to leave the staging, which by now they have.
+          if constexpr (C::loads_hidden)
+            if (k == min(2, p.k_steps - 1)) load_hidden<C>(state, &map_hidden, column, row);
+          if (previous >= 0) {
+            sm90::wgmma_wait<1>();
+            if (elected) sm90::barrier_arrive(&empty[previous]);
+          }
+          previous = stage;
+          if (++stage == C::stages) stage = 0, phase ^= 1;
+        }
+        sm90::wgmma_wait<0>();
+        if (elected) sm90::barrier_arrive(&empty[previous]);
       }
-      sm90::wgmma_wait<0>();
-      if (elected) sm90::barrier_arrive(&empty[previous]);
-      const float scale = C::fp8 ? *p.a_scale * p.b_scale[tile.group] : 1.0f;
+      if constexpr (C::scales == Scales::rowwise) scale_rows_and_columns<C>(d, p, tile, row);
+      const float scale = C::fp8 && C::scales == Scales::tensorwise ? *p.a_scale * p.b_scale[tile.group] : 1.0f;
       finish_values<C>(d, state, p, scale, column, row);
       store_tile<C>(d, state, &map_out, column, row);
       if constexpr (C::transposed) store_transposed<C>(d, state, &map_transposed, column, row);

@@ -54,6 +54,7 @@ template <class C>
 static void launch_product(cudaStream_t stream, const Product& x, GroupedParams p) {
   constexpr int in_bytes = C::fp8 ? 1 : 2;
   p.n = static_cast<int>(x.n);
+  p.a_rows = static_cast<int>(x.rows);
   p.rows_first = p.start == nullptr && p.groups == 1 && !C::symmetric && x.n / C::bn > x.rows / tile_m;
   p.k_steps = static_cast<int>((x.k + C::k_per_stage - 1) / C::k_per_stage);
   if (p.start != nullptr && p.groups > max_groups)
@@ -130,6 +131,37 @@ void fp8_product_residual(cudaStream_t, DType a, const Product&, const GroupedPa
 // is e4m3. Product::transposed may be null.
 void fp8_relu2_codes(cudaStream_t, const Product&, const GroupedParams&);
 void fp8_relu2_grad_codes(cudaStream_t, DType a, const Product&, const GroupedParams&);
+// Rowwise and blockwise scales, into BF16: grouped_fp8_rowwise.cu and grouped_fp8_blockwise.cu have the epilogues none
+// and relu2 (of e4m3), the files beside them (_hidden.cu) those that load `hidden`.
+void fp8_rowwise_product(cudaStream_t, Epilogue, DType a, const Product&, const GroupedParams&);
+void fp8_rowwise_product_hidden(cudaStream_t, Epilogue, DType a, const Product&, const GroupedParams&);
+void fp8_blockwise_product(cudaStream_t, Epilogue, DType a, const Product&, const GroupedParams&);
+void fp8_blockwise_product_hidden(cudaStream_t, Epilogue, DType a, const Product&, const GroupedParams&);
+// Columns of a tile of theirs that loads `hidden`: it and out, both BF16, take memory from the stages otherwise.
+constexpr int scaled_hidden_columns = 128;
+
+// What the scales of two FP8 operands are together; fails the op where no kernel takes them.
+inline Scales scales_of(const char* op, const Quantized& a, const Quantized& b) {
+  if (a.mode == ScaleMode::tensorwise && b.mode == ScaleMode::tensorwise) return Scales::tensorwise;
+  if (a.mode == ScaleMode::rowwise && b.mode == ScaleMode::rowwise) {
+    ASSAY_OP_CHECK(op, reinterpret_cast<uintptr_t>(b.scales.data) % 8 == 0, "scales of b begin at an odd address");
+    return Scales::rowwise;
+  }
+  if (a.mode == ScaleMode::block_1x128 && b.mode == ScaleMode::block_128x128) return Scales::blockwise;
+  fail_op(
+      op, __FILE__, __LINE__,
+      std::string("CUDA products take operands that are both tensorwise, both rowwise, or 1x128 and 128x128; got ") +
+          to_string(a.mode) + " and " + to_string(b.mode));
+}
+
+inline void fp8_scaled_product(cudaStream_t stream, Scales scales, Epilogue epilogue, DType a, const Product& x,
+                               const GroupedParams& p) {
+  const bool rowwise = scales == Scales::rowwise;
+  if (epilogue == Epilogue::relu2_grad || epilogue == Epilogue::residual)
+    return (rowwise ? fp8_rowwise_product_hidden : fp8_blockwise_product_hidden)(stream, epilogue, a, x, p);
+  ASSAY_OP_CHECK(x.op, epilogue == Epilogue::none || a == DType::fp8_e4m3, "relu^2 takes e4m3 operands");
+  (rowwise ? fp8_rowwise_product : fp8_blockwise_product)(stream, epilogue, a, x, p);
+}
 // wgrad_bf16.cu, wgrad_fp8.cu
 void bf16_weight_gradient(cudaStream_t, const WeightGradient&, const WgradParams&, Workspace);
 void fp8_weight_gradient(cudaStream_t, DType a, const WeightGradient&, const WgradParams&, Workspace);
