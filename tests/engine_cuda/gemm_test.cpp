@@ -116,6 +116,30 @@ TEST(CudaGemmFp8, FollowsItsTwin) {
   }
 }
 
+// Many rows into few tiles: all multiprocessors share the sums of every tile, evenly with and without a tail.
+TEST(CudaGemmFp8, LongWeightGradientsFollowTheTwinAndRepeat) {
+  ASSAY_NEEDS_GPU();
+  Random random(116);
+  for (const Shape& s : {Shape{1000, 528, 8208}, Shape{520, 272, 16432}}) {
+    for (const bool accumulate : {false, true}) {
+      const Fp8Pair a(random_fp8(random, DType::fp8_e5m2, ScaleMode::tensorwise, s.M, s.K)),
+          b(random_fp8(random, DType::fp8_e4m3, ScaleMode::tensorwise, s.N, s.K));
+      const Array before = random_array(random, DType::f32, {s.M, s.N});
+      const Pair out(before);
+      cpu::gemm_fp8({.a = a.host(), .b = b.host(), .out = out.host, .accumulate = accumulate});
+      cuda::gemm_fp8(nullptr, {.a = a.device(), .b = b.device(), .out = out.device, .accumulate = accumulate},
+                     workspace());
+      expect_fp8_near(name(s), out.device.back(), out.host);
+      for (int i = 0; i < 5; ++i) {
+        const Mirror again(before);
+        cuda::gemm_fp8(nullptr, {.a = a.device(), .b = b.device(), .out = again, .accumulate = accumulate},
+                       workspace());
+        expect_same(name(s) + " again", again.back(), out.device.back());
+      }
+    }
+  }
+}
+
 TEST(CudaGemm, RefusesWhatItHasNoKernelFor) {
   ASSAY_NEEDS_GPU();
   const Mirror f32(Array(DType::f32, {16, 16})), bf(Array(DType::bf16, {16, 16}));

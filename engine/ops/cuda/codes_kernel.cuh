@@ -80,7 +80,8 @@ __device__ __forceinline__ uint32_t make_codes(float v0, float v1, float v2, flo
                                                float inverse_out_scale, CodesTile& tile) {
   float v[4] = {v0, v1, v2, v3};
   if constexpr (C::loads_hidden) {
-    const float2 low = unpack_e4m3(static_cast<uint16_t>(hidden)), high = unpack_e4m3(static_cast<uint16_t>(hidden >> 16));
+    const float2 low = unpack_e4m3(static_cast<uint16_t>(hidden)),
+                 high = unpack_e4m3(static_cast<uint16_t>(hidden >> 16));
     const float h[4] = {low.x, low.y, high.x, high.y};
 #pragma unroll
     for (int c = 0; c < 4; ++c) {

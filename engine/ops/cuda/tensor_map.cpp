@@ -48,4 +48,30 @@ CUtensorMap matrix_map(const char* what, const void* data, int element_bytes, in
   return map;
 }
 
+CUtensorMap row_order_map(const char* what, const void* data, int64_t rows, int64_t columns, RowOrder order,
+                          int box_rows) {
+  CUtensorMap map;
+  const bool fours = order == RowOrder::fours;
+  const auto row = static_cast<cuuint64_t>(columns), sixteens = static_cast<cuuint64_t>(rows / 16);
+  const auto box_sixteens = static_cast<cuuint32_t>(box_rows / 16);
+  const cuuint64_t size_pairs[] = {row, 8, 2, sixteens}, pitch_pairs[] = {2 * row, row, 16 * row};
+  const cuuint64_t size_fours[] = {row, 2, 4, 2, sixteens}, pitch_fours[] = {row, 4 * row, 2 * row, 16 * row};
+  const cuuint32_t box_pairs[] = {128, 8, 2, box_sixteens}, box_fours[] = {128, 2, 4, 2, box_sixteens};
+  const cuuint32_t step[] = {1, 1, 1, 1, 1};
+  const CUresult result =
+      rows % 16 != 0
+          ? CUDA_ERROR_INVALID_VALUE
+          : encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, fours ? 5 : 4, const_cast<void*>(data),
+                      fours ? size_fours : size_pairs, fours ? pitch_fours : pitch_pairs, fours ? box_fours : box_pairs,
+                      step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS)
+    throw EngineError(FailureReason::plan_error,
+                      std::string(what) + ": no TMA descriptor for [" + std::to_string(rows) + ", " +
+                          std::to_string(columns) +
+                          "] of codes (rows must be multiples of 16 bytes, and their number " + "a multiple of 16)",
+                      what);
+  return map;
+}
+
 }  // namespace assay::cuda

@@ -11,70 +11,25 @@
 #pragma once
 
 #include "engine/ops/cuda/wgrad_kernel.cuh"
+#include "engine/ops/cuda/wgrad_plan.h"
 
 namespace assay::cuda {
 
-struct WgradPlan {
-  int tiles, steps;  // steps along the reduction
-  int chunks;        // blocks [0, chunks * tiles): chunk = block / tiles of the first steps - tail steps
-  int tail_blocks;   // the blocks after them: equal shares of the last `tail` steps of all tiles, tile by tile
-  int tail;          // 0 without tail_blocks
-  float* partial;    // [tiles, slots(), 2 warpgroups, bn / 8, 128 threads] of float4: accumulators as they lie
+struct WgradSums {
+  float* partial;    // [tiles, slots, 2 warpgroups, bn / 8, 128 threads] of float4: accumulators as they lie
   int32_t* arrived;  // [tiles, 2], zero
-
-  // At most two blocks share a tile's tail.
-  __host__ __device__ int slots() const { return chunks + (tail > 0 ? 2 : 0); }
-  __host__ __device__ int blocks() const { return chunks * tiles + tail_blocks; }
-  // The tail block whose share has step x of the tails, tile after tile; its share begins at all * j / tail_blocks.
-  __device__ int tail_block(int x) const { return ((x + 1) * tail_blocks - 1) / (tiles * tail); }
-  __device__ int contributors(int tile) const {
-    return tail == 0 ? chunks : chunks + 1 + tail_block((tile + 1) * tail - 1) - tail_block(tile * tail);
-  }
 };
-
-struct WgradPiece {
-  int tile, first, steps, slot;
-};
-
-// do_piece(piece) for every piece of the block, in order.
-template <class F>
-__device__ __forceinline__ void for_each_piece(const WgradPlan& plan, F&& do_piece) {
-  const int block = blockIdx.x, head = plan.steps - plan.tail, j = block - plan.chunks * plan.tiles;
-  int x = 0, end = 1;  // of the tails; a block of the head has one piece
-  if (j >= 0) {
-    const int all = plan.tiles * plan.tail;
-    x = all * j / plan.tail_blocks;
-    end = all * (j + 1) / plan.tail_blocks;
-  }
-  while (x < end) {
-    WgradPiece piece;
-    if (j < 0) {
-      piece.slot = block / plan.tiles;
-      piece.tile = block % plan.tiles;
-      piece.first = head * piece.slot / plan.chunks;
-      piece.steps = head * (piece.slot + 1) / plan.chunks - piece.first;
-      ++x;
-    } else {
-      piece.tile = x / plan.tail;
-      piece.first = head + x % plan.tail;
-      piece.steps = min(end, (piece.tile + 1) * plan.tail) - x;
-      piece.slot = plan.chunks + j - plan.tail_block(piece.tile * plan.tail);
-      x += piece.steps;
-    }
-    do_piece(piece);
-  }
-}
 
 // This block's share of a tile's sums: the column blocks slot, slot + n, ... of n contributors, by one warpgroup.
 template <class C>
-__device__ __forceinline__ void add_partials(const WgradPlan& plan, const WgradPiece& piece, const WgradParams& p,
-                                             int consumer, float scale) {
+__device__ __forceinline__ void add_partials(const WgradPlan& plan, const WgradSums& sums, const WgradPiece& piece,
+                                             const WgradParams& p, int consumer, float scale) {
   constexpr int column_blocks = C::bn / 8, at_once = 3, ahead = 8;  // loads in flight: at_once * ahead
   const int thread = threadIdx.x & 127, lane = thread & 31, n = plan.contributors(piece.tile);
   const int columns = (p.n + C::bn - 1) / C::bn;
   const int row = piece.tile / columns * tile_m + consumer * 64 + thread / 32 * 16 + lane / 4;
   const int column = piece.tile % columns * C::bn + 2 * (lane & 3);
-  const float4* from = reinterpret_cast<const float4*>(plan.partial) +
+  const float4* from = reinterpret_cast<const float4*>(sums.partial) +
                        (static_cast<size_t>(piece.tile) * plan.slots() * 2 + consumer) * column_blocks * 128 + thread;
   for (int first = piece.slot; first < column_blocks; first += at_once * n) {
     float4 sum[at_once];
@@ -116,7 +71,7 @@ __device__ __forceinline__ void add_partials(const WgradPlan& plan, const WgradP
 template <class C>
 __global__ __launch_bounds__(384, 1) void wgrad_balanced_kernel(const __grid_constant__ CUtensorMap map_a,
                                                                 const __grid_constant__ CUtensorMap map_b,
-                                                                WgradParams p, WgradPlan plan) {
+                                                                WgradParams p, WgradPlan plan, WgradSums sums) {
   extern __shared__ uint8_t raw[];
   uint8_t* smem = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
   uint8_t* stage_a = smem;
@@ -134,11 +89,12 @@ __global__ __launch_bounds__(384, 1) void wgrad_balanced_kernel(const __grid_con
   const int columns = (p.n + C::bn - 1) / C::bn, warpgroup = threadIdx.x / 128;
   int stage = 0;
   uint32_t phase = 0;
+  WgradPiece piece;
 
   if (warpgroup == 0) {
     sm90::registers_give<40>();
     if (threadIdx.x == 0) {
-      for_each_piece(plan, [&](const WgradPiece& piece) {
+      for (WgradPieces pieces(plan, blockIdx.x); pieces.next(&piece);) {
         const int m = piece.tile / columns * tile_m, n = piece.tile % columns * C::bn;
         for (int k = piece.first; k < piece.first + piece.steps; ++k) {
           sm90::barrier_wait(&empty[stage], phase ^ 1);
@@ -146,42 +102,41 @@ __global__ __launch_bounds__(384, 1) void wgrad_balanced_kernel(const __grid_con
                        m, n, &full[stage]);
           if (++stage == C::stages) stage = 0, phase ^= 1;
         }
-      });
+      }
     }
   } else {
     sm90::registers_take<232>();
     const int consumer = warpgroup - 1;
     const bool elected = (threadIdx.x & 127) == 0;
-    for_each_piece(plan, [&](const WgradPiece& piece) {
+    for (WgradPieces pieces(plan, blockIdx.x); pieces.next(&piece);) {
       float d[C::bn / 2];
       sum_rows<C>(d, piece.steps, stage_a, stage_b, full, empty, stage, phase, consumer);
-      float4* to =
-          reinterpret_cast<float4*>(plan.partial) +
-          ((static_cast<size_t>(piece.tile) * plan.slots() + piece.slot) * 2 + consumer) * (C::bn / 8) * 128 +
-          (threadIdx.x & 127);
+      float4* to = reinterpret_cast<float4*>(sums.partial) +
+                   ((static_cast<size_t>(piece.tile) * plan.slots() + piece.slot) * 2 + consumer) * (C::bn / 8) * 128 +
+                   (threadIdx.x & 127);
 #pragma unroll
-      for (int j = 0; j < C::bn / 8; ++j)
-        to[j * 128] = make_float4(d[4 * j], d[4 * j + 1], d[4 * j + 2], d[4 * j + 3]);
+      for (int j = 0; j < C::bn / 8; ++j) to[j * 128] = make_float4(d[4 * j], d[4 * j + 1], d[4 * j + 2], d[4 * j + 3]);
       __threadfence();
       sm90::named_barrier(1 + consumer, 128);
       if (elected)
-        asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(plan.arrived + 2 * piece.tile + consumer)
+        asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(sums.arrived + 2 * piece.tile + consumer)
                      : "memory");
-    });
+    }
     const float scale = C::fp8 ? *p.a_scale * *p.b_scale : 1.0f;
-    for_each_piece(plan, [&](const WgradPiece& piece) {
+    for (WgradPieces pieces(plan, blockIdx.x); pieces.next(&piece);) {
       if (elected) {
         const int all = plan.contributors(piece.tile);
         int seen;
-        do asm volatile("ld.acquire.gpu.s32 %0, [%1];"
-                        : "=r"(seen)
-                        : "l"(plan.arrived + 2 * piece.tile + consumer)
-                        : "memory");
+        do
+          asm volatile("ld.acquire.gpu.s32 %0, [%1];"
+                       : "=r"(seen)
+                       : "l"(sums.arrived + 2 * piece.tile + consumer)
+                       : "memory");
         while (seen != all);
       }
       sm90::named_barrier(1 + consumer, 128);
-      add_partials<C>(plan, piece, p, consumer, scale);
-    });
+      add_partials<C>(plan, sums, piece, p, consumer, scale);
+    }
   }
 }
 

@@ -80,6 +80,47 @@ __device__ __forceinline__ void wgrad_multiply(float (&d)[C::bn / 2], const uint
   }
 }
 
+// Producer: a stage of the rows from `row` on, of columns m.. of a and n.. of b.
+template <class C>
+__device__ __forceinline__ void load_rows(uint8_t* a, uint8_t* b, const CUtensorMap* map_a, const CUtensorMap* map_b,
+                                          int row, int m, int n, uint64_t* full) {
+  sm90::barrier_expect(full, C::a_bytes + C::b_bytes);
+  if constexpr (C::fp8) {
+    sm90::tma_load(a, map_a, row, m, full);
+    sm90::tma_load(b, map_b, row, n, full);
+  } else {
+    for (int i = 0; i < tile_m / 64; ++i) sm90::tma_load(a + i * 8192, map_a, m + 64 * i, row, full);
+    for (int i = 0; i < C::bn / 64; ++i) sm90::tma_load(b + i * 8192, map_b, n + 64 * i, row, full);
+  }
+}
+
+// Consumer: d = the sum over `steps` stages.
+template <class C>
+__device__ __forceinline__ void sum_rows(float (&d)[C::bn / 2], int steps, const uint8_t* stage_a,
+                                         const uint8_t* stage_b, uint64_t* full, uint64_t* empty, int& stage,
+                                         uint32_t& phase, int consumer) {
+  const bool elected = (threadIdx.x & 127) == 0;
+  if (steps == 0) {
+#pragma unroll
+    for (int i = 0; i < C::bn / 2; ++i) d[i] = 0;
+  }
+  int previous = -1;
+  for (int k = 0; k < steps; ++k) {
+    sm90::barrier_wait(&full[stage], phase);
+    sm90::wgmma_fence();
+    wgrad_multiply<C>(d, stage_a + stage * C::a_bytes, stage_b + stage * C::b_bytes, consumer, k == 0);
+    sm90::wgmma_commit();
+    if (previous >= 0) {
+      sm90::wgmma_wait<1>();
+      if (elected) sm90::barrier_arrive(&empty[previous]);
+    }
+    previous = stage;
+    if (++stage == C::stages) stage = 0, phase ^= 1;
+  }
+  sm90::wgmma_wait<0>();
+  if (elected && previous >= 0) sm90::barrier_arrive(&empty[previous]);
+}
+
 template <class C>
 __device__ __forceinline__ void wgrad_store(const float (&d)[C::bn / 2], const WgradUnit& w, const WgradParams& p,
                                             int consumer, float scale) {
@@ -130,18 +171,9 @@ __global__ __launch_bounds__(384, 1) void wgrad_kernel(const __grid_constant__ C
       for (int u = blockIdx.x; u < units; u += gridDim.x) {
         const WgradUnit w = wgrad_unit<C>(u, tiles, p);
         for (int k = 0; k < w.steps; ++k) {
-          const int row = w.first_row + k * C::k_per_stage;
-          uint8_t* a = stage_a + stage * C::a_bytes;
-          uint8_t* b = stage_b + stage * C::b_bytes;
           sm90::barrier_wait(&empty[stage], phase ^ 1);
-          sm90::barrier_expect(&full[stage], C::a_bytes + C::b_bytes);
-          if constexpr (C::fp8) {
-            sm90::tma_load(a, &map_a, row, w.m, &full[stage]);
-            sm90::tma_load(b, &map_b, row, w.n, &full[stage]);
-          } else {
-            for (int i = 0; i < tile_m / 64; ++i) sm90::tma_load(a + i * 8192, &map_a, w.m + 64 * i, row, &full[stage]);
-            for (int i = 0; i < C::bn / 64; ++i) sm90::tma_load(b + i * 8192, &map_b, w.n + 64 * i, row, &full[stage]);
-          }
+          load_rows<C>(stage_a + stage * C::a_bytes, stage_b + stage * C::b_bytes, &map_a, &map_b,
+                       w.first_row + k * C::k_per_stage, w.m, w.n, &full[stage]);
           if (++stage == C::stages) stage = 0, phase ^= 1;
         }
       }
@@ -154,25 +186,7 @@ __global__ __launch_bounds__(384, 1) void wgrad_kernel(const __grid_constant__ C
     for (int u = blockIdx.x; u < units; u += gridDim.x) {
       const WgradUnit w = wgrad_unit<C>(u, tiles, p);
       float d[C::bn / 2];
-      if (w.steps == 0) {
-#pragma unroll
-        for (int i = 0; i < C::bn / 2; ++i) d[i] = 0;
-      }
-      int previous = -1;
-      for (int k = 0; k < w.steps; ++k) {
-        sm90::barrier_wait(&full[stage], phase);
-        sm90::wgmma_fence();
-        wgrad_multiply<C>(d, stage_a + stage * C::a_bytes, stage_b + stage * C::b_bytes, consumer, k == 0);
-        sm90::wgmma_commit();
-        if (previous >= 0) {
-          sm90::wgmma_wait<1>();
-          if (elected) sm90::barrier_arrive(&empty[previous]);
-        }
-        previous = stage;
-        if (++stage == C::stages) stage = 0, phase ^= 1;
-      }
-      sm90::wgmma_wait<0>();
-      if (elected && previous >= 0) sm90::barrier_arrive(&empty[previous]);
+      sum_rows<C>(d, w.steps, stage_a, stage_b, full, empty, stage, phase, consumer);
 
       // One turnstile per tile and warpgroup, which stores its own half of the rows.
       int32_t* turnstile = p.turnstile + w.tile * 2 + consumer;
