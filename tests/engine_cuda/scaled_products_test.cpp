@@ -70,7 +70,10 @@ struct Sizes {
 
   Array divide(const Array& x, int power) const {
     Array to(DType::f64, {x.size() / N, N});
-    for (int64_t i = 0; i < x.size(); ++i) to.set(i, x.get(i) / std::pow(of[static_cast<size_t>(i)], power));
+    for (int64_t i = 0; i < x.size(); ++i) {
+      const double size = of[static_cast<size_t>(i)];
+      to.set(i, x.get(i) / (power == 2 ? size * size : size));
+    }
     return to;
   }
   // Of a sum over the columns.
@@ -98,11 +101,13 @@ TEST(CudaScaledProducts, DenseProductsFollowTheirTwin) {
   struct Shape {
     int64_t M, N, K;
   };
-  std::vector<Shape> shapes = {{1, 16, 16},      {129, 128, 80},   {300, 768, 1536},
-                               {127, 2304, 256}, {130, 3984, 144},  // more columns than rows: the rows run first
+  std::vector<Shape> shapes = {{1, 16, 16},
+                               {129, 128, 80},
+                               {300, 384, 1536},
+                               {130, 2064, 144},  // more columns than rows: the rows run first
                                {513, 144, 784}};
-  for (int i = 0; i < 6; ++i)
-    shapes.push_back({random.integer(1, 400), 16 * random.integer(1, 60), 16 * random.integer(1, 60)});
+  for (int i = 0; i < 3; ++i)
+    shapes.push_back({random.integer(1, 400), 16 * random.integer(1, 40), 16 * random.integer(1, 60)});
   for (const auto& [M, N, K] : shapes) {
     for (const Modes& recipe : recipes) {
       for (DType format : formats) {
@@ -193,9 +198,9 @@ TEST(CudaScaledProducts, GroupedProductsFollowTheirTwin) {
   for (const auto& counts : count_sets()) {
     const Layout l(counts);
     // n, k: whole tiles and blocks; half a tile; parts of blocks.
-    std::vector<std::array<int64_t, 2>> shapes = {{256, 128}, {384, 768}, {80, 144}};
-    if (l.E() == 5) shapes.push_back({1040, 400});
-    shapes.push_back({16 * random.integer(1, 40), 16 * random.integer(1, 40)});
+    std::vector<std::array<int64_t, 2>> shapes = {{256, 128}, {80, 144}};
+    if (l.E() == 5) shapes.insert(shapes.end(), {{384, 768}, {528, 400}});
+    shapes.push_back({16 * random.integer(1, 30), 16 * random.integer(1, 40)});
     for (const auto& [n, k] : shapes)
       for (const Modes& recipe : recipes)
         for (const Case& c : cases) check_grouped(random, l, recipe, c, n, k);
@@ -225,11 +230,11 @@ TEST(CudaScaledProducts, GiveTheSameBitsEveryTime) {
   ASSAY_NEEDS_GPU();
   Random random(183);
   for (const Modes& recipe : recipes) {
-    const Fp8Mirror a(scaled_rows(random, DType::fp8_e5m2, recipe.a, 4096, 1024)),
-        b(scaled_rows(random, DType::fp8_e4m3, recipe.b, 768, 1024));
+    const Fp8Mirror a(scaled_rows(random, DType::fp8_e5m2, recipe.a, 2048, 512)),
+        b(scaled_rows(random, DType::fp8_e4m3, recipe.b, 768, 512));
     Array first;
     for (int i = 0; i < 5; ++i) {
-      const Mirror out(poisoned(DType::bf16, {4096, 768}));
+      const Mirror out(poisoned(DType::bf16, {2048, 768}));
       cuda::gemm_fp8(nullptr, {.a = a, .b = b, .out = out}, workspace());
       if (i == 0) first = out.back();
       expect_same(recipe.name, out.back(), first);
