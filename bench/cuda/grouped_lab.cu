@@ -48,16 +48,33 @@ __device__ float load(const __nv_fp8_e5m2* p, size_t i) {
   return float(p[i]);
 }
 
+// Scales of FP8 operands: a's of (row, block of 128 along k), b's of (group, column, block), as the kernels have them.
+struct LabScales {
+  const float *a, *b;  // null: 1
+  Scales kind;
+  int n, blocks;  // along k
+  __device__ float of(int row, int group, int column, int block) const {
+    if (a == nullptr) return 1.0f;
+    if (kind == Scales::tensorwise) return *a * b[group];
+    if (kind == Scales::rowwise) return a[row] * b[group * n + column];
+    return a[row * blocks + block] * b[(group * ((n + 127) / 128) + column / 128) * blocks + block];
+  }
+};
+
 // Reference: one thread per output, FP32.
 template <class A, class B, class O, class H>
 __global__ void reference(const A* a, const B* b, O* out, const H* hidden, float* row_sum, const int* start,
-                          const int* rows, int n, int k, float scale_a, const float* scale_b, float out_scale,
-                          float hidden_scale, Epilogue epilogue) {
+                          const int* rows, int n, int k, LabScales scales, float out_scale, float hidden_scale,
+                          Epilogue epilogue) {
   const int g = blockIdx.z, c = blockIdx.x * blockDim.x + threadIdx.x, r = blockIdx.y;
   if (r >= rows[g] || c >= n) return;
   float s = 0;
-  for (int i = 0; i < k; ++i) s += load(a, size_t(start[g] + r) * k + i) * load(b, (size_t(g) * n + c) * k + i);
-  if (scale_b) s *= scale_a * scale_b[g];
+  for (int block = 0; block < k; block += 128) {
+    float partial = 0;
+    for (int i = block; i < min(k, block + 128); ++i)
+      partial += load(a, size_t(start[g] + r) * k + i) * load(b, (size_t(g) * n + c) * k + i);
+    s += partial * scales.of(start[g] + r, g, c, block / 128);
+  }
   const size_t at = size_t(start[g] + r) * n + c;
   if (epilogue == Epilogue::relu2) s = s > 0 ? s * s : 0;
   if (epilogue == Epilogue::relu2_grad) {
@@ -93,6 +110,12 @@ __global__ void fill(T* p, size_t count, uint32_t seed, float amplitude) {
     x *= 0x846ca68bu;
     x ^= x >> 16;
     p[i] = T((float(x) / 4294967296.0f * 2 - 1) * amplitude);
+  }
+}
+__global__ void fill_scales(float* p, size_t count, uint32_t seed) {
+  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count; i += size_t(gridDim.x) * blockDim.x) {
+    const uint32_t x = (uint32_t(i) * 2654435761u + seed) * 0x7feb352du;
+    p[i] = 0.01f * exp2f(float(x >> 8) / 16777216.0f * 4 - 2);
   }
 }
 // relu(z)^2: about half zeros, the rest positive.
@@ -174,8 +197,21 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   p.groups = groups;
   p.n = n;
   p.k_steps = int((k * sizeof(A) + 127) / 128);
+  p.a_rows = rows;
   p.a_scale = f;
   p.b_scale = f + 3;
+  float *row_scales = nullptr, *column_scales = nullptr;  // over four powers of two
+  if (C::scales != Scales::tensorwise) {
+    const size_t per = C::scales == Scales::rowwise ? 1 : p.k_steps;
+    const size_t of_a = rows * per,
+                 of_b = C::scales == Scales::rowwise ? size_t(groups) * n : groups * ((n + 127) / 128) * per;
+    ASSAY_CUDA_CHECK("lab", cudaMalloc(&row_scales, of_a * 4));
+    ASSAY_CUDA_CHECK("lab", cudaMalloc(&column_scales, of_b * 4));
+    fill_scales<<<1024, 256>>>(row_scales, of_a, 5u);
+    fill_scales<<<1024, 256>>>(column_scales, of_b, 9u);
+    p.a_scale = row_scales, p.b_scale = column_scales;
+  }
+  const LabScales lab_scales{fp8 ? p.a_scale : nullptr, p.b_scale, C::scales, n, p.k_steps};
   p.out_scale = f + 1;
   p.out_amax = f + 2;
   p.hidden_scale = f + 3;
@@ -193,8 +229,8 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   ASSAY_CUDA_CHECK("lab", cudaDeviceSynchronize());
   const int most = std::max(1, *std::max_element(counts.begin(), counts.end()));
   reference<<<dim3((n + 255) / 256, most, groups), 256>>>(a, b, expected, hidden, row_expected, d_start, d_rows, n, k,
-                                                          scales[0], fp8 ? f + 3 : nullptr, scales[1],
-                                                          sizeof(H) == 1 ? scales[3] : 1.0f, C::epilogue);
+                                                          lab_scales, scales[1], sizeof(H) == 1 ? scales[3] : 1.0f,
+                                                          C::epilogue);
   ASSAY_CUDA_CHECK("lab", cudaGetLastError());
   compare<<<dim3(64, groups), 256>>>(out, expected, d_start, d_rows, n, sums);
   double s[2];
@@ -236,9 +272,9 @@ void lab(const char* name, const std::vector<int>& counts, int n, int k, bool ti
   }
   std::printf("\n");
   std::fflush(stdout);
-  for (void* q :
-       {(void*)a, (void*)b, (void*)out, (void*)expected, (void*)d_start, (void*)d_rows, (void*)f, (void*)sums,
-        (void*)hidden, (void*)partial, (void*)row_sum, (void*)row_expected, (void*)transposed, (void*)differences})
+  for (void* q : {(void*)a, (void*)b, (void*)out, (void*)expected, (void*)d_start, (void*)d_rows, (void*)f, (void*)sums,
+                  (void*)hidden, (void*)partial, (void*)row_sum, (void*)row_expected, (void*)transposed,
+                  (void*)differences, (void*)row_scales, (void*)column_scales})
     ASSAY_CUDA_CHECK("lab", cudaFree(q));
 }
 
@@ -354,6 +390,9 @@ using e4 = __nv_fp8_e4m3;
 using e5 = __nv_fp8_e5m2;
 template <GemmType t, OutType o, Epilogue e, bool tr = false>
 using G = GroupedConfig<t, o, e, tr>;
+// Into BF16, with scales.
+template <GemmType t, Epilogue e, Scales s, int bn = 256>
+using S = GroupedConfig<t, OutType::bf16, e, false, false, bn, false, s>;
 
 int main() {
   const std::vector<int> odd = {0, 1, 127, 128, 129, 300, 0, 1000}, one = {0, 2000, 0, 0}, even(8, 16384);
@@ -373,6 +412,12 @@ int main() {
     lab<G<F, OutType::e4m3, Epilogue::relu2, true>, e4, e4, e4>("fp8 relu2->e4m3+T", c, 1024, 768, timed);
     lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("fp8->bf16", c, 768, 1024, timed);
     lab<G<D, OutType::bf16, Epilogue::none>, e5, e4, bf>("e5m2->bf16", c, 768, 1024, timed);
+    for (const auto& [n, k] : {std::pair{1024, 768}, std::pair{768, 1024}}) {
+      lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("fp8 tensorwise->bf16", c, n, k, timed);
+      lab<S<F, Epilogue::none, Scales::rowwise>, e4, e4, bf>("fp8 rowwise->bf16", c, n, k, timed);
+      lab<S<F, Epilogue::none, Scales::blockwise>, e4, e4, bf>("fp8 blockwise->bf16", c, n, k, timed);
+      lab<S<F, Epilogue::none, Scales::blockwise, 128>, e4, e4, bf>("fp8 blockwise->bf16, bn 128", c, n, k, timed);
+    }
     lab<G<D, OutType::e5m2, Epilogue::relu2_grad>, e5, e4, e5>("e5m2 relu2_grad->e5m2", c, 1024, 768, timed);
     lab<G<D, OutType::e5m2, Epilogue::relu2_grad, true>, e5, e4, e5>("e5m2 relu2_grad->e5m2+T", c, 1024, 768, timed);
     lab<G<F, OutType::e4m3, Epilogue::relu2_grad, true>, e4, e4, e4>("e4m3 relu2_grad->e4m3+T", c, 1024, 768, timed);
