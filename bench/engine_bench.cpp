@@ -25,6 +25,7 @@ struct Options {
   std::string backend = "auto";
   std::vector<std::string> precisions = {"bf16", "fp8_noexperts", "fp8_experts"};
   std::vector<std::string> executions = {"dynamic", "static", "eager"};
+  std::vector<std::string> coalesce_tiling = {"on"};
   std::vector<std::string> recipes, wgrads = {"auto"}, grad_formats = {"e5m2"};
   std::optional<int> depth, d_model, experts, top_k, vocab, sequence_len, device_batch;
   int accum = 1;
@@ -37,6 +38,11 @@ E parse(const std::string& option, const std::string& text, std::initializer_lis
   for (E value : values)
     if (to_string(value) == text) return value;
   throw CLI::ValidationError(option, "\"" + text + "\" is not a legal value");
+}
+
+bool is_on(const std::string& option, const std::string& text) {
+  if (text == "on" || text == "off") return text == "on";
+  throw CLI::ValidationError(option, "\"" + text + "\" is neither on nor off");
 }
 
 std::string usable_gpu() {
@@ -70,26 +76,33 @@ RunConfig config_of(const Options& o, bool gpu, const std::string& data) {
   return c;
 }
 
-// Every combination of the axes; those of FP8 once only where nothing is FP8.
+// Every combination of the axes of FP8; one where nothing is FP8.
+void add_fp8(const Options& o, RunConfig c, std::vector<RunConfig>* configs) {
+  for (const std::string& recipe : o.recipes)
+    for (const std::string& wgrad : o.wgrads)
+      for (const std::string& format : o.grad_formats) {
+        c.fp8.recipe = parse("--recipe", recipe, {Fp8Recipe::tensorwise, Fp8Recipe::rowwise, Fp8Recipe::blockwise});
+        c.fp8.wgrad = parse("--wgrad", wgrad, {Fp8Wgrad::automatic, Fp8Wgrad::bf16, Fp8Wgrad::fp8});
+        c.fp8.grad_format = parse("--grad-format", format, {Fp8Format::e4m3, Fp8Format::e5m2});
+        const bool first = recipe == o.recipes.front() && wgrad == o.wgrads.front() && format == o.grad_formats.front();
+        if (bench::uses_fp8(c) || first) configs->push_back(c);
+      }
+}
+
+// Every combination of the axes.
 std::vector<RunConfig> configs_of(const Options& o, const RunConfig& base) {
   std::vector<RunConfig> configs;
   for (const std::string& precision : o.precisions)
     for (const std::string& execution : o.executions)
-      for (const std::string& recipe : o.recipes)
-        for (const std::string& wgrad : o.wgrads)
-          for (const std::string& format : o.grad_formats) {
-            RunConfig c = base;
-            c.precision = parse("--precision", precision,
-                                {Precision::fp32, Precision::bf16, Precision::fp8_noexperts, Precision::fp8_experts});
-            c.execution =
-                parse("--execution", execution, {Execution::eager, Execution::static_graph, Execution::dynamic_graph});
-            c.fp8.recipe = parse("--recipe", recipe, {Fp8Recipe::tensorwise, Fp8Recipe::rowwise, Fp8Recipe::blockwise});
-            c.fp8.wgrad = parse("--wgrad", wgrad, {Fp8Wgrad::automatic, Fp8Wgrad::bf16, Fp8Wgrad::fp8});
-            c.fp8.grad_format = parse("--grad-format", format, {Fp8Format::e4m3, Fp8Format::e5m2});
-            const bool first =
-                recipe == o.recipes.front() && wgrad == o.wgrads.front() && format == o.grad_formats.front();
-            if (bench::uses_fp8(c) || first) configs.push_back(c);
-          }
+      for (const std::string& tiling : o.coalesce_tiling) {
+        RunConfig c = base;
+        c.precision = parse("--precision", precision,
+                            {Precision::fp32, Precision::bf16, Precision::fp8_noexperts, Precision::fp8_experts});
+        c.execution =
+            parse("--execution", execution, {Execution::eager, Execution::static_graph, Execution::dynamic_graph});
+        c.coalesce_tiling = is_on("--coalesce-tiling", tiling);
+        add_fp8(o, c, &configs);
+      }
   return configs;
 }
 
@@ -123,6 +136,8 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--backend", o.backend, "auto, cpu, cuda")->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   app.add_option("--precision", o.precisions, "fp32, bf16, fp8_noexperts, fp8_experts");
   app.add_option("--execution", o.executions, "eager, static, dynamic");
+  app.add_option("--coalesce-tiling", o.coalesce_tiling,
+                 "blocks of memory-bound kernels by width and timing, or fixed: on, off");
   app.add_option("--recipe", o.recipes, "tensorwise, rowwise, blockwise");
   app.add_option("--wgrad", o.wgrads, "weight gradients of what is FP8: auto, bf16, fp8");
   app.add_option("--grad-format", o.grad_formats, "FP8 gradients: e4m3, e5m2");

@@ -20,6 +20,7 @@ nlohmann::json describe(const RunConfig& c, const std::string& device) {
                          {"device", device},
                          {"precision", to_string(c.precision)},
                          {"execution", to_string(c.execution)},
+                         {"coalesce_tiling", c.coalesce_tiling},
                          {"depth", c.model.depth},
                          {"d_model", model_width(c.model)},
                          {"experts", c.model.experts},
@@ -72,6 +73,13 @@ void describe_padding(const ModelShape& s, nlohmann::json* line) {
       100.0 * (1.0 - static_cast<double>(s.top_k * s.tokens) / static_cast<double>(s.routed_rows));
 }
 
+// The log's line of what was chosen and what the kernels took.
+void describe_tiling(const Trainer& trainer, nlohmann::json* line) {
+  const std::string begin = "tiling: ";
+  for (const std::string& note : trainer.notes())
+    if (note.starts_with(begin)) (*line)["tiling"] = note.substr(begin.size());
+}
+
 // Adds what was measured to the line; returns the median step in milliseconds.
 double time_steps(const RunConfig& c, int steps, nlohmann::json* line) {
   const auto trainer = Trainer::create(c, {});
@@ -95,6 +103,7 @@ double time_steps(const RunConfig& c, int steps, nlohmann::json* line) {
                 {"capture_s", after.capture_s},
                 {"loss", {{"first", first.loss}, {"last", last.loss}}}});
   describe_padding(plan.shape, line);
+  describe_tiling(*trainer, line);
   return median;
 }
 

@@ -45,6 +45,7 @@ class ProfiledOps final : public Ops {
   void expert_load(const ExpertLoadArgs& a) override { time(&Ops::expert_load, a); }
   void step_verdict(const StepVerdictArgs& a) override { time(&Ops::step_verdict, a); }
 
+  std::string choose_tiling(const TilingRequest& r) override { return real_->choose_tiling(r); }
   void* allocate(size_t bytes, const char* what) override { return real_->allocate(bytes, what); }
   void release(void* memory) override { real_->release(memory); }
   void copy_to_device(void* dst, const void* src, size_t bytes) override { real_->copy_to_device(dst, src, bytes); }
