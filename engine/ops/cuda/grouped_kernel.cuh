@@ -248,19 +248,18 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
       float d[C::bn / 2];
       if constexpr (C::scales == Scales::blockwise) {
         const BlockScales<C> scales(p, tile, row);
+        const ConsumedStages<C> stages{
+            stage_a + consumer * 64 * stage_row_bytes, stage_b, full, empty, elected, stage, phase};
+        const auto behind = [&](int k) {
+          if constexpr (C::loads_hidden)
+            if (k == min(2, p.k_steps - 1)) load_hidden<C>(state, &map_hidden, column, row);
+        };
 #pragma unroll
         for (int i = 0; i < C::bn / 2; ++i) d[i] = 0;
-        for (int k = 0; k < p.k_steps; ++k) {
-          const auto scale = scales.load(p, k);
-          sm90::barrier_wait(&full[stage], phase);
-          const auto load_late = [&] {
-            if constexpr (C::loads_hidden)
-              if (k == min(2, p.k_steps - 1)) load_hidden<C>(state, &map_hidden, column, row);
-          };
-          multiply_blocks<C>(d, scale, stage_a + stage * C::a_bytes + consumer * 64 * stage_row_bytes,
-                             stage_b + stage * C::b_bytes, &empty[stage], elected, load_late);
-          if (++stage == C::stages) stage = 0, phase ^= 1;
-        }
+        if constexpr (C::bn == scale_block)
+          multiply_ahead<C>(d, p, scales, stages, behind);
+        else
+          multiply_in_parts<C>(d, p, scales, stages, behind);
       } else {
         int previous = -1;
         for (int k = 0; k < p.k_steps; ++k) {

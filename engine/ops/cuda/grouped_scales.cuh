@@ -87,35 +87,118 @@ struct BlockScales {
   }
 };
 
-// One stage, 128 columns after the other: products into fresh accumulators, which are added to d times their scales.
-// They take 64 registers more than d, so a tile of 256 columns just fits. The other warpgroup multiplies meanwhile.
-// The elected thread tells `empty` when the stage has been read; between() runs once behind the first products.
-template <class C, class F>
-__device__ __forceinline__ void multiply_blocks(float (&d)[C::bn / 2], const typename BlockScales<C>::Stage& scale,
-                                                const uint8_t* a, const uint8_t* b, uint64_t* empty, bool elected,
-                                                F&& between) {
-  float partial[scale_block / 2];
-#pragma unroll
-  for (float& x : partial) asm volatile("" : "=f"(x));
-#pragma unroll
-  for (int part = 0; part < BlockScales<C>::parts; ++part) {
+// The stages of shared memory as a consumer goes through them. The elected thread of a warpgroup says when it has read
+// one.
+template <class C>
+struct ConsumedStages {
+  const uint8_t *a, *b;  // a: this warpgroup's rows
+  uint64_t *full, *empty;
+  bool elected;
+  int& stage;
+  uint32_t& phase;
+
+  __device__ __forceinline__ void wait() const { sm90::barrier_wait(&full[stage], phase); }
+  __device__ __forceinline__ void release(int which) const {
+    if (elected) sm90::barrier_arrive(&empty[which]);
+  }
+  __device__ __forceinline__ void advance() const {
+    if (++stage == C::stages) stage = 0, phase ^= 1;
+  }
+  // The products of 128 columns of the stage, into fresh accumulators.
+  __device__ __forceinline__ void multiply(float (&partial)[scale_block / 2], int part) const {
     sm90::wgmma_fence();
-    multiply_stage<C>(partial, a, b + part * scale_block * stage_row_bytes, true);
+    multiply_stage<C>(partial, a + stage * C::a_bytes, b + stage * C::b_bytes + part * scale_block * stage_row_bytes,
+                      true);
     sm90::wgmma_commit();
-    if (part == 0) between();
-    sm90::wgmma_wait<0>();
-    if (part == BlockScales<C>::parts - 1 && elected) sm90::barrier_arrive(empty);
+  }
+};
+
+// to += partial * scales, once partial's products are waited for.
+__device__ __forceinline__ void promote(float* to, float (&partial)[scale_block / 2], float a_first, float a_second,
+                                        float b) {
 #pragma unroll
-    for (float& x : partial) asm volatile("" : "+f"(x)::"memory");  // not read before the wait
-    const float first = scale.first * scale.b[part], second = scale.second * scale.b[part];
-    float* to = d + part * scale_block / 2;
+  for (float& x : partial) asm volatile("" : "+f"(x)::"memory");  // not read before the wait
+  const float first = a_first * b, second = a_second * b;
 #pragma unroll
-    for (int j = 0; j < scale_block / 8; ++j) {
-      to[4 * j] += partial[4 * j] * first;
-      to[4 * j + 1] += partial[4 * j + 1] * first;
-      to[4 * j + 2] += partial[4 * j + 2] * second;
-      to[4 * j + 3] += partial[4 * j + 3] * second;
+  for (int j = 0; j < scale_block / 8; ++j) {
+    to[4 * j] += partial[4 * j] * first;
+    to[4 * j + 1] += partial[4 * j + 1] * first;
+    to[4 * j + 2] += partial[4 * j + 2] * second;
+    to[4 * j + 3] += partial[4 * j + 3] * second;
+  }
+}
+
+__device__ __forceinline__ void leave_undefined(float (&x)[scale_block / 2]) {
+#pragma unroll
+  for (float& v : x) asm volatile("" : "=f"(v));
+}
+
+// A tile's products. d has 128 registers for 256 columns, which leaves room for 64 more: 128 columns are multiplied,
+// waited for and added, then the others, while the other warpgroup multiplies. behind(k) runs behind the first products
+// of stage k.
+template <class C, class F>
+__device__ __forceinline__ void multiply_in_parts(float (&d)[C::bn / 2], const GroupedParams& p,
+                                                  const BlockScales<C>& scales, const ConsumedStages<C>& stages,
+                                                  F&& behind) {
+  float partial[scale_block / 2];
+  leave_undefined(partial);
+  for (int k = 0; k < p.k_steps; ++k) {
+    const auto scale = scales.load(p, k);
+    stages.wait();
+#pragma unroll
+    for (int part = 0; part < BlockScales<C>::parts; ++part) {
+      stages.multiply(partial, part);
+      if (part == 0) behind(k);
+      sm90::wgmma_wait<0>();
+      if (part == BlockScales<C>::parts - 1) stages.release(stages.stage);
+      promote(d + part * scale_block / 2, partial, scale.first, scale.second, scale.b[part]);
     }
+    stages.advance();
+  }
+}
+
+// The same for 128 columns, where two sets of accumulators fit beside d: a stage is added while the next multiplies.
+template <class C, class F>
+__device__ __forceinline__ void multiply_ahead(float (&d)[scale_block / 2], const GroupedParams& p,
+                                               const BlockScales<C>& scales, const ConsumedStages<C>& stages,
+                                               F&& behind) {
+  using Scale = typename BlockScales<C>::Stage;
+  float even[scale_block / 2], odd[scale_block / 2];
+  leave_undefined(even);
+  leave_undefined(odd);
+  Scale even_scale, odd_scale;
+  int previous = stages.stage;
+  const auto begin = [&](float(&now)[scale_block / 2], Scale& scale, int k) {
+    scale = scales.load(p, k);
+    stages.wait();
+    stages.multiply(now, 0);
+    behind(k);
+    stages.advance();
+  };
+  const auto add = [&](float(&partial)[scale_block / 2], const Scale& scale) {
+    stages.release(previous);
+    if (++previous == C::stages) previous = 0;
+    promote(d, partial, scale.first, scale.second, scale.b[0]);
+  };
+  begin(even, even_scale, 0);
+  int k = 1;
+  for (; k + 1 < p.k_steps; k += 2) {
+    begin(odd, odd_scale, k);
+    sm90::wgmma_wait<1>();
+    add(even, even_scale);
+    begin(even, even_scale, k + 1);
+    sm90::wgmma_wait<1>();
+    add(odd, odd_scale);
+  }
+  if (k < p.k_steps) {
+    begin(odd, odd_scale, k);
+    sm90::wgmma_wait<1>();
+    add(even, even_scale);
+    sm90::wgmma_wait<0>();
+    add(odd, odd_scale);
+  } else {
+    sm90::wgmma_wait<0>();
+    add(even, even_scale);
   }
 }
 
