@@ -64,6 +64,7 @@ __global__ void reference(const A* a, const B* b, O* out, const H* hidden, float
   if (scale_b) s *= scale_a * scale_b[g];
   const size_t at = size_t(start[g] + r) * n + c;
   if (epilogue == Epilogue::relu2) s = s > 0 ? s * s : 0;
+  if (epilogue == Epilogue::residual) s += load(hidden, at);
   if (epilogue == Epilogue::relu2_grad) {
     const float h = load(hidden, at) * hidden_scale;
     atomicAdd(row_sum + start[g] + r, s * h);
@@ -459,8 +460,8 @@ using e5 = __nv_fp8_e5m2;
 template <GemmType t, OutType o, Epilogue e, bool tr = false>
 using G = GroupedConfig<t, o, e, tr>;
 
-template <GemmType t, OutType o, Epilogue e, bool tr>
-using N = CodesConfig<t, o, e, tr>;
+template <GemmType t, OutType o, Epilogue e, bool tr, int lead = 2>
+using N = CodesConfig<t, o, e, tr, lead>;
 
 int main() {
   const std::vector<int> odd = {0, 1, 127, 128, 129, 300, 0, 1000}, even(8, 16384), shared = {65535};
@@ -477,15 +478,29 @@ int main() {
       if (n == 384 && timed) continue;  // only to see the edge of a tile
       lab<G<D, OutType::e5m2, Epilogue::relu2_grad, true>, e5, e4, e5>("old e5m2 relu2_grad+T", c, n, 768, timed);
       lab<N<D, OutType::e5m2, Epilogue::relu2_grad, true>, e5, e4, e5>("new e5m2 relu2_grad+T", c, n, 768, timed);
+      if (timed) {
+        lab<N<D, OutType::e5m2, Epilogue::relu2_grad, true, 0>, e5, e4, e5>("new, lead 0", c, n, 768, true);
+        lab<N<D, OutType::e5m2, Epilogue::relu2_grad, true, 3>, e5, e4, e5>("new, lead 3", c, n, 768, true);
+      }
       lab<G<D, OutType::e5m2, Epilogue::relu2_grad>, e5, e4, e5>("old e5m2 relu2_grad", c, n, 768, timed);
       lab<N<D, OutType::e5m2, Epilogue::relu2_grad, false>, e5, e4, e5>("new e5m2 relu2_grad", c, n, 768, timed);
       lab<G<F, OutType::e4m3, Epilogue::relu2, true>, e4, e4, e4>("old relu2->e4m3+T", c, n, 768, timed);
       lab<N<F, OutType::e4m3, Epilogue::relu2, true>, e4, e4, e4>("new relu2->e4m3+T", c, n, 768, timed);
+      if (timed) {
+        lab<N<F, OutType::e4m3, Epilogue::relu2, true, 0>, e4, e4, e4>("new, lead 0", c, n, 768, true);
+        lab<N<F, OutType::e4m3, Epilogue::relu2, true, 3>, e4, e4, e4>("new, lead 3", c, n, 768, true);
+      }
       lab<G<F, OutType::e4m3, Epilogue::relu2>, e4, e4, e4>("old relu2->e4m3", c, n, 768, timed);
       lab<N<F, OutType::e4m3, Epilogue::relu2, false>, e4, e4, e4>("new relu2->e4m3", c, n, 768, timed);
     }
   }
   lab<N<F, OutType::e4m3, Epilogue::relu2_grad, true>, e4, e4, e4>("new e4m3 relu2_grad+T", odd, 1024, 768, false);
+  lab<GroupedConfig<F, OutType::bf16, Epilogue::residual, false, false, 256>, e4, e4, bf>("residual, 256 columns",
+                                                                                          shared, 768, 768, true);
+  lab<GroupedConfig<F, OutType::bf16, Epilogue::residual, false, false, 192>, e4, e4, bf>("residual, 192 columns",
+                                                                                          shared, 768, 768, true);
+  lab<GroupedConfig<F, OutType::bf16, Epilogue::residual, false, false, 128>, e4, e4, bf>("residual, 128 columns",
+                                                                                          shared, 768, 768, true);
   wgrad_lab<WD, e5, e4>("new wgrad e5m2", {20000}, 1040, 400, 0, false);
   wgrad_lab<WF, e4, e4>("new wgrad e4m3", {8192}, 1024, 768, 0, false);
   wgrad_lab<WD, e5, e4>("new wgrad e5m2", {9000}, 768, 768, 0, false);

@@ -15,7 +15,7 @@
 
 namespace assay::cuda {
 
-template <GemmType type_, OutType out_, Epilogue epilogue_, bool transposed_>
+template <GemmType type_, OutType out_, Epilogue epilogue_, bool transposed_, int lead_ = 2>
 struct CodesConfig {
   static constexpr GemmType type = type_;
   static constexpr OutType out = out_;
@@ -27,6 +27,10 @@ struct CodesConfig {
   static constexpr int staging = 2 * half_bytes;
   static constexpr int a_bytes = tile_m * stage_row_bytes, b_bytes = bn * stage_row_bytes;
   static constexpr int stages = 4, k_per_stage = stage_row_bytes;
+  // The second warpgroup begins a tile when the first has begun this many stages of it. Neither gains on the other by
+  // itself: in step they would both leave the tensor cores idle during their epilogues.
+  static constexpr int lead = lead_;
+  static_assert(lead < stages);
   static constexpr int smem = stages * (a_bytes + b_bytes) + 2 * staging + 1024 + 256;
   static_assert(type != GemmType::bf16 && out != OutType::bf16);
   static_assert(epilogue == Epilogue::relu2 || epilogue == Epilogue::relu2_grad);
@@ -207,6 +211,7 @@ __global__ __launch_bounds__(384, 1) void codes_kernel(const __grid_constant__ C
   uint64_t* full = reinterpret_cast<uint64_t*>(staging + 2 * C::staging);
   uint64_t* empty = full + C::stages;
   uint64_t* hidden_full = empty + C::stages;  // [2], one per consumer warpgroup
+  uint64_t* leading = hidden_full + 2;
   __shared__ TileWalk walk;
   const int warpgroup = threadIdx.x / 128;
   const int columns = (p.n + C::bn - 1) / C::bn;
@@ -217,6 +222,7 @@ __global__ __launch_bounds__(384, 1) void codes_kernel(const __grid_constant__ C
       sm90::barrier_init(&empty[s], 2);
     }
     for (int c = 0; c < 2; ++c) sm90::barrier_init(&hidden_full[c], 1);
+    sm90::barrier_init(leading, 1);
     sm90::fence_barrier_init();
     int total = 0;
     for (int g = 0; p.start != nullptr && g < p.groups; ++g) {
@@ -267,17 +273,22 @@ __global__ __launch_bounds__(384, 1) void codes_kernel(const __grid_constant__ C
       if (p.used_scale != nullptr) *p.used_scale = out_scale;
       if (p.used_scale_t != nullptr) *p.used_scale_t = out_scale;
     }
+    // With fewer stages a tile the first could be two tiles ahead, which the barrier's one bit of phase cannot tell.
+    const bool staggered = C::lead > 0 && p.k_steps >= C::stages;
+    uint32_t lead_phase = 0;
     for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
       const Tile tile = find_tile<C>(walk, p, columns, t, g);
       const int row = tile.row + consumer * 64;
       float d[C::bn / 2];
       int previous = -1;
+      if (staggered && consumer == 1) sm90::barrier_wait(leading, lead_phase), lead_phase ^= 1;
       for (int k = 0; k < p.k_steps; ++k) {
         sm90::barrier_wait(&full[stage], phase);
         sm90::wgmma_fence();
         multiply_stage<C>(d, stage_a + stage * C::a_bytes + consumer * 64 * stage_row_bytes,
                           stage_b + stage * C::b_bytes, k == 0);
         sm90::wgmma_commit();
+        if (staggered && consumer == 0 && elected && k == C::lead - 1) sm90::barrier_arrive(leading);
         // Not at once: it waits for the last tile's stores to leave the staging.
         if (C::loads_hidden && elected && k == min(1, p.k_steps - 1))
           load_hidden_codes<C>(state, &map_hidden, tile.column, row);
