@@ -112,7 +112,7 @@ void AttentionBlock::project_back(const Tensor& dx) {
   const Tensor out = attention_.view({s.tokens, s.d});
   if (dx8_ && !s.codes_from_producers) quantize(c_, dx, delayed_range(Fp8Slot::attention_grad, layer_), dx8_, dx8t_);
   if (attention8t_) quantize(c_, out, delayed_range(Fp8Slot::attention, layer_), {}, attention8t_);
-  wgrad(c_, wo_, dx, dx8t_, out, attention8t_);
+  wgrad(c_, wo_, dx, dx8t_, out, attention8t_, c_.accumulating);
   dgrad(c_, wo_, dx, dx8_, dout_.view({s.tokens, s.d}));
 }
 
@@ -140,7 +140,7 @@ void AttentionBlock::rope_back() {
   const Tensor dqkv = dqkv_.view({s.tokens, 3 * s.d});
   if (dqkv8_ && !s.codes_from_producers) quantize(c_, dqkv, delayed_range(Fp8Slot::qkv_grad, layer_), dqkv8_, dqkv8t_);
   if (n8t_) quantize(c_, n_, norm_range(s), {}, n8t_);
-  wgrad(c_, wqkv_, dqkv, dqkv8t_, n_, n8t_);
+  wgrad(c_, wqkv_, dqkv, dqkv8t_, n_, n8t_, c_.accumulating);
   dgrad(c_, wqkv_, dqkv, dqkv8_, dn_, ve_ != nullptr ? dn_ : Tensor{});
 }
 

@@ -25,6 +25,7 @@ struct Context {
   Tensor fp8_scale, fp8_amax, ignored_amax;  // delayed scales; empty without FP8
   bool training = true;                      // false: a validation pass leaves no trace in the FP8 scales
   bool calibrating = true;                   // some delayed FP8 scale may not exist yet
+  bool accumulating = true;                  // weight gradients are added to those there, not put in their place
   Probe probe;                               // usually empty
 
   Tensor take(const std::string& name, DType dtype, std::initializer_list<int64_t> dims) const {

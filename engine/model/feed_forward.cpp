@@ -135,7 +135,7 @@ void GroupedFeedForward::up_grad(const Tensor& dx) {
 }
 
 void GroupedFeedForward::weight_grad(const Weight& w, const Operand& dy, const Operand& x) {
-  GroupedWgradArgs args{.groups = groups(), .dw = stack(w.product_grad)};
+  GroupedWgradArgs args{.groups = groups(), .dw = stack(w.product_grad), .accumulate = c_.accumulating};
   if (x.fp8t) {
     args.dy8t = dy.fp8t;
     args.x8t = x.fp8t;
@@ -218,6 +218,7 @@ void LoopedFeedForward::up_grad(const Tensor& dx) {
 }
 
 void LoopedFeedForward::weight_grad(const Weight& w, const Operand& dy, const Operand& x) {
+  if (!c_.accumulating) c_.ops.fill_zero({w.grad});  // no product writes the gradient of a group without rows
   for (const Range& r : ranges_) {
     if (x.fp8t) {  // columns of a wider matrix, which a dense product does not take: a group of its own
       Groups one = groups();

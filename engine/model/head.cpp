@@ -54,7 +54,7 @@ void Head::chunk(int64_t first, int64_t count, const Tensor& targets, double gra
   if (grad_scale <= 0) return;
   if (dlogits8) quantize(c_, logits, {.slot = fp8_logits_slot(s)}, dlogits8, dlogits8t);
   dgrad(c_, w_, logits, dlogits8, dn);
-  wgrad(c_, w_, logits, dlogits8t, n, n8t);
+  wgrad(c_, w_, logits, dlogits8t, n, n8t, c_.accumulating || first > 0);
 }
 
 void Head::backward(const Tensor& dx, const GradientCodes& codes) {

@@ -33,11 +33,12 @@ void dgrad(const Context& c, const Weight& w, const Tensor& dy, const Quantized&
 }
 
 void wgrad(const Context& c, const Weight& w, const Tensor& dy, const Quantized& dy8t, const Tensor& x,
-           const Quantized& x8t) {
+           const Quantized& x8t, bool accumulate) {
   if (dy8t)
-    c.ops.gemm_fp8({.a = dy8t, .b = x8t, .out = w.product_grad, .accumulate = true});
+    c.ops.gemm_fp8({.a = dy8t, .b = x8t, .out = w.product_grad, .accumulate = accumulate});
   else
-    c.ops.gemm({.a = dy, .b = x, .transpose_a = true, .transpose_b = false, .out = w.product_grad, .accumulate = true});
+    c.ops.gemm(
+        {.a = dy, .b = x, .transpose_a = true, .transpose_b = false, .out = w.product_grad, .accumulate = accumulate});
 }
 
 GradientCodes gradient_codes(const Context& c, Fp8Slot slot, int64_t layer, const Quantized& fp8,

@@ -12,9 +12,9 @@ void fprop(const Context&, const Weight&, const Tensor& x, const Quantized& x8, 
 void dgrad(const Context&, const Weight&, const Tensor& dy, const Quantized& dy8, const Tensor& dx,
            const Tensor& residual = {});
 
-// W.grad += dy^T * x; from the transposed codes instead, if there are any.
+// W.grad += dy^T * x, or = where `accumulate` is false; from the transposed codes instead, if there are any.
 void wgrad(const Context&, const Weight&, const Tensor& dy, const Quantized& dy8t, const Tensor& x,
-           const Quantized& x8t);
+           const Quantized& x8t, bool accumulate);
 
 // Where the producer of a gradient writes the FP8 codes that its reader takes, as quantize with this scale would. Empty
 // where the reader quantises for itself (ModelShape::codes_from_producers).

@@ -57,6 +57,7 @@ Model::Model(const RunConfig& config, const RunPlan& plan, Ops& ops, void* memor
     c.ignored_amax = arena_.take("fp8.ignored_amax", DType::f32, {1});
   }
   load_tables();
+  forgive();
   for (int64_t i = 0; i < layers; ++i) {
     attention_.push_back(std::make_unique<AttentionBlock>(c, i));
     moe_.push_back(std::make_unique<MoeBlock>(c, i));
@@ -87,7 +88,6 @@ void Model::load_tables() {
 void Model::initialise(int64_t seed) {
   weights_.initialise(seed, ops_);
   ops_.fill_zero({router_bias_});
-  forgive();
   if (!context_.fp8_scale) return;
   ops_.fill_zero({context_.fp8_scale});
   ops_.fill_zero({context_.fp8_amax});
@@ -95,6 +95,7 @@ void Model::initialise(int64_t seed) {
 
 void Model::begin_step() {
   ++steps_begun_;
+  context_.accumulating = false;
   weights_.prepare(ops_);
   weights_.zero_grads(ops_);
   for (const Tensor* t : {&loss_sum_, &router_total_, &router_peak_}) ops_.fill_zero({*t});
@@ -151,7 +152,8 @@ void Model::micro_step(const int32_t* tokens, const int32_t* targets, double gra
   if (shape_.eager || warming_up())
     work();
   else
-    ops_.replay(recording_, work);
+    ops_.replay(context_.accumulating ? recording_ : first_recording_, work);
+  context_.accumulating = true;
   ++micro_steps_;
 }
 

@@ -16,7 +16,8 @@ namespace assay {
 
 class Model {
  public:
-  // Views into `memory` (plan.arena_bytes), which outlives the model. Nothing is initialised but constant tables.
+  // Views into `memory` (plan.arena_bytes), which outlives the model. Nothing is initialised but constant
+  // tables and the verdict.
   Model(const RunConfig&, const RunPlan&, Ops&, void* memory);
 
   // First use: weights, zero moments and gradients, router bias 0, uncalibrated FP8 scales.
@@ -25,8 +26,8 @@ class Model {
   void continue_at(int64_t steps) { steps_begun_ = steps; }
   // Start of a step: compute weights from the masters; gradients, loss and expert loads to zero.
   void begin_step();
-  // One micro-batch: adds to the gradients (of the loss sum times grad_scale, the same in every call), the loss sum and
-  // the expert loads.
+  // One micro-batch: adds to the step's gradients (of the loss sum times grad_scale, the same in every call), the loss
+  // sum and the expert loads.
   void micro_step(const int32_t* tokens, const int32_t* targets, double grad_scale);
   // End of a step: the gradients' sums of squares and the verdict; unless it stops them, the router's biases from the
   // loads and the FP8 scales from the step's amaxes.
@@ -67,9 +68,10 @@ class Model {
   Context context_;
   Tensor targets_, x_, x0_, dx_, dx0_, embed_rstd_;
   Tensor router_bias_, router_total_, router_peak_, counts_, loss_sum_, square_sums_, verdict_, fp8_format_max_;
-  int64_t steps_begun_ = 0;               // of the run
-  int64_t micro_steps_ = 0;               // of this model
-  std::unique_ptr<Recording> recording_;  // of a micro-step, after the first ones
+  int64_t steps_begun_ = 0;  // of the run
+  int64_t micro_steps_ = 0;  // of this model
+  // Of a step's first micro-step and of the others, which add to the gradients; after the model's first ones.
+  std::unique_ptr<Recording> first_recording_, recording_;
   std::unique_ptr<StepReadback> readback_;
   std::vector<std::unique_ptr<AttentionBlock>> attention_;
   std::vector<std::unique_ptr<MoeBlock>> moe_;

@@ -137,7 +137,6 @@ void Weights::initialise(int64_t seed, Ops& ops) {
     ops.fill_zero({w.moment1});
     ops.fill_zero({w.moment2});
   }
-  zero_grads(ops);
 }
 
 void Weights::prepare(Ops& ops) {
@@ -153,7 +152,8 @@ void Weights::prepare(Ops& ops) {
 }
 
 void Weights::zero_grads(Ops& ops) {
-  for (Weight& w : all_) ops.fill_zero({w.grad});
+  for (Weight& w : all_)
+    if (!w.product_grad) ops.fill_zero({w.grad});
 }
 
 const Weight* Weights::find(const std::string& name) const {

@@ -24,10 +24,11 @@ struct Weight {
 class Weights {
  public:
   Weights(const RunConfig&, const ModelShape&, const Arena&);
-  // Nanochat's initialisation; optimizer moments and gradients become zero.
+  // Nanochat's initialisation; optimizer moments become zero.
   void initialise(int64_t seed, Ops&);
   // Once per step: masters -> `compute`, `w8`, `w8t`.
   void prepare(Ops&);
+  // Those that no product writes: the first micro-batch of a step puts its products in the place of the others.
   void zero_grads(Ops&);
 
   std::vector<Weight>& all() { return all_; }

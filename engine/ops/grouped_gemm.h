@@ -42,15 +42,16 @@ struct GroupedGemmArgs {
   Tensor gate_grad;  // f32 (f64) [rows]
 };
 
-// Weight gradient: dw[g][N, K] += sum over the group's rows of dy[r, N]^T * x[r, K]. dw f32 (or f64) [E, N, K].
-// A group with no row leaves dw unchanged. groups.start == nullptr: one group of all rows. FP8 (tensorwise only):
-// dy8t [N, rows] and x8t [K, rows] are transposed copies, because FP8 products want the summed dimension innermost;
-// their columns between a group's last row and the next multiple of 128 hold zeros.
+// Weight gradient: dw[g][N, K] += sum over the group's rows of dy[r, N]^T * x[r, K], or = where `accumulate` is false;
+// the sum of no row is 0. dw f32 (or f64) [E, N, K]. groups.start == nullptr: one group of all rows. FP8 (tensorwise
+// only): dy8t [N, rows] and x8t [K, rows] are transposed copies, because FP8 products want the summed dimension
+// innermost; their columns between a group's last row and the next multiple of 128 hold zeros.
 struct GroupedWgradArgs {
   Groups groups;
   Tensor dy, x;
   Quantized dy8t, x8t;
   Tensor dw;
+  bool accumulate = true;
 };
 
 namespace cpu {

@@ -103,7 +103,6 @@ void DeviceRun::grow(const CapacityExceeded& e, int64_t step) {
   options_.static_capacity = padded_capacity(config_, e.rows);
   build();
   write_kept(kept, plan_, static_cast<char*>(memory_->data()), ops_);
-  model_->forgive();
   model_->continue_at(step);
 }
 

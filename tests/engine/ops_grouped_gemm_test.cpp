@@ -188,6 +188,11 @@ TEST(GroupedWgrad, MatchesATripleLoopAndSkipsEmptyGroups) {
           ASSERT_EQ(dw.get(i), before.get(i)) << "empty group";
         }
       }
+      Array added(dw.t().dtype, {e.E(), N, K}), replaced = before;
+      cpu::grouped_wgrad({e.groups(), dy, x, {}, {}, added});
+      cpu::grouped_wgrad({e.groups(), dy, x, {}, {}, replaced, false});
+      for (int64_t i = 0; i < added.size(); ++i)
+        ASSERT_EQ(replaced.get(i), added.get(i)) << "put in the place of what was there";
     }
   }
 }

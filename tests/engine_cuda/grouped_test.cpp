@@ -303,6 +303,12 @@ TEST(CudaGroupedWgrad, FollowsItsTwinAndSkipsEmptyGroups) {
                           workspace());
       cpu::grouped_wgrad({.groups = l.host(), .dy = dy.host, .x = x.host, .dw = dw.host});
       expect_near(what, dw.device.back(), dw.host, 1e-5, 1e-5 * rms(dw.host));
+      const Pair replaced(poisoned(DType::f32, {l.E(), h, d}));
+      cuda::grouped_wgrad(
+          nullptr, {.groups = l.device(), .dy = dy.device, .x = x.device, .dw = replaced.device, .accumulate = false},
+          workspace());
+      cpu::grouped_wgrad({.groups = l.host(), .dy = dy.host, .x = x.host, .dw = replaced.host, .accumulate = false});
+      expect_near(what + " replaced", replaced.device.back(), replaced.host, 1e-5, 1e-5 * rms(replaced.host));
       for (DType format : {DType::fp8_e4m3, DType::fp8_e5m2}) {
         const Fp8Pair dy8t(fp8_of(transposed(random_rows(random, l, format, h, 16), l.R, h), 0.01)),
             x8t(fp8_of(transposed(random_rows(random, l, DType::fp8_e4m3, d, 16), l.R, d), 0.02));
@@ -316,6 +322,17 @@ TEST(CudaGroupedWgrad, FollowsItsTwinAndSkipsEmptyGroups) {
           if (l.count(i / (h * d)) > 0) continue;
           ASSERT_EQ(got.get(i), before.get(i)) << what << ": empty group";
         }
+        const Pair replaced8(poisoned(DType::f32, {l.E(), h, d}));
+        cuda::grouped_wgrad(nullptr,
+                            {.groups = l.device(),
+                             .dy8t = dy8t.device(),
+                             .x8t = x8t.device(),
+                             .dw = replaced8.device,
+                             .accumulate = false},
+                            workspace());
+        cpu::grouped_wgrad(
+            {.groups = l.host(), .dy8t = dy8t.host(), .x8t = x8t.host(), .dw = replaced8.host, .accumulate = false});
+        expect_fp8_near(what + " replaced " + to_string(format), replaced8.device.back(), replaced8.host);
       }
     }
   }

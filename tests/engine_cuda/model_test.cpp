@@ -235,7 +235,7 @@ TEST_F(CudaTrainer, ASteadyStepWaitsForNothingAndAllocatesNothing) {
     const OpsCounters after = trainer->ops().counters();
     EXPECT_EQ(after.host_syncs, before.host_syncs);
     EXPECT_EQ(after.allocations, before.allocations);
-    EXPECT_EQ(after.captures, 1);
+    EXPECT_EQ(after.captures, 2);  // the first micro-step of a step replaces gradients, the second adds to them
     EXPECT_GT(after.launches, before.launches);
   }
 }

@@ -5,6 +5,7 @@
 #include "engine/ops/cpu/fp8.h"
 #include "engine/ops/cpu/matmul.h"
 #include "engine/ops/cpu/rows.h"
+#include "engine/ops/reduce.h"
 
 namespace assay::cpu {
 namespace {
@@ -258,10 +259,12 @@ void grouped_wgrad(const GroupedWgradArgs& g) {
   if (g.dy8t) {
     check_tensorwise(op, "dy8t", g.dy8t, s.N, s.R);
     check_tensorwise(op, "x8t", g.x8t, s.K, s.R);
-    return wgrad_fp8(g, s);
+  } else {
+    check_tensor(op, "dy", g.dy, dy.dtype, {s.R, s.N});
+    check_tensor(op, "x", g.x, dy.dtype, {s.R, s.K});
   }
-  check_tensor(op, "dy", g.dy, dy.dtype, {s.R, s.N});
-  check_tensor(op, "x", g.x, dy.dtype, {s.R, s.K});
+  if (!g.accumulate) fill_zero({g.dw});
+  if (g.dy8t) return wgrad_fp8(g, s);
   dispatch(op, dy.dtype, [&]<class S>(S) { wgrad_body<S>(g, s); });
 }
 

@@ -28,7 +28,7 @@ void grouped_wgrad(cudaStream_t stream, const GroupedWgradArgs& g, Workspace wor
   p.rows = g.groups.rows;
   p.groups = static_cast<int>(E);
   p.group_rows = static_cast<int>(rows);
-  p.accumulate = true;
+  p.accumulate = g.accumulate;
   p.dw = g.dw.as<float>();
   WeightGradient x{op, dy.data, g.x.data, rows, g.dw.dim(1), g.dw.dim(2), rows / E};
   if (g.dy8t) {
