@@ -103,6 +103,7 @@ void DeviceRun::grow(const CapacityExceeded& e, int64_t step) {
   options_.static_capacity = padded_capacity(config_, e.rows);
   build();
   write_kept(kept, plan_, static_cast<char*>(memory_->data()), ops_);
+  model_->forgive();  // the verdict was kept as well
   model_->continue_at(step);
 }
 
