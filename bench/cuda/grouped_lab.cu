@@ -1,431 +1,251 @@
-// Kernel lab: the grouped GEMM against a plain reference, then timed at the shapes of d12 and d24.
-#include <cudaTypedefs.h>
-
-#include <algorithm>
-#include <cmath>
+// Kernel lab: the products of the experts and the weight gradients, each through its launcher against a plain
+// reference, then timed at the shapes of d12 and d24.
 #include <cstdio>
-#include <cstdlib>
 #include <random>
-#include <vector>
+#include <type_traits>
 
-#include "engine/ops/cuda/check.h"
-#include "engine/ops/cuda/grouped_kernel.cuh"
-#include "engine/ops/cuda/wgrad_kernel.cuh"
+#include "bench/cuda/grouped_reference.cuh"
+#include "engine/ops/cuda/codes_launch.cuh"
+#include "engine/ops/cuda/wgrad_launch.cuh"
 
 using namespace assay::cuda;
+using namespace assay::cuda::lab;
 
-static PFN_cuTensorMapEncodeTiled_v12000 encode() {
-  void* f = nullptr;
-  cudaDriverEntryPointQueryResult r;
-  ASSAY_CUDA_CHECK("lab", cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &r));
-  return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(f);
-}
-
-static CUtensorMap make_map(void* p, int size, uint64_t rows, uint64_t columns, uint32_t box_rows,
-                            uint32_t row_bytes = 128) {
-  CUtensorMap map;
-  cuuint64_t dims[2] = {columns, rows}, strides[1] = {columns * size};
-  cuuint32_t box[2] = {row_bytes / size, box_rows}, one[2] = {1, 1};
-  static auto f = encode();
-  const auto r =
-      f(&map, size == 2 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, p, dims, strides, box,
-        one, CU_TENSOR_MAP_INTERLEAVE_NONE, row_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
-        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (r != CUDA_SUCCESS) std::fprintf(stderr, "encode failed %d\n", r), std::exit(1);
-  return map;
-}
-
-__device__ float load(const __nv_bfloat16* p, size_t i) {
-  return __bfloat162float(p[i]);
-}
-__device__ float load(const float* p, size_t i) {
-  return p[i];
-}
-__device__ float load(const __nv_fp8_e4m3* p, size_t i) {
-  return float(p[i]);
-}
-__device__ float load(const __nv_fp8_e5m2* p, size_t i) {
-  return float(p[i]);
-}
-
-// Scales of FP8 operands: a's of (row, block of 128 along k), b's of (group, column, block), as the kernels have them.
-struct LabScales {
-  const float *a, *b;  // null: 1
-  Scales kind;
-  int n, blocks;  // along k
-  __device__ float of(int row, int group, int column, int block) const {
-    if (a == nullptr) return 1.0f;
-    if (kind == Scales::tensorwise) return *a * b[group];
-    if (kind == Scales::rowwise) return a[row] * b[group * n + column];
-    return a[row * blocks + block] * b[(group * ((n + 127) / 128) + column / 128) * blocks + block];
-  }
-};
-
-// Reference: one thread per output, FP32.
-template <class A, class B, class O, class H>
-__global__ void reference(const A* a, const B* b, O* out, const H* hidden, float* row_sum, const int* start,
-                          const int* rows, int n, int k, LabScales scales, float out_scale, float hidden_scale,
-                          Epilogue epilogue) {
-  const int g = blockIdx.z, c = blockIdx.x * blockDim.x + threadIdx.x, r = blockIdx.y;
-  if (r >= rows[g] || c >= n) return;
-  float s = 0;
-  for (int block = 0; block < k; block += 128) {
-    float partial = 0;
-    for (int i = block; i < min(k, block + 128); ++i)
-      partial += load(a, size_t(start[g] + r) * k + i) * load(b, (size_t(g) * n + c) * k + i);
-    s += partial * scales.of(start[g] + r, g, c, block / 128);
-  }
-  const size_t at = size_t(start[g] + r) * n + c;
-  if (epilogue == Epilogue::relu2) s = s > 0 ? s * s : 0;
-  if (epilogue == Epilogue::relu2_grad) {
-    const float h = load(hidden, at) * hidden_scale;
-    atomicAdd(row_sum + start[g] + r, s * h);
-    s *= 2 * sqrtf(h);
-  }
-  out[at] = O(s / out_scale);
-}
-__global__ void add_partials(const float* partial, float* out, int rows, int parts) {
-  const int r = blockIdx.x * blockDim.x + threadIdx.x;
-  if (r >= rows) return;
-  float s = 0;
-  for (int i = 0; i < parts; ++i) s += partial[size_t(r) * parts + i];
-  out[r] = s;
-}
-__global__ void count_differences(const uint8_t* x, const uint8_t* transposed, const int* start, const int* counts,
-                                  int total_rows, int n, unsigned long long* differences) {
-  const int g = blockIdx.y;
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < size_t(counts[g]) * n;
-       i += size_t(gridDim.x) * blockDim.x) {
-    const size_t r = start[g] + i / n, c = i % n;
-    if (x[r * n + c] != transposed[c * total_rows + r]) atomicAdd(differences, 1ull);
-  }
-}
-template <class T>
-__global__ void fill(T* p, size_t count, uint32_t seed, float amplitude) {
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count; i += size_t(gridDim.x) * blockDim.x) {
-    uint32_t x = uint32_t(i) * 2654435761u + seed;
-    x ^= x >> 16;
-    x *= 0x7feb352du;
-    x ^= x >> 15;
-    x *= 0x846ca68bu;
-    x ^= x >> 16;
-    p[i] = T((float(x) / 4294967296.0f * 2 - 1) * amplitude);
-  }
-}
-__global__ void fill_scales(float* p, size_t count, uint32_t seed) {
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count; i += size_t(gridDim.x) * blockDim.x) {
-    const uint32_t x = (uint32_t(i) * 2654435761u + seed) * 0x7feb352du;
-    p[i] = 0.01f * exp2f(float(x >> 8) / 16777216.0f * 4 - 2);
-  }
-}
-// relu(z)^2: about half zeros, the rest positive.
-template <class T>
-__global__ void make_hidden(T* p, size_t count) {
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count; i += size_t(gridDim.x) * blockDim.x) {
-    const float z = load(p, i);
-    p[i] = T(z > 0 ? z * z : 0.0f);
-  }
-}
-template <class O>
-__global__ void compare(const O* x, const O* y, const int* start, const int* rows, int n, double* sums) {
-  const int g = blockIdx.y;
-  double e = 0, s = 0;
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < size_t(rows[g]) * n;
-       i += size_t(gridDim.x) * blockDim.x) {
-    const size_t at = size_t(start[g]) * n + i;
-    const double a = load(x, at), b = load(y, at);
-    e += (a - b) * (a - b), s += b * b;
-  }
-  atomicAdd(sums, e), atomicAdd(sums + 1, s);
-}
-
-template <class C, class A, class B, class O>
-void lab(const char* name, const std::vector<int>& counts, int n, int k, bool timed) {
-  const int groups = counts.size();
-  std::vector<int> start;
-  int rows = 0;
-  for (int c : counts) start.push_back(rows), rows += (c + 127) / 128 * 128;
-  rows = std::max(rows, 128);
-  A* a;
-  B* b;
-  O *out, *expected;
-  int *d_start, *d_rows;
-  float* f;
-  double* sums;
-  using H = std::conditional_t<sizeof(O) == 1, __nv_fp8_e4m3, __nv_bfloat16>;
-  constexpr bool grad = C::epilogue == Epilogue::relu2_grad;
-  H* hidden;
-  float *partial, *row_sum, *row_expected;
-  uint8_t* transposed;
-  unsigned long long* differences;
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&hidden, size_t(rows) * n * sizeof(H)));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&partial, size_t(rows) * (n / C::bn) * 4));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&row_sum, size_t(rows) * 4));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&row_expected, size_t(rows) * 4));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&transposed, size_t(rows) * n));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&differences, 8));
-  ASSAY_CUDA_CHECK("lab", cudaMemset(row_expected, 0, size_t(rows) * 4));
-  ASSAY_CUDA_CHECK("lab", cudaMemset(differences, 0, 8));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&a, size_t(rows) * k * sizeof(A)));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&b, size_t(groups) * n * k * sizeof(B)));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&out, size_t(rows) * n * sizeof(O)));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&expected, size_t(rows) * n * sizeof(O)));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_start, groups * 4));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_rows, groups * 4));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&f, (groups + 3) * 4));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&sums, 16));
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
-  const bool fp8 = sizeof(A) == 1;
-  std::vector<float> scales(groups + 3, 1.0f);
-  for (int g = 0; g < groups; ++g) scales[3 + g] = 0.5f + 0.1f * g;
-  scales[0] = 0.01f, scales[1] = sizeof(O) == 1 ? 0.02f : 1.0f, scales[2] = 0;
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(f, scales.data(), scales.size() * 4, cudaMemcpyHostToDevice));
-  fill<<<1024, 256>>>(a, size_t(rows) * k, 1u, 2.0f);
-  fill<<<1024, 256>>>(b, size_t(groups) * n * k, 7u, fp8 ? 2.0f : 0.05f);
-  fill<<<1024, 256>>>(hidden, size_t(rows) * n, 11u, 3.0f);
-  make_hidden<<<1024, 256>>>(hidden, size_t(rows) * n);
-  ASSAY_CUDA_CHECK("lab", cudaMemset(out, 0x7f, size_t(rows) * n * sizeof(O)));
-  ASSAY_CUDA_CHECK("lab", cudaMemset(sums, 0, 16));
-  const CUtensorMap mh = make_map(hidden, sizeof(H), rows, n, 64), mt = make_map(transposed, 1, n, rows, C::bn, 64);
-  const CUtensorMap ma = make_map(a, sizeof(A), rows, k, tile_m),
-                    mb = make_map(b, sizeof(B), size_t(groups) * n, k, C::bn),
-                    mo = make_map(out, sizeof(O), rows, n, 64);
-  GroupedParams p{};
-  p.start = d_start;
-  p.rows = d_rows;
-  p.groups = groups;
-  p.n = n;
-  p.k_steps = int((k * sizeof(A) + 127) / 128);
-  p.a_rows = rows;
-  p.a_scale = f;
-  p.b_scale = f + 3;
-  float *row_scales = nullptr, *column_scales = nullptr;  // over four powers of two
-  if (C::scales != Scales::tensorwise) {
-    const size_t per = C::scales == Scales::rowwise ? 1 : p.k_steps;
-    const size_t of_a = rows * per,
-                 of_b = C::scales == Scales::rowwise ? size_t(groups) * n : groups * ((n + 127) / 128) * per;
-    ASSAY_CUDA_CHECK("lab", cudaMalloc(&row_scales, of_a * 4));
-    ASSAY_CUDA_CHECK("lab", cudaMalloc(&column_scales, of_b * 4));
-    fill_scales<<<1024, 256>>>(row_scales, of_a, 5u);
-    fill_scales<<<1024, 256>>>(column_scales, of_b, 9u);
-    p.a_scale = row_scales, p.b_scale = column_scales;
-  }
-  const LabScales lab_scales{fp8 ? p.a_scale : nullptr, p.b_scale, C::scales, n, p.k_steps};
-  p.out_scale = f + 1;
-  p.out_amax = f + 2;
-  p.hidden_scale = f + 3;
-  p.gate_partial = partial;
-  p.alpha = p.beta = 1.0f;
-  ASSAY_CUDA_CHECK("lab",
-                   cudaFuncSetAttribute(grouped_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
-  int sms = 0;
-  ASSAY_CUDA_CHECK("lab", cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
-  auto launch = [&] {
-    grouped_kernel<C><<<sms, 384, C::smem>>>(ma, mb, mo, mt, mh, p);
-    ASSAY_CUDA_CHECK("lab", cudaGetLastError());
-  };
-  launch();
-  ASSAY_CUDA_CHECK("lab", cudaDeviceSynchronize());
-  const int most = std::max(1, *std::max_element(counts.begin(), counts.end()));
-  reference<<<dim3((n + 255) / 256, most, groups), 256>>>(a, b, expected, hidden, row_expected, d_start, d_rows, n, k,
-                                                          lab_scales, scales[1], sizeof(H) == 1 ? scales[3] : 1.0f,
-                                                          C::epilogue);
-  ASSAY_CUDA_CHECK("lab", cudaGetLastError());
-  compare<<<dim3(64, groups), 256>>>(out, expected, d_start, d_rows, n, sums);
-  double s[2];
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
-  std::printf("%-28s n=%d k=%d rows=%d error=%.3e", name, n, k, rows, s[1] ? std::sqrt(s[0] / s[1]) : 0.0);
-  if (grad) {
-    add_partials<<<(rows + 255) / 256, 256>>>(partial, row_sum, rows, n / C::bn);
-    ASSAY_CUDA_CHECK("lab", cudaMemset(sums, 0, 16));
-    compare<<<dim3(64, groups), 256>>>(row_sum, row_expected, d_start, d_rows, 1, sums);
-    ASSAY_CUDA_CHECK("lab", cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
-    std::printf(" row_sum error=%.3e", s[1] ? std::sqrt(s[0] / s[1]) : 0.0);
-  }
-  if (C::transposed) {
-    count_differences<<<dim3(64, groups), 256>>>(reinterpret_cast<uint8_t*>(out), transposed, d_start, d_rows, rows, n,
-                                                 differences);
-    unsigned long long count;
-    ASSAY_CUDA_CHECK("lab", cudaMemcpy(&count, differences, 8, cudaMemcpyDeviceToHost));
-    std::printf(" transposed differences=%llu", count);
-  }
-  if (timed) {
-    cudaEvent_t e0, e1;
-    ASSAY_CUDA_CHECK("lab", cudaEventCreate(&e0));
-    ASSAY_CUDA_CHECK("lab", cudaEventCreate(&e1));
-    for (int i = 0; i < 5; ++i) launch();
-    std::vector<float> ms;
-    for (int i = 0; i < 15; ++i) {
-      ASSAY_CUDA_CHECK("lab", cudaEventRecord(e0));
-      for (int j = 0; j < 4; ++j) launch();
-      ASSAY_CUDA_CHECK("lab", cudaEventRecord(e1));
-      ASSAY_CUDA_CHECK("lab", cudaEventSynchronize(e1));
-      float t;
-      ASSAY_CUDA_CHECK("lab", cudaEventElapsedTime(&t, e0, e1));
-      ms.push_back(t / 4);
-    }
-    std::sort(ms.begin(), ms.end());
-    double total = 0;
-    for (int c : counts) total += c;
-    std::printf("  ms=%.4f (min %.4f)  TFLOP/s=%.0f", ms[7], ms[0], 2 * total * n * k / ms[7] * 1e-9);
-  }
-  std::printf("\n");
-  std::fflush(stdout);
-  for (void* q : {(void*)a, (void*)b, (void*)out, (void*)expected, (void*)d_start, (void*)d_rows, (void*)f, (void*)sums,
-                  (void*)hidden, (void*)partial, (void*)row_sum, (void*)row_expected, (void*)transposed,
-                  (void*)differences, (void*)row_scales, (void*)column_scales})
-    ASSAY_CUDA_CHECK("lab", cudaFree(q));
-}
-
-// Weight gradient reference: a, b by element (r, c); one thread per output, FP32.
-template <class A, class B>
-__global__ void wgrad_reference(const A* a, const B* b, float* dw, const int* start, const int* rows, int m, int n,
-                                size_t ra, size_t ca, size_t rb, size_t cb, float scale) {
-  const int g = blockIdx.z, j = blockIdx.x * blockDim.x + threadIdx.x, i = blockIdx.y;
-  if (j >= n) return;
-  float s = 0;
-  for (int r = start[g]; r < start[g] + rows[g]; ++r) s += load(a, r * ra + i * ca) * load(b, r * rb + j * cb);
-  dw[(size_t(g) * m + i) * n + j] += s * scale;
-}
-// Zero the padding rows between groups; element (r, c) at r * sr + c * sc.
-template <class T>
-__global__ void zero_padding(T* p, const int* start, const int* rows, int columns, size_t sr, size_t sc) {
-  const int g = blockIdx.y, end = (rows[g] + 127) / 128 * 128;
-  for (int r = start[g] + rows[g]; r < start[g] + end; ++r)
-    for (int c = threadIdx.x + blockIdx.x * blockDim.x; c < columns; c += blockDim.x * gridDim.x)
-      p[r * sr + c * sc] = T(0.0f);
-}
-
-template <class C, class A, class B>
-void wgrad_lab(const char* name, const std::vector<int>& counts, int m, int n, int splits, bool timed) {
-  const int groups = counts.size();
-  std::vector<int> start;
-  int rows = 0;
-  for (int c : counts) start.push_back(rows), rows += (c + 127) / 128 * 128;
-  rows = std::max(rows, 128);
-  A* a;
-  B* b;
-  float *dw, *expected, *f;
-  int *d_start, *d_rows, *turnstile;
-  double* sums;
-  const size_t size = size_t(groups) * m * n;
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&a, size_t(rows) * m * sizeof(A)));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&b, size_t(rows) * n * sizeof(B)));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&dw, size * 4));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&expected, size * 4));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&f, 8));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&sums, 16));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_start, groups * 4));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&d_rows, groups * 4));
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&turnstile, 8 * size / (128 * 128)));
-  ASSAY_CUDA_CHECK("lab", cudaMemset(turnstile, 0, 8 * size / (128 * 128)));
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
-  const float scales[2] = {C::fp8 ? 0.5f : 1.0f, C::fp8 ? 0.25f : 1.0f};
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(f, scales, 8, cudaMemcpyHostToDevice));
-  fill<<<1024, 256>>>(a, size_t(rows) * m, 1u, 2.0f);
-  fill<<<1024, 256>>>(b, size_t(rows) * n, 7u, 2.0f);
-  const size_t ra = C::fp8 ? 1 : m, ca = C::fp8 ? rows : 1, rb = C::fp8 ? 1 : n, cb = C::fp8 ? rows : 1;
-  zero_padding<<<dim3(8, groups), 128>>>(a, d_start, d_rows, m, ra, ca);
-  zero_padding<<<dim3(8, groups), 128>>>(b, d_start, d_rows, n, rb, cb);
-  fill<<<1024, 256>>>(dw, size, 3u, 1.0f);
-  fill<<<1024, 256>>>(expected, size, 3u, 1.0f);
-  ASSAY_CUDA_CHECK("lab", cudaMemset(sums, 0, 16));
-  const CUtensorMap ma = C::fp8 ? make_map(a, 1, m, rows, tile_m) : make_map(a, 2, rows, m, 64);
-  const CUtensorMap mb = C::fp8 ? make_map(b, 1, n, rows, C::bn) : make_map(b, 2, rows, n, 64);
-  WgradParams p{d_start, d_rows, groups, 0, m, n, splits, true, dw, turnstile, f, f + 1};
-  ASSAY_CUDA_CHECK("lab", cudaFuncSetAttribute(wgrad_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
-  int sms = 0;
-  ASSAY_CUDA_CHECK("lab", cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
-  auto launch = [&] {
-    wgrad_kernel<C><<<sms, 384, C::smem>>>(ma, mb, p);
-    ASSAY_CUDA_CHECK("lab", cudaGetLastError());
-  };
-  launch();
-  ASSAY_CUDA_CHECK("lab", cudaDeviceSynchronize());
-  wgrad_reference<<<dim3((n + 127) / 128, m, groups), 128>>>(a, b, expected, d_start, d_rows, m, n, ra, ca, rb, cb,
-                                                             scales[0] * scales[1]);
-  ASSAY_CUDA_CHECK("lab", cudaGetLastError());
-  const std::vector<int> zero(groups, 0), whole(groups, m);
-  std::vector<int> base;
-  for (int g = 0; g < groups; ++g) base.push_back(g * m);
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_start, base.data(), groups * 4, cudaMemcpyHostToDevice));
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_rows, whole.data(), groups * 4, cudaMemcpyHostToDevice));
-  compare<<<dim3(64, groups), 256>>>(dw, expected, d_start, d_rows, n, sums);
-  double s[2];
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(s, sums, 16, cudaMemcpyDeviceToHost));
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_start, start.data(), groups * 4, cudaMemcpyHostToDevice));
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(d_rows, counts.data(), groups * 4, cudaMemcpyHostToDevice));
-  std::printf("%-28s m=%d n=%d rows=%d splits=%d error=%.3e", name, m, n, rows, splits,
-              s[1] ? std::sqrt(s[0] / s[1]) : 0.0);
-  if (timed) {
-    cudaEvent_t e0, e1;
-    ASSAY_CUDA_CHECK("lab", cudaEventCreate(&e0));
-    ASSAY_CUDA_CHECK("lab", cudaEventCreate(&e1));
-    std::vector<float> ms;
-    for (int i = 0; i < 15; ++i) {
-      ASSAY_CUDA_CHECK("lab", cudaEventRecord(e0));
-      for (int j = 0; j < 4; ++j) launch();
-      ASSAY_CUDA_CHECK("lab", cudaEventRecord(e1));
-      ASSAY_CUDA_CHECK("lab", cudaEventSynchronize(e1));
-      float t;
-      ASSAY_CUDA_CHECK("lab", cudaEventElapsedTime(&t, e0, e1));
-      ms.push_back(t / 4);
-    }
-    std::sort(ms.begin(), ms.end());
-    double total = 0;
-    for (int c : counts) total += c;
-    std::printf("  ms=%.4f (min %.4f)  TFLOP/s=%.0f", ms[7], ms[0], 2 * total * m * n / ms[7] * 1e-9);
-  }
-  std::printf("\n");
-  std::fflush(stdout);
-  for (void* q : {(void*)a, (void*)b, (void*)dw, (void*)expected, (void*)d_start, (void*)d_rows, (void*)f, (void*)sums,
-                  (void*)turnstile})
-    ASSAY_CUDA_CHECK("lab", cudaFree(q));
-}
+namespace {
 
 using bf = __nv_bfloat16;
 using e4 = __nv_fp8_e4m3;
-using e5 = __nv_fp8_e5m2;
-template <GemmType t, OutType o, Epilogue e, bool tr = false>
-using G = GroupedConfig<t, o, e, tr>;
-// Into BF16, with scales.
-template <GemmType t, Epilogue e, Scales s, int bn = 256>
-using S = GroupedConfig<t, OutType::bf16, e, false, false, bn, false, s>;
+template <GemmType type>
+using AOf =
+    std::conditional_t<type == GemmType::bf16, bf, std::conditional_t<type == GemmType::e5m2_e4m3, __nv_fp8_e5m2, e4>>;
+template <GemmType type>
+using BOf = std::conditional_t<type == GemmType::bf16, bf, e4>;
+
+// Rows of the groups, which begin at multiples of 128; dense: one group that the host knows.
+struct Rows {
+  std::vector<int> counts;
+  bool dense = false;
+  std::vector<int> start() const {
+    std::vector<int> s;
+    int next = 0;
+    for (int c : counts) s.push_back(next), next += (c + 127) / 128 * 128;
+    return s;
+  }
+  int all() const { return dense ? counts[0] : std::max(128, start().back() + (counts.back() + 127) / 128 * 128); }
+  int used() const {
+    int n = 0;
+    for (int c : counts) n += c;
+    return n;
+  }
+};
+
+template <class Params>
+void set_rows(Params& p, const Rows& rows, const Buffer<int>& start, const Buffer<int>& counts) {
+  p.groups = static_cast<int>(rows.counts.size());
+  p.group_rows = rows.all();
+  if (!rows.dense) p.start = start, p.rows = counts;
+}
+
+void print_time(double ms, double operations) {
+  std::printf("  ms=%.4f  TFLOP/s=%.0f", ms, operations / ms * 1e-9);
+}
+void end_line() {
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
+// C: a GroupedConfig or a CodesConfig.
+template <class C>
+void product(const char* name, const Rows& rows, int n, int k, bool timed) {
+  constexpr bool codes = requires {
+    C::transposed;
+  };
+  constexpr bool fp8 = C::type != GemmType::bf16, grad = C::epilogue == Epilogue::relu2_grad;
+  constexpr Scales kind = [] {
+    if constexpr (codes)
+      return Scales::tensorwise;
+    else
+      return C::scales;
+  }();
+  using A = AOf<C::type>;
+  using B = BOf<C::type>;
+  using O = std::conditional_t<codes, A, bf>;
+  using H = std::conditional_t<codes, e4, bf>;
+  const int R = rows.all(), groups = static_cast<int>(rows.counts.size()), parts = (n + C::bn - 1) / C::bn;
+  const int blocks = (k + 127) / 128;
+  const Buffer<int> start(rows.start()), counts(rows.counts);
+  const Buffer<A> a(size_t(R) * k);
+  const Buffer<B> b(size_t(groups) * n * k);
+  const Buffer<O> out(size_t(R) * n), expected(size_t(R) * n), transposed(codes ? size_t(R) * n : 0);
+  const Buffer<H> hidden(size_t(R) * n);
+  const Buffer<float> partial(size_t((R + 127) / 128 * 128) * parts), row_sum(R), row_expected(R);
+  fill(a, 1u, 2.0f);
+  fill(b, 7u, fp8 ? 2.0f : 0.05f);
+  fill(hidden, 11u, 3.0f);
+  make_hidden<<<1024, 256>>>(static_cast<H*>(hidden), hidden.size());
+  out.set_bytes(0x7f), transposed.set_bytes(0x7f), partial.set_bytes(0xff), row_expected.set_bytes(0);
+
+  const float out_scale = codes ? 0.02f : 1.0f, hidden_scale = codes ? 0.5f : 1.0f;
+  const Buffer<float> cells(std::vector<float>{out_scale, 0, hidden_scale});  // the second: amax
+  const size_t of_a = kind == Scales::tensorwise ? 1 : kind == Scales::rowwise ? R : size_t(R) * blocks;
+  const size_t of_b = kind == Scales::tensorwise ? groups
+                      : kind == Scales::rowwise  ? size_t(groups) * n
+                                                 : size_t(groups) * ((n + 127) / 128) * blocks;
+  const Buffer<float> a_scale(of_a), b_scale(of_b);
+  fill_scales<<<1024, 256>>>(static_cast<float*>(a_scale), of_a, 5u);
+  fill_scales<<<1024, 256>>>(static_cast<float*>(b_scale), of_b, 9u);
+  if (kind == Scales::tensorwise) {
+    std::vector<float> of_groups;
+    for (int g = 0; g < groups; ++g) of_groups.push_back(0.5f + 0.1f * g);
+    ok(cudaMemcpy(b_scale, of_groups.data(), b_scale.bytes(), cudaMemcpyHostToDevice));
+    ok(cudaMemcpy(a_scale, std::vector<float>{0.01f}.data(), 4, cudaMemcpyHostToDevice));
+  }
+
+  GroupedParams p{};
+  set_rows(p, rows, start, counts);
+  p.a_scale = a_scale, p.b_scale = b_scale;
+  p.out_scale = cells, p.out_amax = cells + 1, p.hidden_scale = cells + 2;
+  p.gate_partial = partial;
+  p.alpha = p.beta = 1.0f;
+  Product x{.op = name, .a = a, .b = b, .out = out, .hidden = hidden, .rows = R, .n = n, .k = k};
+  if (codes) x.transposed = transposed;
+  const auto launch = [&] {
+    if constexpr (codes)
+      launch_codes<C>(nullptr, x, p);
+    else
+      launch_product<C>(nullptr, x, p);
+  };
+  launch();
+  const unsigned most = std::max(1, *std::max_element(rows.counts.begin(), rows.counts.end()));
+  const ReferenceScales scales{fp8 ? static_cast<const float*>(a_scale) : nullptr, b_scale, kind, n, blocks};
+  product_reference<A, B, O, H><<<dim3(most, (n + 255) / 256, groups), 256>>>(
+      a, b, expected, hidden, row_expected, start, counts, n, k, scales, out_scale, hidden_scale, C::epilogue);
+  ok(cudaGetLastError());
+  std::printf("%-28s n=%d k=%d rows=%d error=%.3e", name, n, k, R, relative_error<O>(out, expected, start, counts, n));
+  if (grad) {
+    add_partials<<<(R + 255) / 256, 256>>>(partial, row_sum, R, parts);
+    std::printf(" row_sum error=%.3e", relative_error<float>(row_sum, row_expected, start, counts, 1));
+  }
+  if constexpr (codes) {
+    if (C::transposed) {
+      const Buffer<unsigned long long> differences(std::vector<unsigned long long>{0});
+      count_differences<<<dim3(64, groups), 256>>>(reinterpret_cast<uint8_t*>(static_cast<O*>(out)),
+                                                   reinterpret_cast<uint8_t*>(static_cast<O*>(transposed)), start,
+                                                   counts, R, n, differences);
+      std::printf(" transposed differences=%llu", differences.host()[0]);
+    }
+  }
+  if (timed) print_time(median_ms(launch), 2.0 * rows.used() * n * k);
+  end_line();
+}
+
+// Long sums of one group are compared with those of the kernel for groups: the reference would take too long.
+template <class C>
+void wgrad(const char* name, const Rows& rows, int m, int n, bool timed) {
+  const int R = rows.all(), groups = static_cast<int>(rows.counts.size());
+  using A = AOf<C::type>;
+  using B = BOf<C::type>;
+  const Buffer<int> start(rows.start()), counts(rows.counts);
+  const Buffer<A> a(size_t(R) * m);
+  const Buffer<B> b(size_t(R) * n);
+  const size_t size = size_t(groups) * m * n;
+  const Buffer<float> dw(size), expected(size), scales(std::vector<float>{C::fp8 ? 0.5f : 1.0f, C::fp8 ? 0.25f : 1.0f});
+  const Buffer<std::byte> scratch(64u << 20);
+  const Workspace workspace(scratch, scratch.bytes());
+  const size_t ra = C::fp8 ? 1 : m, ca = C::fp8 ? R : 1, rb = C::fp8 ? 1 : n, cb = C::fp8 ? R : 1;
+  fill(a, 1u, 2.0f);
+  fill(b, 7u, 2.0f);
+  if (!rows.dense) {
+    zero_padding<A><<<dim3(8, groups), 128>>>(a, start, counts, m, ra, ca);
+    zero_padding<B><<<dim3(8, groups), 128>>>(b, start, counts, n, rb, cb);
+  }
+  fill(dw, 3u, 1.0f);
+  fill(expected, 3u, 1.0f);
+  const WeightGradient x{name, a, b, R, m, n, R / groups};
+  WgradParams p{};
+  set_rows(p, rows, start, counts);
+  p.accumulate = true;
+  p.dw = dw;
+  p.a_scale = scales, p.b_scale = scales + 1;
+  WgradParams in_turns = p;
+  in_turns.start = start, in_turns.rows = counts, in_turns.dw = expected;
+  launch_wgrad<C>(nullptr, x, p, workspace);
+  const bool is_long = rows.dense && R > 25000;
+  if (is_long)
+    launch_wgrad<C>(nullptr, x, in_turns, workspace);
+  else
+    wgrad_reference<A, B><<<dim3((n + 127) / 128, m, groups), 128>>>(a, b, expected, start, counts, m, n, ra, ca, rb,
+                                                                     cb, C::fp8 ? 0.125f : 1.0f);
+  ok(cudaGetLastError());
+  const Buffer<int> zero(std::vector<int>{0}), all(std::vector<int>{groups * m});
+  std::printf(
+      "%-28s m=%d n=%d rows=%d %s error%s=%.3e", name, m, n, R,
+      rows.dense &&
+              plan_wgrad(wgrad_tiles<C>(x, 1), (R + C::k_per_stage - 1) / C::k_per_stage, multiprocessors()).chunks > 0
+          ? "shared evenly"
+          : "in turns",
+      is_long ? " to turns" : "", relative_error<float>(dw, expected, zero, all, n));
+  const double operations = 2.0 * rows.used() * m * n;
+  if (timed) print_time(median_ms([&] { launch_wgrad<C>(nullptr, x, p, workspace); }), operations);
+  if (timed && is_long) {
+    std::printf("  in turns:");
+    print_time(median_ms([&] { launch_wgrad<C>(nullptr, x, in_turns, workspace); }), operations);
+  }
+  end_line();
+}
+
+constexpr auto B16 = GemmType::bf16, F = GemmType::e4m3_e4m3, D = GemmType::e5m2_e4m3;  // D: of gradients
+using WB = WgradConfig<B16, 256, 4>;
+using WF = WgradConfig<F, 256, 4>;
+using WD = WgradConfig<D, 256, 4>;
+template <GemmType type, Epilogue epilogue, Scales scales, int bn = 256>
+using Scaled = GroupedConfig<type, epilogue, false, bn, false, scales>;
+
+void codes(const Rows& rows, int n, bool timed) {
+  product<CodesConfig<F, Epilogue::relu2, false>>("fp8 relu2->e4m3", rows, n, 768, timed);
+  product<CodesConfig<F, Epilogue::relu2, true>>("fp8 relu2->e4m3+T", rows, n, 768, timed);
+  product<CodesConfig<D, Epilogue::relu2_grad, false>>("e5m2 relu2_grad->e5m2", rows, n, 768, timed);
+  product<CodesConfig<D, Epilogue::relu2_grad, true>>("e5m2 relu2_grad->e5m2+T", rows, n, 768, timed);
+  product<CodesConfig<F, Epilogue::relu2_grad, true>>("e4m3 relu2_grad->e4m3+T", rows, n, 768, timed);
+}
+
+void experts(const Rows& rows, bool timed) {
+  product<GroupedConfig<B16, Epilogue::none>>("bf16", rows, 768, 1024, timed);
+  product<GroupedConfig<B16, Epilogue::relu2>>("bf16 relu2", rows, 1024, 768, timed);
+  product<GroupedConfig<B16, Epilogue::relu2_grad>>("bf16 relu2_grad", rows, 1024, 768, timed);
+  product<GroupedConfig<D, Epilogue::none>>("e5m2->bf16", rows, 768, 1024, timed);
+  for (const auto& [n, k] : {std::pair{1024, 768}, std::pair{768, 1024}}) {
+    product<GroupedConfig<F, Epilogue::none>>("fp8 tensorwise->bf16", rows, n, k, timed);
+    product<Scaled<F, Epilogue::none, Scales::rowwise>>("fp8 rowwise->bf16", rows, n, k, timed);
+    product<Scaled<F, Epilogue::none, Scales::blockwise>>("fp8 blockwise->bf16", rows, n, k, timed);
+    product<Scaled<F, Epilogue::none, Scales::blockwise, 128>>("fp8 blockwise->bf16, bn 128", rows, n, k, timed);
+  }
+  codes(rows, 1024, timed);
+  if (!timed) codes(rows, 384, false);  // half a tile at the edge
+  wgrad<WB>("wgrad bf16", rows, 1024, 768, timed);
+  wgrad<WF>("wgrad e4m3", rows, 768, 1024, timed);
+  wgrad<WD>("wgrad e5m2", rows, 1024, 768, timed);
+}
+
+}  // namespace
 
 int main() {
-  const std::vector<int> odd = {0, 1, 127, 128, 129, 300, 0, 1000}, one = {0, 2000, 0, 0}, even(8, 16384);
-  const std::vector<int> skew = {20000, 9000, 16384, 12000, 24000, 16688, 18000, 15000};
-  constexpr auto B = GemmType::bf16;
-  constexpr auto F = GemmType::e4m3_e4m3;
-  constexpr auto D = GemmType::e5m2_e4m3;
-  using WB = WgradConfig<B, 256, 4>;
-  using WF = WgradConfig<F, 256, 4>;
-  using WD = WgradConfig<D, 256, 4>;
-  for (const auto& c : {odd, one, even, skew}) {
-    const bool timed = c.size() == 8 && c != odd;
-    lab<G<B, OutType::bf16, Epilogue::none>, bf, bf, bf>("bf16", c, 768, 1024, timed);
-    lab<G<B, OutType::bf16, Epilogue::relu2>, bf, bf, bf>("bf16 relu2", c, 1024, 768, timed);
-    lab<G<B, OutType::bf16, Epilogue::relu2_grad>, bf, bf, bf>("bf16 relu2_grad", c, 1024, 768, timed);
-    lab<G<F, OutType::e4m3, Epilogue::relu2>, e4, e4, e4>("fp8 relu2->e4m3", c, 1024, 768, timed);
-    lab<G<F, OutType::e4m3, Epilogue::relu2, true>, e4, e4, e4>("fp8 relu2->e4m3+T", c, 1024, 768, timed);
-    lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("fp8->bf16", c, 768, 1024, timed);
-    lab<G<D, OutType::bf16, Epilogue::none>, e5, e4, bf>("e5m2->bf16", c, 768, 1024, timed);
-    for (const auto& [n, k] : {std::pair{1024, 768}, std::pair{768, 1024}}) {
-      lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("fp8 tensorwise->bf16", c, n, k, timed);
-      lab<S<F, Epilogue::none, Scales::rowwise>, e4, e4, bf>("fp8 rowwise->bf16", c, n, k, timed);
-      lab<S<F, Epilogue::none, Scales::blockwise>, e4, e4, bf>("fp8 blockwise->bf16", c, n, k, timed);
-      lab<S<F, Epilogue::none, Scales::blockwise, 128>, e4, e4, bf>("fp8 blockwise->bf16, bn 128", c, n, k, timed);
-    }
-    lab<G<D, OutType::e5m2, Epilogue::relu2_grad>, e5, e4, e5>("e5m2 relu2_grad->e5m2", c, 1024, 768, timed);
-    lab<G<D, OutType::e5m2, Epilogue::relu2_grad, true>, e5, e4, e5>("e5m2 relu2_grad->e5m2+T", c, 1024, 768, timed);
-    lab<G<F, OutType::e4m3, Epilogue::relu2_grad, true>, e4, e4, e4>("e4m3 relu2_grad->e4m3+T", c, 1024, 768, timed);
-    wgrad_lab<WB, bf, bf>("wgrad bf16", c, 1024, 768, 2, timed);
-    wgrad_lab<WF, e4, e4>("wgrad e4m3", c, 768, 1024, 2, timed);
-    wgrad_lab<WD, e5, e4>("wgrad e5m2", c, 1024, 768, 2, timed);
-  }
-  const std::vector<int> d24(8, 16384);
-  lab<G<B, OutType::bf16, Epilogue::none>, bf, bf, bf>("d24 bf16", d24, 2048, 1536, true);
-  lab<G<F, OutType::bf16, Epilogue::none>, e4, e4, bf>("d24 fp8->bf16", d24, 2048, 1536, true);
+  experts({{0, 1, 127, 128, 129, 300, 0, 1000}}, false);
+  experts({{0, 2000, 0, 0}}, false);
+  wgrad<WD>("wgrad e5m2", {{20000}, true}, 1040, 400, false);
+  wgrad<WF>("wgrad e4m3", {{8192}, true}, 1024, 768, false);
+  wgrad<WB>("wgrad bf16", {{10008}, true}, 1000, 136, false);
+
+  const Rows even{std::vector<int>(8, 16384)}, shared{{65536}, true};
+  experts(even, true);
+  experts({{20000, 9000, 16384, 12000, 24000, 16688, 18000, 15000}}, true);
+  codes(shared, 1024, true);
+  product<GroupedConfig<F, Epilogue::residual>>("fp8 + residual", shared, 768, 768, true);
+  product<GroupedConfig<F, Epilogue::residual, false, 192>>("the same, bn 192", shared, 768, 768, true);
+  product<GroupedConfig<F, Epilogue::residual, false, 128>>("the same, bn 128", shared, 768, 768, true);
+  for (const auto& [m, n] : {std::pair{768, 1024}, std::pair{1024, 768}, std::pair{768, 768}, std::pair{2304, 768}})
+    wgrad<WD>("wgrad e5m2", shared, m, n, true);
+  for (const auto& [m, n] : {std::pair{768, 1024}, std::pair{768, 768}}) wgrad<WB>("wgrad bf16", shared, m, n, true);
+  product<GroupedConfig<B16, Epilogue::none>>("d24 bf16", even, 2048, 1536, true);
+  product<GroupedConfig<F, Epilogue::none>>("d24 fp8->bf16", even, 2048, 1536, true);
 }

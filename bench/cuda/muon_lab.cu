@@ -75,7 +75,7 @@ MuonStack make_stack(int64_t K, int64_t R, int64_t C) {
 }
 
 template <Epilogue epilogue, int bn, bool symmetric>
-using Config = GroupedConfig<GemmType::bf16, OutType::bf16, epilogue, false, false, bn, symmetric>;
+using Config = GroupedConfig<GemmType::bf16, epilogue, false, bn, symmetric>;
 
 // A = Y Y^T and B = b A + c A A for `matrices` of [s, l].
 template <int bn, bool symmetric>
@@ -127,7 +127,7 @@ void next(const char* name, int matrices, int s, int l) {
   GroupedParams p{};
   p.groups = matrices, p.group_rows = s, p.alpha = 1, p.beta = 3.9f;
   const float ms = time_ms([&] {
-    launch_product<GroupedConfig<GemmType::bf16, OutType::bf16, Epilogue::residual, false, true, bn>>(
+    launch_product<GroupedConfig<GemmType::bf16, Epilogue::residual, true, bn>>(
         nullptr, {.op = "lab", .a = poly, .b = y, .out = out, .hidden = y, .rows = rows, .n = l, .k = s}, p);
   });
   std::printf("  %-22s aY + BY %.3f ms (%.0f TFLOP/s)\n", name, ms,

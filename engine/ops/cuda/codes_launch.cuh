@@ -8,12 +8,8 @@ namespace assay::cuda {
 
 // x.transposed is wanted where C says so; then x.rows, and always x.n, is a multiple of 16, as the outputs' pitch is.
 template <class C>
-static void launch_codes(cudaStream_t stream, const Product& x, GroupedParams p) {
-  p.n = static_cast<int>(x.n);
-  p.rows_first = p.start == nullptr && p.groups == 1 && x.n / C::bn > x.rows / tile_m;
-  p.k_steps = static_cast<int>((x.k + C::k_per_stage - 1) / C::k_per_stage);
-  if (p.start != nullptr && p.groups > max_groups)
-    throw EngineError(FailureReason::plan_error, "at most " + std::to_string(max_groups) + " experts on CUDA", x.op);
+static void launch_codes(cudaStream_t stream, const Product& x, const GroupedParams& params) {
+  const GroupedParams p = shape_params<C>(x, params);
   const CUtensorMap a = C::transposed ? row_order_map(x.op, x.a, x.rows, x.k, RowOrder::pairs, tile_m)
                                       : matrix_map(x.op, x.a, 1, x.rows, x.k, tile_m);
   const CUtensorMap b = row_order_map(x.op, x.b, p.groups * x.n, x.k, RowOrder::fours, C::bn);

@@ -19,11 +19,11 @@ void product_bf16(cudaStream_t stream, const GemmArgs& g, int64_t n, int64_t k) 
   const GroupedParams p = dense(x.rows);
   if (g.residual) {
     x.hidden = g.residual.data;
-    launch_product<GroupedConfig<GemmType::bf16, OutType::bf16, Epilogue::residual, false, b_mn_major>>(stream, x, p);
+    launch_product<GroupedConfig<GemmType::bf16, Epilogue::residual, b_mn_major>>(stream, x, p);
   } else if (narrow_tiles(x, p)) {
-    launch_product<GroupedConfig<GemmType::bf16, OutType::bf16, Epilogue::none, false, b_mn_major, 192>>(stream, x, p);
+    launch_product<GroupedConfig<GemmType::bf16, Epilogue::none, b_mn_major, 192>>(stream, x, p);
   } else {
-    launch_product<GroupedConfig<GemmType::bf16, OutType::bf16, Epilogue::none, false, b_mn_major>>(stream, x, p);
+    launch_product<GroupedConfig<GemmType::bf16, Epilogue::none, b_mn_major>>(stream, x, p);
   }
 }
 

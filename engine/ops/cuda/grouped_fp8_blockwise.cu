@@ -4,7 +4,7 @@ namespace assay::cuda {
 namespace {
 
 template <GemmType type, Epilogue epilogue>
-using Config = GroupedConfig<type, OutType::bf16, epilogue, false, false, 256, false, Scales::blockwise>;
+using Config = GroupedConfig<type, epilogue, false, 256, false, Scales::blockwise>;
 
 }  // namespace
 

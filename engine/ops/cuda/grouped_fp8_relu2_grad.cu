@@ -1,4 +1,4 @@
-#include "engine/ops/cuda/grouped_launch.cuh"
+#include "engine/ops/cuda/codes_launch.cuh"
 
 namespace assay::cuda {
 namespace {
@@ -6,9 +6,9 @@ namespace {
 template <bool transposed>
 void launch(cudaStream_t stream, DType a, const Product& x, const GroupedParams& p) {
   if (a == DType::fp8_e5m2)
-    launch_product<GroupedConfig<GemmType::e5m2_e4m3, OutType::e5m2, Epilogue::relu2_grad, transposed>>(stream, x, p);
+    launch_codes<CodesConfig<GemmType::e5m2_e4m3, Epilogue::relu2_grad, transposed>>(stream, x, p);
   else
-    launch_product<GroupedConfig<GemmType::e4m3_e4m3, OutType::e4m3, Epilogue::relu2_grad, transposed>>(stream, x, p);
+    launch_codes<CodesConfig<GemmType::e4m3_e4m3, Epilogue::relu2_grad, transposed>>(stream, x, p);
 }
 
 }  // namespace

@@ -5,13 +5,12 @@ namespace {
 
 template <Epilogue epilogue>
 void launch(cudaStream_t stream, DType a, const Product& x, const GroupedParams& p) {
-  constexpr OutType out = OutType::bf16;
   constexpr int bn = scaled_hidden_columns;
   constexpr Scales scales = Scales::rowwise;
   if (a == DType::fp8_e5m2)
-    launch_product<GroupedConfig<GemmType::e5m2_e4m3, out, epilogue, false, false, bn, false, scales>>(stream, x, p);
+    launch_product<GroupedConfig<GemmType::e5m2_e4m3, epilogue, false, bn, false, scales>>(stream, x, p);
   else
-    launch_product<GroupedConfig<GemmType::e4m3_e4m3, out, epilogue, false, false, bn, false, scales>>(stream, x, p);
+    launch_product<GroupedConfig<GemmType::e4m3_e4m3, epilogue, false, bn, false, scales>>(stream, x, p);
 }
 
 }  // namespace

@@ -89,18 +89,16 @@ Shape check(const GroupedGemmArgs& g) {
 
 void launch_bf16(cudaStream_t stream, const GroupedGemmArgs& g, const Product& x, const GroupedParams& p) {
   constexpr GemmType type = GemmType::bf16;
-  constexpr OutType out = OutType::bf16;
   switch (g.epilogue) {
     case GroupedEpilogue::none:
-      if (g.transpose_w) return launch_product<GroupedConfig<type, out, Epilogue::none, false, true>>(stream, x, p);
-      return launch_product<GroupedConfig<type, out, Epilogue::none>>(stream, x, p);
+      if (g.transpose_w) return launch_product<GroupedConfig<type, Epilogue::none, true>>(stream, x, p);
+      return launch_product<GroupedConfig<type, Epilogue::none>>(stream, x, p);
     case GroupedEpilogue::relu2:
       ASSAY_OP_CHECK(op, !g.transpose_w, "relu^2 takes w [E, N, K] on CUDA");
-      return launch_product<GroupedConfig<type, out, Epilogue::relu2>>(stream, x, p);
+      return launch_product<GroupedConfig<type, Epilogue::relu2>>(stream, x, p);
     case GroupedEpilogue::relu2_grad:
       ASSAY_OP_CHECK(op, g.transpose_w, "the gradient of relu^2 takes w [E, K, N] on CUDA");
-      return launch_product<GroupedConfig<type, out, Epilogue::relu2_grad, false, true, grad_columns_bf16>>(stream, x,
-                                                                                                            p);
+      return launch_product<GroupedConfig<type, Epilogue::relu2_grad, true, grad_columns_bf16>>(stream, x, p);
   }
 }
 

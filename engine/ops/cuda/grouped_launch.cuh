@@ -1,4 +1,4 @@
-// Host side of the GEMM kernels: shapes to descriptors, parameters and a launch. Each .cu file instantiates its family.
+// Host side of the products: shapes to descriptors, parameters and a launch. Each .cu file instantiates its family.
 #pragma once
 
 #include <string>
@@ -34,7 +34,7 @@ struct Product {
   const void *a, *b;
   void* out;
   const void* hidden = nullptr;
-  void* transposed = nullptr;  // [n, rows]
+  void* transposed = nullptr;  // [n, rows], of products into codes
   int64_t rows, n, k;
 };
 
@@ -48,87 +48,47 @@ inline bool narrow_tiles(const Product& x, const GroupedParams& p) {
   return cost(192) < cost(256);
 }
 
-// `static`, as launch_wgrad: nvcc gives every file its own copy of a kernel, and each copy must be told of its shared
-// memory once.
+// p with what the shape and the tiles of C determine.
 template <class C>
-static void launch_product(cudaStream_t stream, const Product& x, GroupedParams p) {
-  constexpr int in_bytes = C::fp8 ? 1 : 2;
+GroupedParams shape_params(const Product& x, GroupedParams p) {
   p.n = static_cast<int>(x.n);
   p.a_rows = static_cast<int>(x.rows);
   p.rows_first = p.start == nullptr && p.groups == 1 && !C::symmetric && x.n / C::bn > x.rows / tile_m;
   p.k_steps = static_cast<int>((x.k + C::k_per_stage - 1) / C::k_per_stage);
   if (p.start != nullptr && p.groups > max_groups)
     throw EngineError(FailureReason::plan_error, "at most " + std::to_string(max_groups) + " experts on CUDA", x.op);
+  return p;
+}
+
+// `static`, as the other launchers of kernels: nvcc gives every file its own copy of a kernel, and each copy must be
+// told of its shared memory once.
+template <class C>
+static void launch_product(cudaStream_t stream, const Product& x, const GroupedParams& params) {
+  constexpr int in_bytes = C::fp8 ? 1 : 2;
+  const GroupedParams p = shape_params<C>(x, params);
   if (C::b_mn_major && p.groups > 1 && x.k % C::k_per_stage != 0)
     throw EngineError(FailureReason::plan_error, "batched dgrad needs k to be a multiple of 64", x.op);
   const CUtensorMap a = matrix_map(x.op, x.a, in_bytes, x.rows, x.k, tile_m);
   const CUtensorMap b = C::b_mn_major ? matrix_map(x.op, x.b, 2, p.groups * x.k, x.n, 64)
                                       : matrix_map(x.op, x.b, in_bytes, p.groups * x.n, x.k, C::bn);
-  const CUtensorMap out = matrix_map(x.op, x.out, C::out_size, x.rows, x.n, 64);
-  const CUtensorMap hidden = C::loads_hidden ? matrix_map(x.op, x.hidden, C::out_size, x.rows, x.n, 64) : out;
-  const CUtensorMap transposed = C::transposed ? matrix_map(x.op, x.transposed, 1, x.n, x.rows, C::bn, 64) : out;
+  const CUtensorMap out = matrix_map(x.op, x.out, 2, x.rows, x.n, 64);
+  const CUtensorMap hidden = C::loads_hidden ? matrix_map(x.op, x.hidden, 2, x.rows, x.n, 64) : out;
   static const bool configured = [] {
     ASSAY_CUDA_CHECK("grouped_gemm",
                      cudaFuncSetAttribute(grouped_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
     return true;
   }();
   static_cast<void>(configured);
-  grouped_kernel<C><<<multiprocessors(), 384, C::smem, stream>>>(a, b, out, transposed, hidden, p);
+  grouped_kernel<C><<<multiprocessors(), 384, C::smem, stream>>>(a, b, out, hidden, p);
   ASSAY_CUDA_LAUNCHED(x.op, describe(x.rows, x.n, x.k));
-}
-
-// dw [groups, m, n] f32. BF16: a [rows, m], b [rows, n]; FP8: a [m, rows], b [n, rows].
-struct WeightGradient {
-  const char* op;
-  const void *a, *b;
-  int64_t rows, m, n;
-  int64_t group_rows;  // typical rows of a group, for the choice of splits
-};
-
-// Splits such that the last wave is full: the least waste over the splits whose chunks stay at least 16 stages long.
-template <class C>
-int wgrad_splits(const WeightGradient& x, int groups) {
-  const int64_t tiles = groups * ((x.m + tile_m - 1) / tile_m) * ((x.n + C::bn - 1) / C::bn);
-  const int64_t sms = multiprocessors(), steps = (x.group_rows + C::k_per_stage - 1) / C::k_per_stage;
-  int best = 1;
-  double best_cost = 1e30;
-  for (int s = 1; s <= 16 && (s == 1 || steps / s >= 16); ++s) {
-    const int64_t waves = (tiles * s + sms - 1) / sms;
-    // In units of one tile's full sum; an extra chunk adds a tile to memory, worth about 3 stages.
-    const double cost = static_cast<double>(waves) * (static_cast<double>(steps) / s + 3.0);
-    if (cost < best_cost) best_cost = cost, best = s;
-  }
-  return best;
-}
-
-template <class C>
-static void launch_wgrad(cudaStream_t stream, const WeightGradient& x, WgradParams p, Workspace workspace) {
-  p.m = static_cast<int>(x.m);
-  p.n = static_cast<int>(x.n);
-  p.splits = wgrad_splits<C>(x, p.groups);
-  const int64_t half_tiles = 2 * p.groups * ((x.m + tile_m - 1) / tile_m) * ((x.n + C::bn - 1) / C::bn);
-  p.turnstile = workspace.take<int32_t>(x.op, half_tiles);
-  ASSAY_CUDA_CHECK(x.op, cudaMemsetAsync(p.turnstile, 0, half_tiles * sizeof(int32_t), stream));
-  const CUtensorMap a =
-      C::fp8 ? matrix_map(x.op, x.a, 1, x.m, x.rows, tile_m) : matrix_map(x.op, x.a, 2, x.rows, x.m, 64);
-  const CUtensorMap b =
-      C::fp8 ? matrix_map(x.op, x.b, 1, x.n, x.rows, C::bn) : matrix_map(x.op, x.b, 2, x.rows, x.n, 64);
-  static const bool configured = [] {
-    ASSAY_CUDA_CHECK("wgrad",
-                     cudaFuncSetAttribute(wgrad_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, C::smem));
-    return true;
-  }();
-  static_cast<void>(configured);
-  wgrad_kernel<C><<<multiprocessors(), 384, C::smem, stream>>>(a, b, p);
-  ASSAY_CUDA_LAUNCHED(x.op, describe(x.rows, x.m, x.n));
 }
 
 // The kernels of FP8 operands, each family compiled in the file of its name. `a` is e4m3 or e5m2, b always e4m3.
 // grouped_fp8.cu, grouped_fp8_residual.cu: into BF16.
 void fp8_product(cudaStream_t, Epilogue, DType a, const Product&, const GroupedParams&);
 void fp8_product_residual(cudaStream_t, DType a, const Product&, const GroupedParams&);
-// grouped_fp8_relu2.cu: relu2 of e4m3 operands into e4m3. grouped_fp8_relu2_grad.cu: out has the format of `a`, hidden
-// is e4m3. Product::transposed may be null.
+// Into codes (codes_launch.cuh). grouped_fp8_relu2.cu: relu2 of e4m3 operands into e4m3. grouped_fp8_relu2_grad.cu: out
+// has the format of `a`, hidden is e4m3. Product::transposed may be null.
 void fp8_relu2_codes(cudaStream_t, const Product&, const GroupedParams&);
 void fp8_relu2_grad_codes(cudaStream_t, DType a, const Product&, const GroupedParams&);
 // Rowwise and blockwise scales, into BF16: grouped_fp8_rowwise.cu and grouped_fp8_blockwise.cu have the epilogues none
@@ -162,7 +122,15 @@ inline void fp8_scaled_product(cudaStream_t stream, Scales scales, Epilogue epil
   ASSAY_OP_CHECK(x.op, epilogue == Epilogue::none || a == DType::fp8_e4m3, "relu^2 takes e4m3 operands");
   (rowwise ? fp8_rowwise_product : fp8_blockwise_product)(stream, epilogue, a, x, p);
 }
-// wgrad_bf16.cu, wgrad_fp8.cu
+
+// dw [groups, m, n] f32. BF16: a [rows, m], b [rows, n]; FP8: a [m, rows], b [n, rows].
+struct WeightGradient {
+  const char* op;
+  const void *a, *b;
+  int64_t rows, m, n;
+  int64_t group_rows;  // typical rows of a group, for the choice of splits
+};
+// wgrad_launch.cuh, instantiated in wgrad_bf16.cu and wgrad_fp8.cu.
 void bf16_weight_gradient(cudaStream_t, const WeightGradient&, const WgradParams&, Workspace);
 void fp8_weight_gradient(cudaStream_t, DType a, const WeightGradient&, const WgradParams&, Workspace);
 

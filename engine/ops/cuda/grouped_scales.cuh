@@ -1,12 +1,17 @@
-// FP8 products whose operands have a scale per row or per block. Included by grouped_kernel.cuh, which defines the
-// configurations. The CPU twin (engine/ops/cpu/matmul.cpp) has the same order: acc * (scale of a * scale of b), per
-// block of 128 along K summed in FP32. In such blocks the sums of the tensor cores, which keep about 14 bits, stay
-// short (the scheme of the DeepSeek-V3 report, arXiv 2412.19437, section 3.3).
+// FP8 products whose operands have a scale per row or per block. C is a GroupedConfig (grouped_kernel.cuh). The CPU
+// twin (engine/ops/cpu/matmul.cpp) has the same order: acc * (scale of a * scale of b), per block of 128 along K summed
+// in FP32. In such blocks the sums of the tensor cores, which keep about 14 bits, stay short (the scheme of the
+// DeepSeek-V3 report, arXiv 2412.19437, section 3.3).
 #pragma once
 
 #include <utility>
 
+#include "engine/ops/cuda/product.cuh"
+
 namespace assay::cuda {
+
+// What one FP8 scale covers. rowwise: a row of a, a row of b (a column of out). blockwise: 1x128 of a, 128x128 of b.
+enum class Scales { tensorwise, rowwise, blockwise };
 
 constexpr int scale_block = 128;  // columns of `out` and depth of K under one scale of b: a stage's depth
 

@@ -8,8 +8,8 @@ namespace {
 
 // Tiles of 128 x 128: of 128 x 256 more would reach below the diagonal, and their staging of y leaves few stages.
 template <Epilogue epilogue>
-using SymmetricConfig = GroupedConfig<GemmType::bf16, OutType::bf16, epilogue, false, false, 128, true>;
-using NextConfig = GroupedConfig<GemmType::bf16, OutType::bf16, Epilogue::residual, false, true, 128>;
+using SymmetricConfig = GroupedConfig<GemmType::bf16, epilogue, false, 128, true>;
+using NextConfig = GroupedConfig<GemmType::bf16, Epilogue::residual, true, 128>;
 
 }  // namespace
 

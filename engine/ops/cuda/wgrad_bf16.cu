@@ -1,4 +1,4 @@
-#include "engine/ops/cuda/grouped_launch.cuh"
+#include "engine/ops/cuda/wgrad_launch.cuh"
 
 namespace assay::cuda {
 

@@ -10,7 +10,7 @@
 // wait cannot deadlock, and it is almost never one: the earlier chunk started a whole wave before.
 #pragma once
 
-#include "engine/ops/cuda/grouped_kernel.cuh"
+#include "engine/ops/cuda/product.cuh"
 
 namespace assay::cuda {
 
@@ -20,7 +20,7 @@ struct WgradParams {
   int groups, group_rows, m, n, splits;
   bool accumulate;       // add to dw instead of replacing it
   float* dw;             // [groups, m, n]
-  int32_t* turnstile;    // [2 * groups * m/128 * n/bn], zero before and after
+  int32_t* turnstile;    // [tiles, 2 warpgroups], zero before and after
   const float* a_scale;  // FP8: tensorwise dequantisation scales [1]
   const float* b_scale;
 };
