@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 
-PRODUCT = re.compile(r"(grouped_kernel|wgrad_kernel)I")
-TYPE = re.compile(r"8GemmTypeE(\d)")  # engine/ops/cuda/grouped_kernel.cuh: bf16, e4m3_e4m3, e5m2_e4m3
+# Kernels and the types of operands that each must exist for. Mangled names: a length, the name, "I" and the configuration.
+FAMILIES = {"grouped_kernel": "012", "codes_kernel": "12", "wgrad_kernel": "012", "wgrad_balanced_kernel": "012"}
+PRODUCT = re.compile(r"\d(" + "|".join(FAMILIES) + ")I")
+TYPE = re.compile(r"8GemmTypeE(\d)")  # engine/ops/cuda/product.cuh: bf16, e4m3_e4m3, e5m2_e4m3
 INSTRUCTION = re.compile(r"\b(QGMMA|HGMMA|IGMMA|HMMA|QMMA|LDL|STL)\b")
 
 
@@ -27,20 +29,20 @@ def main(cuobjdump, library):
             counts[kernel][found.group(1)] += 1
     if dump.wait() != 0:
         sys.exit(f"{cuobjdump} failed on {library}")
-    faults, fp8 = [], 0
+    faults, made = [], Counter()
     for name, seen in counts.items():
         types = TYPE.search(name)
         if not types:
             faults.append(f"no GemmType in the name of {name}")
             continue
         wanted = "HGMMA" if types.group(1) == "0" else "QGMMA"
-        fp8 += wanted == "QGMMA"
+        made[PRODUCT.search(name).group(1), types.group(1)] += 1
         others = {i: n for i, n in seen.items() if i != wanted}
         if not seen[wanted] or others:
             faults.append(f"{name}: {seen[wanted]} {wanted}, and {others or 'nothing else'}")
-    print(f"{len(counts)} matrix kernels, {fp8} of them FP8")
-    if not fp8 or fp8 == len(counts):
-        faults.append("kernels of one precision are missing")
+    print(f"{len(counts)} matrix kernels, {sum(n for (_, t), n in made.items() if t != '0')} of them FP8")
+    for family, wanted in FAMILIES.items():
+        faults += [f"{family}: none with operands of type {t}" for t in wanted if not made[family, t]]
     sys.exit("\n".join(faults) or 0)
 
 
