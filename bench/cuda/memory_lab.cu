@@ -53,6 +53,9 @@ Quantized make_fp8(ScaleMode mode, int64_t rows, int64_t columns) {
                                                           : (rows + 127) / 128 * ((columns + 127) / 128);
   return {make(DType::fp8_e4m3, {rows, columns}), make(DType::f32, {scales}, 0.01f, 0.02f), mode};
 }
+Quantized make_fp8_stack(int64_t G, int64_t rows, int64_t columns) {  // tensorwise
+  return {make(DType::fp8_e4m3, {G, rows, columns}), make(DType::f32, {G}), ScaleMode::tensorwise};
+}
 
 cuda::Workspace workspace() {
   static constexpr size_t bytes = 64 << 20;
@@ -98,6 +101,32 @@ void time_op(const char* name, double bytes, const std::function<void()>& op) {
   std::printf("%-34s %8.1f us %8.1f MB %7.0f GB/s %5.0f %% of a copy\n", name, seconds * 1e6, bytes * 1e-6,
               bytes / seconds * 1e-9, 100 * bytes / seconds / copy_ceiling);
   cudaGraphExecDestroy(exec), cudaGraphDestroy(graph);
+}
+
+// The masters of d12, to codes in both orientations (the pass for their scales reads them once more) or copied in BF16.
+void time_weights() {
+  PrepareWeightsArgs codes, copies;
+  double elements = 0;
+  const auto add = [&](int64_t G, int64_t rows, int64_t columns) {
+    const Tensor x = make(DType::f32, {G, rows, columns});
+    codes.weights.push_back(
+        {.x = x, .out = make_fp8_stack(G, rows, columns), .transposed = make_fp8_stack(G, columns, rows), .copy = {}});
+    copies.weights.push_back({.x = x, .out = {}, .transposed = {}, .copy = make(DType::bf16, {G, rows, columns})});
+    elements += static_cast<double>(x.numel());
+  };
+  for (int layer = 0; layer < 12; ++layer) {
+    add(1, 3 * d, d), add(1, d, d);                          // attention
+    add(E, h, d), add(E, d, h), add(1, h, d), add(1, d, h);  // routed and shared experts
+  }
+  time_op("prepare_weights to fp8", 10 * elements, [&] { cuda::prepare_weights(stream, codes, workspace()); });
+  time_op("prepare_weights to bf16", 6 * elements, [&] { cuda::prepare_weights(stream, copies, workspace()); });
+  time_op("quantize weight by weight", 10 * elements, [&] {
+    for (const WeightForms& w : codes.weights)
+      cuda::quantize(stream, {.x = w.x, .out = w.out, .transposed = w.transposed}, workspace());
+  });
+  time_op("cast weight by weight", 6 * elements, [&] {
+    for (const WeightForms& w : copies.weights) cuda::cast(stream, {w.x, w.copy});
+  });
 }
 
 // The candidates of every tiled kernel, as a run times them when it is opened, in BF16 and in FP8; then the fixed
@@ -357,6 +386,7 @@ int main(int argc, char** argv) {
   time_op("add bf16", 3 * U, [&] { cuda::add(stream, {x0, dx}); });
   time_op("cast f32 to bf16", 6.0 * params, [&] { cuda::cast(stream, {table, x.slice(0, V)}); });
   time_op("fill_zero", U, [&] { cuda::fill_zero(stream, {dx0}); });
+  time_weights();
   if (only.empty() || only == "tiling") print_tilings();
   return 0;
 }

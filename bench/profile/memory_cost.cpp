@@ -86,6 +86,17 @@ OpCost cost_of(const QuantizeArgs& a, const CostContext&) {
   return memory("quantize", shape, sum_of(a.x, a.out, a.transposed));
 }
 
+OpCost cost_of(const PrepareWeightsArgs& a, const CostContext&) {
+  double bytes = 0;
+  size_t copies = 0;
+  for (const WeightForms& w : a.weights) {
+    bytes += sum_of(w.x, w.out, w.transposed, w.copy);
+    if (w.copy) ++copies;
+  }
+  return memory("prepare_weights",
+                std::to_string(a.weights.size() - copies) + " to codes, " + std::to_string(copies) + " copied", bytes);
+}
+
 OpCost cost_of(const ScaleUpdateArgs& a, const CostContext&) {
   return memory("scale_update", std::to_string(a.n), static_cast<double>(a.n) * 20);
 }

@@ -33,6 +33,7 @@ OpCost cost_of(const MixNormGradArgs&, const CostContext&);
 OpCost cost_of(const GemmArgs&, const CostContext&);
 OpCost cost_of(const GemmFp8Args&, const CostContext&);
 OpCost cost_of(const QuantizeArgs&, const CostContext&);
+OpCost cost_of(const PrepareWeightsArgs&, const CostContext&);
 OpCost cost_of(const ScaleUpdateArgs&, const CostContext&);
 OpCost cost_of(const QkNormRopeArgs&, const CostContext&);
 OpCost cost_of(const QkNormRopeGradArgs&, const CostContext&);

@@ -19,6 +19,7 @@ class ProfiledOps final : public Ops {
   void gemm(const GemmArgs& a) override { time(&Ops::gemm, a); }
   void gemm_fp8(const GemmFp8Args& a) override { time(&Ops::gemm_fp8, a); }
   void quantize(const QuantizeArgs& a) override { time(&Ops::quantize, a); }
+  void prepare_weights(const PrepareWeightsArgs& a) override { time(&Ops::prepare_weights, a); }
   void scale_update(const ScaleUpdateArgs& a) override { time(&Ops::scale_update, a); }
   void qk_norm_rope(const QkNormRopeArgs& a) override { time(&Ops::qk_norm_rope, a); }
   void qk_norm_rope_grad(const QkNormRopeGradArgs& a) override { time(&Ops::qk_norm_rope_grad, a); }

@@ -140,15 +140,17 @@ void Weights::initialise(int64_t seed, Ops& ops) {
 }
 
 void Weights::prepare(Ops& ops) {
+  PrepareWeightsArgs args;
   for (Weight& w : all_) {
     if (w.w8) {
       const Tensor x = w.w8.codes.rank == 3 ? w.master : w.master.view({w.w8.codes.dim(0), w.w8.codes.dim(1)});
-      ops.quantize({.x = x, .out = w.w8, .transposed = w.w8t});
+      args.weights.push_back({.x = x, .out = w.w8, .transposed = w.w8t, .copy = {}});
     } else if (w.compute && w.compute.data != w.master.data) {
       const Tensor flat = w.compute.view({w.compute.numel()});
-      ops.cast({.x = w.master.view({w.master.numel()}), .dst = flat});
+      args.weights.push_back({.x = w.master.view({w.master.numel()}), .out = {}, .transposed = {}, .copy = flat});
     }
   }
+  if (!args.weights.empty()) ops.prepare_weights(args);
 }
 
 void Weights::zero_grads(Ops& ops) {

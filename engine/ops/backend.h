@@ -14,6 +14,7 @@
 #include "engine/ops/norm.h"
 #include "engine/ops/optimizer.h"
 #include "engine/ops/permute.h"
+#include "engine/ops/prepare_weights.h"
 #include "engine/ops/quantize.h"
 #include "engine/ops/reduce.h"
 #include "engine/ops/rope.h"
@@ -51,6 +52,7 @@ class Ops {
   virtual void gemm(const GemmArgs&) = 0;
   virtual void gemm_fp8(const GemmFp8Args&) = 0;
   virtual void quantize(const QuantizeArgs&) = 0;
+  virtual void prepare_weights(const PrepareWeightsArgs&) = 0;
   virtual void scale_update(const ScaleUpdateArgs&) = 0;
   virtual void qk_norm_rope(const QkNormRopeArgs&) = 0;
   virtual void qk_norm_rope_grad(const QkNormRopeGradArgs&) = 0;

@@ -21,6 +21,7 @@ class CpuOps final : public Ops {
   void gemm(const GemmArgs& a) override { cpu::gemm(a); }
   void gemm_fp8(const GemmFp8Args& a) override { cpu::gemm_fp8(a); }
   void quantize(const QuantizeArgs& a) override { cpu::quantize(a); }
+  void prepare_weights(const PrepareWeightsArgs& a) override { cpu::prepare_weights(a); }
   void scale_update(const ScaleUpdateArgs& a) override { cpu::scale_update(a); }
   void qk_norm_rope(const QkNormRopeArgs& a) override { cpu::qk_norm_rope(a); }
   void qk_norm_rope_grad(const QkNormRopeGradArgs& a) override { cpu::qk_norm_rope_grad(a); }

@@ -1,6 +1,7 @@
 // FP8 quantisation: every scale mode, both orientations, delayed and static scales.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 
 #include "ops_support.h"
@@ -250,6 +251,36 @@ TEST(Quantize, RefusesDoubles) {
   EXPECT_NE(test::error_of([&] {
               cpu::quantize({x, out});
             }).find("x is f64[2, 2], expected f32 or bf16"),
+            std::string::npos);
+}
+
+TEST(PrepareWeights, EveryWeightBecomesWhatItsOpAloneMakesOfIt) {
+  Random random(118);
+  const int64_t G = 3, R = 130, K = 40;
+  const Array stack = random_array(random, DType::f32, {G, R, K}), matrix = random_array(random, DType::f32, {R, K});
+  const auto forms = [&](ScaleMode mode) {
+    return std::array{test::fp8_stack(DType::fp8_e4m3, mode, G, R, K), test::fp8_stack(DType::fp8_e4m3, mode, G, K, R)};
+  };
+  for (ScaleMode mode : modes) {
+    auto got = forms(mode), want = forms(mode);
+    Array copy(DType::bf16, {R, K}), want_copy(DType::bf16, {R, K});
+    PrepareWeightsArgs args;
+    args.weights.push_back({.x = stack, .out = got[0], .transposed = got[1], .copy = {}});
+    args.weights.push_back({.x = matrix, .out = {}, .transposed = {}, .copy = copy});
+    cpu::prepare_weights(args);
+    cpu::quantize({.x = stack, .out = want[0], .transposed = want[1]});
+    cpu::cast({matrix, want_copy});
+    expect_same(to_string(mode), got[0], want[0]);
+    expect_same(std::string(to_string(mode)) + " transposed", got[1], want[1]);
+    EXPECT_TRUE(copy.same_bytes(want_copy)) << "copy, seed " << test::seed();
+  }
+}
+
+TEST(PrepareWeights, AWeightWithoutAnyFormIsRefused) {
+  const Array x(DType::f32, {2, 8});
+  PrepareWeightsArgs args;
+  args.weights.push_back({.x = x, .out = {}, .transposed = {}, .copy = {}});
+  EXPECT_NE(test::error_of([&] { cpu::prepare_weights(args); }).find("neither out nor transposed is set"),
             std::string::npos);
 }
 

@@ -1,4 +1,7 @@
+#include <gmock/gmock.h>
+
 #include <array>
+#include <optional>
 
 #include "cuda_support.h"
 
@@ -84,6 +87,96 @@ TEST(CudaQuantize, DelayedScalesFollowTheTwin) {
       }
     }
   }
+}
+
+// What a weight becomes, on both sides; the device's outputs begin as garbage.
+struct Prepared {
+  Array x, copy;
+  Fp8Array out, turned;
+  Mirror mx, mcopy;
+  std::optional<Fp8Mirror> mout, mturned;  // empty: not asked for
+};
+
+enum class Form { codes, copy, other };  // other: what no table takes
+
+Prepared random_weight(Random& random, Form form, const Shape& s) {
+  Prepared w;
+  w.x = values(random, DType::f32, s, random.integer(0, 9) == 0);
+  const int64_t zeros = random.integer(0, 4) == 0 ? random.integer(1, s.G) * s.R * s.K : 0;  // whole matrices
+  for (int64_t i = 0; i < zeros; ++i) w.x.set(i, 0);
+  w.mx = Mirror(w.x);
+  if (form == Form::copy || (form == Form::other && random.integer(0, 1) == 0)) {
+    w.copy = Array(form == Form::copy ? DType::bf16 : DType::f32, {s.G, s.R, s.K});
+    w.mcopy = Mirror(poisoned(w.copy));
+    return w;
+  }
+  const ScaleMode mode = form == Form::codes ? ScaleMode::tensorwise : modes[random.integer(1, 3)];
+  w.out = fp8_stack(DType::fp8_e4m3, mode, s.G, s.R, s.K);
+  w.mout.emplace(poisoned(w.out));
+  if (form == Form::other && random.integer(0, 1) == 0) return w;
+  w.turned = fp8_stack(DType::fp8_e4m3, mode, s.G, s.K, s.R);
+  w.mturned.emplace(poisoned(w.turned));
+  return w;
+}
+
+void expect_prepared_as_by_twin(const std::string& what, const std::vector<Prepared>& weights) {
+  PrepareWeightsArgs on_device, on_host;
+  for (const Prepared& w : weights) {
+    on_device.weights.push_back({.x = w.mx, .out = {}, .transposed = {}, .copy = w.mcopy});
+    on_host.weights.push_back({.x = w.x, .out = {}, .transposed = {}, .copy = w.copy});
+    if (w.mout) on_device.weights.back().out = *w.mout, on_host.weights.back().out = w.out;
+    if (w.mturned) on_device.weights.back().transposed = *w.mturned, on_host.weights.back().transposed = w.turned;
+  }
+  cuda::prepare_weights(nullptr, on_device, workspace());
+  cpu::prepare_weights(on_host);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const Prepared& w = weights[i];
+    const std::string which = what + ", weight " + std::to_string(i) + " " + w.x.t().describe();
+    if (w.mout) expect_same(which + " out", w.mout->back(), w.out);
+    if (w.mturned) expect_same(which + " transposed", w.mturned->back(), w.turned);
+    if (w.copy.t()) expect_same(which + " copy", w.mcopy.back(), w.copy);
+  }
+}
+
+TEST(CudaPrepareWeights, IsItsTwinBitForBitForEveryNumberOfWeights) {
+  ASSAY_NEEDS_GPU();
+  Random random(43);
+  for (int count : {1, 2, 72, 73, 200}) {  // a launch takes 72 weights
+    for (Form form : {Form::codes, Form::copy}) {
+      std::vector<Prepared> weights;
+      for (int i = 0; i < count; ++i)
+        weights.push_back(random_weight(
+            random, form,
+            {random.integer(1, 3), random.integer(1, 300), 8 * random.integer(1, count == 200 ? 8 : 50)}));
+      expect_prepared_as_by_twin(std::to_string(count) + (form == Form::codes ? " to codes" : " copied"), weights);
+    }
+  }
+}
+
+TEST(CudaPrepareWeights, TakesEveryFormInOneCall) {
+  ASSAY_NEEDS_GPU();
+  Random random(44);
+  for (int round = 0; round < 3; ++round) {
+    std::vector<Prepared> weights;
+    for (const Shape& s : shapes)
+      for (Form form : {Form::codes, Form::copy, Form::other, Form::codes})
+        weights.push_back(random_weight(random, form, s));
+    weights.push_back(random_weight(random, Form::codes, {8, 1024, 768}));
+    weights.push_back(random_weight(random, Form::copy, {1, 7, 9}));  // fills no vector
+    expect_prepared_as_by_twin("round " + std::to_string(round), weights);
+  }
+}
+
+TEST(CudaPrepareWeights, RefusesRowsThatAreNoWholeVectors) {
+  ASSAY_NEEDS_GPU();
+  Random random(45);
+  const Mirror x(random_array(random, DType::f32, {16, 12}));
+  const Fp8Mirror out(fp8_array(DType::fp8_e4m3, ScaleMode::tensorwise, 16, 12));
+  const Fp8Mirror turned(fp8_array(DType::fp8_e4m3, ScaleMode::tensorwise, 12, 16));
+  PrepareWeightsArgs args;
+  args.weights.push_back({.x = x, .out = out, .transposed = turned, .copy = {}});
+  EXPECT_THAT(error_of([&] { cuda::prepare_weights(nullptr, args, workspace()); }),
+              ::testing::HasSubstr("x is f32[16, 12]; on CUDA rows are whole 16-byte vectors"));
 }
 
 TEST(CudaScaleUpdate, IsItsTwinBitForBit) {

@@ -45,6 +45,7 @@ class CudaOps final : public Ops {
   void gemm(const GemmArgs& a) override { cuda::gemm(stream_, a, scratch()); }
   void gemm_fp8(const GemmFp8Args& a) override { cuda::gemm_fp8(stream_, a, scratch()); }
   void quantize(const QuantizeArgs& a) override { cuda::quantize(stream_, a, scratch()); }
+  void prepare_weights(const PrepareWeightsArgs& a) override { cuda::prepare_weights(stream_, a, scratch()); }
   void scale_update(const ScaleUpdateArgs& a) override { cuda::scale_update(stream_, a); }
   void qk_norm_rope(const QkNormRopeArgs& a) override { cuda::qk_norm_rope(stream_, a, tiling_); }
   void qk_norm_rope_grad(const QkNormRopeGradArgs& a) override {

@@ -14,6 +14,7 @@
 #include "engine/ops/norm.h"
 #include "engine/ops/optimizer.h"
 #include "engine/ops/permute.h"
+#include "engine/ops/prepare_weights.h"
 #include "engine/ops/quantize.h"
 #include "engine/ops/reduce.h"
 #include "engine/ops/rope.h"
@@ -50,7 +51,7 @@ void adamw(cudaStream_t, const AdamWArgs&);
 void expert_load(cudaStream_t, const ExpertLoadArgs&);
 void step_verdict(cudaStream_t, const StepVerdictArgs&);
 
-// --- reductions and casts (reduce.cu, quantize.cu)
+// --- reductions and casts (reduce.cu, quantize.cu, prepare_weights.cu)
 // --------------------------------------------------------------------
 void sum_squares(cudaStream_t, const SumSquaresArgs&, Workspace);
 void sum(cudaStream_t, const SumArgs&, Workspace);
@@ -58,6 +59,7 @@ void add(cudaStream_t, const AddArgs&);
 void cast(cudaStream_t, const CastArgs&);
 void fill_zero(cudaStream_t, const FillZeroArgs&);
 void quantize(cudaStream_t, const QuantizeArgs&, Workspace);
+void prepare_weights(cudaStream_t, const PrepareWeightsArgs&, Workspace);
 void scale_update(cudaStream_t, const ScaleUpdateArgs&);
 
 }  // namespace assay::cuda

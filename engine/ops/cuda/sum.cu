@@ -1,6 +1,7 @@
 // Sums and sums of squares in f64. Bytes: every input once.
 #include <algorithm>
 
+#include "engine/ops/cuda/batch.cuh"
 #include "engine/ops/cuda/element.cuh"
 #include "engine/ops/cuda/launch.h"
 
@@ -40,17 +41,10 @@ __device__ __forceinline__ double block_sum(double x) {  // to thread 0
 template <bool squares, class S>
 __global__ __launch_bounds__(threads) void sum_kernel(const __grid_constant__ Sources from, double* partial) {
   const int p = blockIdx.x;
-  int low = 0, high = from.count - 1;
-  while (low < high) {
-    const int middle = (low + high + 1) / 2;
-    if (from.first_piece[middle] <= p)
-      low = middle;
-    else
-      high = middle - 1;
-  }
-  const int64_t first = (p - from.first_piece[low]) * piece;
-  const S* x = static_cast<const S*>(from.x[low]) + first;
-  const int n = static_cast<int>(min(piece, from.n[low] - first));
+  const int t = entry_of(p, from.count, [&](int i) { return from.first_piece[i]; });
+  const int64_t first = (p - from.first_piece[t]) * piece;
+  const S* x = static_cast<const S*>(from.x[t]) + first;
+  const int n = static_cast<int>(min(piece, from.n[t] - first));
   // What may be read 16 bytes at a time; the rest is read element by element.
   const int vectors = reinterpret_cast<uintptr_t>(x) % 16 == 0 ? n / vec : 0;
   double sum = 0;
