@@ -54,29 +54,11 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
                                                          const __grid_constant__ CUtensorMap map_hidden,
                                                          GroupedParams p) {
   extern __shared__ uint8_t raw[];
-  uint8_t* smem = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
-  uint8_t* stage_a = smem;
-  uint8_t* stage_b = smem + C::stages * C::a_bytes;
-  uint8_t* staging = stage_b + C::stages * C::b_bytes;
-  uint64_t* full = reinterpret_cast<uint64_t*>(staging + 2 * C::staging);
-  uint64_t* empty = full + C::stages;
-  uint64_t* hidden_full = empty + C::stages;  // [2], one per consumer warpgroup
   __shared__ TileWalk walk;
-
   const int warpgroup = threadIdx.x / 128;
   const int columns = (p.n + C::bn - 1) / C::bn;
-
-  if (threadIdx.x == 0) {
-    for (int s = 0; s < C::stages; ++s) {
-      sm90::barrier_init(&full[s], 1);
-      sm90::barrier_init(&empty[s], 2);
-    }
-    for (int c = 0; c < 2; ++c) sm90::barrier_init(&hidden_full[c], 1);
-    sm90::fence_barrier_init();
-    begin_walk(walk, p, columns);
-  }
-  __syncthreads();
-
+  const auto [stage_a, stage_b, staging, full, empty, hidden_full] =  // hidden_full: one per consumer warpgroup
+      begin_ring<C>(raw, 2 * C::staging, 2, [&] { begin_walk(walk, p, columns); });
   const int tiles = count_tiles<C>(walk, p, columns);
 
   if (warpgroup == 0) {

@@ -122,4 +122,33 @@ __device__ __forceinline__ void multiply_stage(float (&d)[size], const uint8_t* 
   }
 }
 
+// A block's shared memory: the ring of stages that the producer fills, `staging` behind it, and barriers.
+struct Ring {
+  uint8_t *a, *b, *staging;  // [stages][a_bytes], [stages][b_bytes], [staging_bytes]
+  uint64_t *full, *empty;    // [stages]: loaded; read by both consumer warpgroups
+  uint64_t* loaded;          // [more]: one arrival each
+};
+// Lays it out in `raw`, starts its barriers and lets one thread do `besides`; then all may use them.
+template <class C, class F>
+__device__ __forceinline__ Ring begin_ring(uint8_t* raw, int staging_bytes, int more, F&& besides) {
+  Ring r;
+  r.a = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  r.b = r.a + C::stages * C::a_bytes;
+  r.staging = r.b + C::stages * C::b_bytes;
+  r.full = reinterpret_cast<uint64_t*>(r.staging + staging_bytes);
+  r.empty = r.full + C::stages;
+  r.loaded = r.empty + C::stages;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < C::stages; ++s) {
+      sm90::barrier_init(&r.full[s], 1);
+      sm90::barrier_init(&r.empty[s], 2);
+    }
+    for (int c = 0; c < more; ++c) sm90::barrier_init(&r.loaded[c], 1);
+    sm90::fence_barrier_init();
+    besides();
+  }
+  __syncthreads();
+  return r;
+}
+
 }  // namespace assay::cuda

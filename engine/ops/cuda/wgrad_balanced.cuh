@@ -73,19 +73,9 @@ __global__ __launch_bounds__(384, 1) void wgrad_balanced_kernel(const __grid_con
                                                                 const __grid_constant__ CUtensorMap map_b,
                                                                 WgradParams p, WgradPlan plan, WgradSums sums) {
   extern __shared__ uint8_t raw[];
-  uint8_t* smem = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
-  uint8_t* stage_a = smem;
-  uint8_t* stage_b = smem + C::stages * C::a_bytes;
-  uint64_t* full = reinterpret_cast<uint64_t*>(stage_b + C::stages * C::b_bytes);
-  uint64_t* empty = full + C::stages;
-  if (threadIdx.x == 0) {
-    for (int s = 0; s < C::stages; ++s) {
-      sm90::barrier_init(&full[s], 1);
-      sm90::barrier_init(&empty[s], 2);
-    }
-    sm90::fence_barrier_init();
-  }
-  __syncthreads();
+  const Ring ring = begin_ring<C>(raw, 0, 0, [] {});
+  uint8_t *const stage_a = ring.a, *const stage_b = ring.b;
+  uint64_t *const full = ring.full, *const empty = ring.empty;
   const int columns = (p.n + C::bn - 1) / C::bn, warpgroup = threadIdx.x / 128;
   int stage = 0;
   uint32_t phase = 0;
