@@ -101,7 +101,8 @@ double time_steps(const RunConfig& c, int steps, nlohmann::json* line) {
                 {"allocations", per_step(after.allocations - before.allocations)},
                 {"captures", after.captures},
                 {"capture_s", after.capture_s},
-                {"loss", {{"first", first.loss}, {"last", last.loss}}}});
+                {"loss", {{"first", first.loss}, {"last", last.loss}}},
+                {"expert_load_max", {{"first", first.expert_load_max}, {"last", last.expert_load_max}}}});
   describe_padding(plan.shape, line);
   describe_tiling(*trainer, line);
   return median;
