@@ -3,15 +3,13 @@
 // its heuristic proposes each is timed and the best counts.
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
-#include <cuda_runtime.h>
 #include <dlfcn.h>
 
-#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <vector>
 
-#include "engine/ops/cuda/check.h"
+#include "bench/cuda/lab.cuh"
 #include "engine/ops/cuda/gemm.h"
 
 using namespace assay;
@@ -71,16 +69,6 @@ int type_of(DType t) {
 }  // namespace lt
 
 template <class T>
-__global__ void fill(T* p, int64_t count, uint32_t seed) {
-  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count; i += int64_t(gridDim.x) * blockDim.x) {
-    uint32_t x = uint32_t(i) * 2654435761u + seed;
-    x = (x ^ (x >> 16)) * 0x7feb352du;
-    x = (x ^ (x >> 15)) * 0x846ca68bu;
-    x ^= x >> 16;
-    p[i] = T(float(x) / 4294967296.0f * 2 - 1);
-  }
-}
-template <class T>
 __global__ void difference(const T* x, const T* y, int64_t count, double* sums) {
   double e = 0, s = 0;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count; i += int64_t(gridDim.x) * blockDim.x) {
@@ -92,39 +80,18 @@ __global__ void difference(const T* x, const T* y, int64_t count, double* sums) 
 
 void* device(size_t bytes) {
   void* p = nullptr;
-  ASSAY_CUDA_CHECK("lab", cudaMalloc(&p, bytes));
+  lab::ok(cudaMalloc(&p, bytes));
   return p;
 }
 Tensor random_matrix(DType type, int64_t rows, int64_t columns, uint32_t seed) {
   const int64_t count = rows * columns;
   const size_t size = type == DType::f32 ? 4 : type == DType::bf16 ? 2 : 1;
   void* p = device(static_cast<size_t>(count) * size);
-  if (type == DType::f32) fill<<<1024, 256>>>(static_cast<float*>(p), count, seed);
-  if (type == DType::bf16) fill<<<1024, 256>>>(static_cast<__nv_bfloat16*>(p), count, seed);
-  if (type == DType::fp8_e4m3) fill<<<1024, 256>>>(static_cast<__nv_fp8_e4m3*>(p), count, seed);
-  if (type == DType::fp8_e5m2) fill<<<1024, 256>>>(static_cast<__nv_fp8_e5m2*>(p), count, seed);
+  if (type == DType::f32) lab::fill_kernel<<<1024, 256>>>(static_cast<float*>(p), count, seed, 1.0f);
+  if (type == DType::bf16) lab::fill_kernel<<<1024, 256>>>(static_cast<__nv_bfloat16*>(p), count, seed, 1.0f);
+  if (type == DType::fp8_e4m3) lab::fill_kernel<<<1024, 256>>>(static_cast<__nv_fp8_e4m3*>(p), count, seed, 1.0f);
+  if (type == DType::fp8_e5m2) lab::fill_kernel<<<1024, 256>>>(static_cast<__nv_fp8_e5m2*>(p), count, seed, 1.0f);
   return Tensor(p, type, {rows, columns});
-}
-
-cudaStream_t stream;
-template <class F>
-float median_ms(F&& launch, int rounds = 15) {
-  cudaEvent_t begin, end;
-  ASSAY_CUDA_CHECK("lab", cudaEventCreate(&begin));
-  ASSAY_CUDA_CHECK("lab", cudaEventCreate(&end));
-  std::vector<float> ms;
-  for (int i = 0; i < rounds; ++i) {
-    ASSAY_CUDA_CHECK("lab", cudaEventRecord(begin, stream));
-    for (int j = 0; j < 4; ++j) launch();
-    ASSAY_CUDA_CHECK("lab", cudaEventRecord(end, stream));
-    ASSAY_CUDA_CHECK("lab", cudaEventSynchronize(end));
-    float total = 0;
-    ASSAY_CUDA_CHECK("lab", cudaEventElapsedTime(&total, begin, end));
-    ms.push_back(total / 4);
-  }
-  cudaEventDestroy(begin), cudaEventDestroy(end);
-  std::sort(ms.begin(), ms.end());
-  return ms[ms.size() / 2];
 }
 
 // out[M, N] = op(a) * op(b), + residual or + out (f32). kind: 'f' a[M,K] b[N,K]; 'd' a[M,K] b[K,N]; 'w' a[K,M] b[K,N].
@@ -148,7 +115,7 @@ void compare(const char* name, char kind, DType a_type, DType b_type, DType out_
   const auto own = [&] {
     if (fp8) {
       const Tensor sa(a_scale, DType::f32, {1}), sb(b_scale, DType::f32, {1});
-      gemm_fp8(stream,
+      gemm_fp8(nullptr,
                {.a = {a, sa, ScaleMode::tensorwise},
                 .b = {b, sb, ScaleMode::tensorwise},
                 .out = ours,
@@ -156,7 +123,7 @@ void compare(const char* name, char kind, DType a_type, DType b_type, DType out_
                 .accumulate = accumulate},
                {workspace, workspace_bytes});
     } else {
-      gemm(stream,
+      gemm(nullptr,
            {.a = a,
             .b = b,
             .transpose_a = kind == 'w',
@@ -193,29 +160,30 @@ void compare(const char* name, char kind, DType a_type, DType b_type, DType out_
   const void* c = residual ? added.data : theirs.data;
   const auto library = [&](const lt::Heuristic& h) {
     lt::check(lt::matmul(handle, desc, &one, b.data, la, a.data, lb, &beta, c, lo, theirs.data, lo, h.algorithm,
-                         workspace, workspace_bytes, stream),
+                         workspace, workspace_bytes, nullptr),
               "matmul");
   };
 
   static double* sums = static_cast<double*>(device(2 * sizeof(double)));
-  ASSAY_CUDA_CHECK("lab", cudaMemset(sums, 0, 2 * sizeof(double)));
-  ASSAY_CUDA_CHECK("lab", cudaDeviceSynchronize());
+  lab::ok(cudaMemset(sums, 0, 2 * sizeof(double)));
+  lab::ok(cudaDeviceSynchronize());
   own(), library(found[0]);
-  ASSAY_CUDA_CHECK("lab", cudaStreamSynchronize(stream));
+  lab::ok(cudaDeviceSynchronize());
   if (accumulate)
     difference<<<256, 256>>>(ours.as<float>(), theirs.as<float>(), M * N, sums);
   else
     difference<<<256, 256>>>(ours.as<__nv_bfloat16>(), theirs.as<__nv_bfloat16>(), M * N, sums);
   double host[2];
-  ASSAY_CUDA_CHECK("lab", cudaMemcpy(host, sums, sizeof(host), cudaMemcpyDeviceToHost));
+  lab::ok(cudaMemcpy(host, sums, sizeof(host), cudaMemcpyDeviceToHost));
 
-  const float first = median_ms([&] { library(found[0]); });
-  float best = first;
+  const double first = lab::median_ms([&] { library(found[0]); });
+  double best = first;
   int best_at = 0;
   for (int i = 1; i < count; ++i)
-    if (const float ms = median_ms([&] { library(found[i]); }, 5); ms < best) best = ms, best_at = i;
+    if (const double ms = lab::median_ms([&] { library(found[i]); }); ms < best) best = ms, best_at = i;
   // In turns: the card gets warmer.
-  const float own_ms = median_ms(own), library_ms = median_ms([&] { library(found[best_at]); }), again = median_ms(own);
+  const double own_ms = lab::median_ms(own), library_ms = lab::median_ms([&] { library(found[best_at]); }),
+               again = lab::median_ms(own);
   const double tera = 2.0 * M * N * K / 1e9;
   std::printf(
       "%-34s %6.3f %6.3f ms %5.0f TFLOP/s | cuBLASLt first %5.0f best (%d of %d) %5.0f | ratio %.2f | error %.1e\n",
@@ -223,14 +191,13 @@ void compare(const char* name, char kind, DType a_type, DType b_type, DType out_
       library_ms / std::min(own_ms, again), std::sqrt(host[0] / host[1]));
   std::fflush(stdout);
   for (const Tensor* t : {&a, &b, &ours, &theirs, &added})
-    if (t->data != nullptr) ASSAY_CUDA_CHECK("lab", cudaFree(t->data));
+    if (t->data != nullptr) lab::ok(cudaFree(t->data));
 }
 
 }  // namespace
 
 int main() {
   lt::load();
-  ASSAY_CUDA_CHECK("lab", cudaStreamCreate(&stream));
   constexpr DType bf16 = DType::bf16, f32 = DType::f32, e4m3 = DType::fp8_e4m3, e5m2 = DType::fp8_e5m2;
   constexpr int64_t N = 65536, chunk = 8192;
   std::printf("d12, 65,536 tokens; ours twice, before and after cuBLASLt's best; ratio = cuBLASLt's time / ours\n");
