@@ -98,14 +98,15 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
       const Tile tile = find_tile<C>(walk, p, columns, t, g);
       const int row = tile.row + consumer * 64, column = tile.column;
       float d[C::bn / 2];
+      // Not at once: it waits for the last tile's stores to leave the staging, which by then they have.
+      const auto behind = [&](int k) {
+        if constexpr (C::loads_hidden)
+          if (k == min(2, p.k_steps - 1)) load_hidden<C>(state, &map_hidden, column, row);
+      };
       if constexpr (C::scales == Scales::blockwise) {
         const BlockScales<C> scales(p, tile, row);
         const ConsumedStages<C> stages{
             stage_a + consumer * 64 * stage_row_bytes, stage_b, full, empty, elected, stage, phase};
-        const auto behind = [&](int k) {
-          if constexpr (C::loads_hidden)
-            if (k == min(2, p.k_steps - 1)) load_hidden<C>(state, &map_hidden, column, row);
-        };
 #pragma unroll
         for (int i = 0; i < C::bn / 2; ++i) d[i] = 0;
         if constexpr (C::bn == scale_block)
@@ -120,9 +121,7 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
           multiply_stage<C>(d, stage_a + stage * C::a_bytes + consumer * 64 * stage_row_bytes,
                             stage_b + stage * C::b_bytes, k == 0);
           sm90::wgmma_commit();
-          // Not at once: it waits for the last tile's stores to leave the staging, which by now they have.
-          if constexpr (C::loads_hidden)
-            if (k == min(2, p.k_steps - 1)) load_hidden<C>(state, &map_hidden, column, row);
+          behind(k);
           if (previous >= 0) {
             sm90::wgmma_wait<1>();
             if (elected) sm90::barrier_arrive(&empty[previous]);
