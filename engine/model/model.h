@@ -20,11 +20,12 @@ class Model {
   // tables and the verdict.
   Model(const RunConfig&, const RunPlan&, Ops&, void* memory);
 
-  // First use: weights, zero moments and gradients, router bias 0, uncalibrated FP8 scales.
+  // First use: weights, zero moments, router bias 0, uncalibrated FP8 scales.
   void initialise(int64_t seed);
   // A run that has made `steps` steps goes on in this model: what depends on a step's number is as it was.
   void continue_at(int64_t steps) { steps_begun_ = steps; }
-  // Start of a step: compute weights from the masters; gradients, loss and expert loads to zero.
+  // Start of a step: compute weights from the masters; loss, expert loads and the gradients that micro_step adds to
+  // become zero.
   void begin_step();
   // One micro-batch: adds to the step's gradients (of the loss sum times grad_scale, the same in every call), the loss
   // sum and the expert loads.
