@@ -30,7 +30,7 @@ struct Options {
   std::optional<int> depth, d_model, experts, top_k, vocab, sequence_len, device_batch;
   int accum = 1;
   int steps = 20;
-  bool lm_head_fp8 = false, value_embeddings = false, nondeterministic = false, profile = false;
+  bool lm_head_bf16 = false, value_embeddings = false, nondeterministic = false, profile = false;
 };
 
 template <class E>
@@ -71,7 +71,7 @@ RunConfig config_of(const Options& o, bool gpu, const std::string& data) {
   // More than are made: no step is the last, which has nothing to run ahead to.
   c.train.steps = bench::warm_up_steps + bench::most_windows * o.steps + 2;
   c.train.deterministic = !o.nondeterministic;
-  c.fp8.lm_head = o.lm_head_fp8;
+  c.fp8.lm_head = !o.lm_head_bf16;
   c.data.path = data;
   return c;
 }
@@ -141,7 +141,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--recipe", o.recipes, "tensorwise, rowwise, blockwise");
   app.add_option("--wgrad", o.wgrads, "weight gradients of what is FP8: auto, bf16, fp8");
   app.add_option("--grad-format", o.grad_formats, "FP8 gradients: e4m3, e5m2");
-  app.add_flag("--lm-head-fp8", o.lm_head_fp8, "the output layer in FP8 too");
+  app.add_flag("--lm-head-bf16", o.lm_head_bf16, "the output layer in BF16 also where the other layers are in FP8");
   app.add_flag("--value-embeddings", o.value_embeddings, "on alternate layers (always, on the CPU)");
   app.add_flag("--nondeterministic", o.nondeterministic, "attention's backward in any order of summation");
   app.add_option("--depth", o.depth, "layers");

@@ -1,8 +1,6 @@
 // The dense products of a training step against cuBLASLt, shape by shape: why there is no second way to multiply
 // (docs/ARCHITECTURE.md, Decisions). cuBLASLt is loaded where it is installed (LD_LIBRARY_PATH); of the algorithms that
 // its heuristic proposes each is timed and the best counts.
-#include <cuda_bf16.h>
-#include <cuda_fp8.h>
 #include <dlfcn.h>
 
 #include <cmath>
@@ -16,6 +14,8 @@ using namespace assay;
 using namespace assay::cuda;
 
 namespace {
+
+using lab::device, lab::random_matrix;
 
 // The part of cuBLASLt's C interface that is used here, from its documentation.
 namespace lt {
@@ -76,22 +76,6 @@ __global__ void difference(const T* x, const T* y, int64_t count, double* sums) 
     e += (a - b) * (a - b), s += b * b;
   }
   atomicAdd(sums, e), atomicAdd(sums + 1, s);
-}
-
-void* device(size_t bytes) {
-  void* p = nullptr;
-  lab::ok(cudaMalloc(&p, bytes));
-  return p;
-}
-Tensor random_matrix(DType type, int64_t rows, int64_t columns, uint32_t seed) {
-  const int64_t count = rows * columns;
-  const size_t size = type == DType::f32 ? 4 : type == DType::bf16 ? 2 : 1;
-  void* p = device(static_cast<size_t>(count) * size);
-  if (type == DType::f32) lab::fill_kernel<<<1024, 256>>>(static_cast<float*>(p), count, seed, 1.0f);
-  if (type == DType::bf16) lab::fill_kernel<<<1024, 256>>>(static_cast<__nv_bfloat16*>(p), count, seed, 1.0f);
-  if (type == DType::fp8_e4m3) lab::fill_kernel<<<1024, 256>>>(static_cast<__nv_fp8_e4m3*>(p), count, seed, 1.0f);
-  if (type == DType::fp8_e5m2) lab::fill_kernel<<<1024, 256>>>(static_cast<__nv_fp8_e5m2*>(p), count, seed, 1.0f);
-  return Tensor(p, type, {rows, columns});
 }
 
 // out[M, N] = op(a) * op(b), + residual or + out (f32). kind: 'f' a[M,K] b[N,K]; 'd' a[M,K] b[K,N]; 'w' a[K,M] b[K,N].

@@ -13,6 +13,7 @@
 
 #include "engine/ops/cuda/check.h"
 #include "engine/ops/cuda/launch.h"
+#include "engine/ops/cuda/transpose_codes.h"
 #include "engine/ops/cuda/tune.h"
 
 using namespace assay;
@@ -209,7 +210,10 @@ int main(int argc, char** argv) {
   time_op("mix_norm_grad + fp8, both", 8 * U, [&] { cuda::mix_norm_grad(stream, mix8, workspace()); });
   time_op("mix_norm_grad + fp8, both, fixed t.", 8 * U,
           [&] { cuda::mix_norm_grad(stream, mix8, workspace(), cuda::fixed_tiling); });
-  mix8.dx8t = {};
+  const Quantized n8t = make_fp8(ScaleMode::tensorwise, d, N);
+  mix8.n8t = n8t;
+  time_op("the same, + n transposed", 8.5 * U, [&] { cuda::mix_norm_grad(stream, mix8, workspace()); });
+  mix8.n8t = mix8.dx8t = {};
   time_op("mix_norm_grad + fp8", 7.5 * U, [&] { cuda::mix_norm_grad(stream, mix8, workspace()); });
   MixNormGradArgs norm8{.dn = dn, .n = n, .rstd = rstd, .dx = dx, .dx8 = dx8, .dx8t = dx8t, .dx8_scale = grad_scale};
   time_op("mix_norm_grad, no l. + fp8, both", 5 * U, [&] { cuda::mix_norm_grad(stream, norm8, workspace()); });
@@ -339,6 +343,8 @@ int main(int argc, char** argv) {
   moe8.dx8 = make_fp8(ScaleMode::tensorwise, N, d), moe8.dx8t = make_fp8(ScaleMode::tensorwise, d, N);
   moe8.dx8_scale = {dx_state.as<float>(), dx_state.as<float>() + 1};
   time_op("moe_norm_grad + fp8, both", k * U + 5 * U, [&] { cuda::moe_norm_grad(stream, moe8, workspace()); });
+  moe8.n8t = n8t;
+  time_op("the same, + n transposed", k * U + 5.5 * U, [&] { cuda::moe_norm_grad(stream, moe8, workspace()); });
 
   const Tensor du = make(bf, {N, h}), hidden = make(bf, {N, h}, 0, 1), dz = make(bf, {N, h}), gate = make(f32, {N}),
                gate_grad = make(f32, {N});
@@ -364,14 +370,23 @@ int main(int argc, char** argv) {
 
   const Tensor logits = make(bf, {loss_rows, V}, -5, 5), logits2 = make(bf, {loss_rows, 50304}, -5, 5),
                targets = make(i32, {loss_rows}, 0, V - 1), loss = make(f32, {loss_rows});
+  const Quantized grad8 = make_fp8(ScaleMode::tensorwise, loss_rows, V),
+                  grad8t = make_fp8(ScaleMode::tensorwise, V, loss_rows);
   time_op("softcap_xent, V = 32768", 4.0 * loss_rows * V, [&] {
-    cuda::softcap_xent(stream, {logits, targets, loss, 15.0, 1e-5});
+    cuda::softcap_xent(stream, {logits, targets, loss, 15.0, 1e-5}, workspace());
   });
+  time_op("softcap_xent into FP8, both", 6.0 * loss_rows * V, [&] {
+    SoftcapXentArgs a{logits, targets, loss, 15.0, 1e-5};
+    a.grad8 = grad8, a.grad8t = grad8t;
+    cuda::softcap_xent(stream, a, workspace());
+  });
+  time_op("the codes' transposition alone", 2.0 * loss_rows * V,
+          [&] { cuda::transpose_codes(stream, grad8.codes, grad8t.codes); });
   time_op("softcap_xent forward only", 2.0 * loss_rows * V, [&] {
-    cuda::softcap_xent(stream, {logits, targets, loss, 15.0, 1e-5, true});
+    cuda::softcap_xent(stream, {logits, targets, loss, 15.0, 1e-5, true}, workspace());
   });
   time_op("softcap_xent, V = 50304", 4.0 * loss_rows * 50304, [&] {
-    cuda::softcap_xent(stream, {logits2, targets, loss, 15.0, 1e-5});
+    cuda::softcap_xent(stream, {logits2, targets, loss, 15.0, 1e-5}, workspace());
   });
 
   const int64_t params = V * d;

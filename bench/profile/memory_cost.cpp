@@ -75,7 +75,7 @@ OpCost cost_of(const MixNormArgs& a, const CostContext&) {
 
 OpCost cost_of(const MixNormGradArgs& a, const CostContext&) {
   return memory("mix_norm_grad", with(a.n, static_cast<bool>(a.resid_lambda), " lambdas"),
-                sum_of(a.dn, a.n, a.rstd, a.x0) + 2 * sum_of(a.dx, a.dx0));
+                sum_of(a.dn, a.n, a.rstd, a.x0, a.dx8, a.dx8t, a.n8t) + 2 * sum_of(a.dx, a.dx0));
 }
 
 OpCost cost_of(const QuantizeArgs& a, const CostContext&) {
@@ -123,7 +123,8 @@ OpCost cost_of(const NormRouteArgs& a, const CostContext&) {
 OpCost cost_of(const MoeNormGradArgs& a, const CostContext&) {
   const auto gathered = static_cast<double>(a.slot.numel() * a.dx.dim(1)) * static_cast<double>(size_of(a.dx.dtype));
   return memory("moe_norm_grad", with(a.dx, a.dx8 || a.dx8t, " +fp8"),
-                gathered + sum_of(a.slot, a.dn_shared, a.n, a.rstd, a.dx, a.dx8, a.dx8t, a.picks, a.probs, a.weights) +
+                gathered +
+                    sum_of(a.slot, a.dn_shared, a.n, a.rstd, a.dx, a.dx8, a.dx8t, a.n8t, a.picks, a.probs, a.weights) +
                     bytes_of(a.dx));
 }
 
@@ -159,8 +160,11 @@ OpCost cost_of(const Relu2GradArgs& a, const CostContext&) {
 }
 
 OpCost cost_of(const SoftcapXentArgs& a, const CostContext&) {
+  // As codes in both orientations: written, read again and written the other way.
+  const bool codes = a.grad8 && a.grad8t;
+  const double gradient = codes ? 3 * bytes_of(a.grad8.codes) : bytes_of(a.logits);
   return memory("softcap_xent", a.logits.describe(),
-                (a.forward_only ? 1 : 2) * bytes_of(a.logits) + sum_of(a.targets, a.loss));
+                bytes_of(a.logits) + (a.forward_only ? 0 : gradient) + sum_of(a.targets, a.loss));
 }
 
 OpCost cost_of(const SumSquaresArgs& a, const CostContext&) {

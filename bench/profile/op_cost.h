@@ -35,6 +35,7 @@ OpCost cost_of(const GemmFp8Args&, const CostContext&);
 OpCost cost_of(const QuantizeArgs&, const CostContext&);
 OpCost cost_of(const PrepareWeightsArgs&, const CostContext&);
 OpCost cost_of(const ScaleUpdateArgs&, const CostContext&);
+OpCost cost_of(const ProjectQkvArgs&, const CostContext&);
 OpCost cost_of(const QkNormRopeArgs&, const CostContext&);
 OpCost cost_of(const QkNormRopeGradArgs&, const CostContext&);
 OpCost cost_of(const AttentionArgs&, const CostContext&);

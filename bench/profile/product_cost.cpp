@@ -76,6 +76,12 @@ OpCost cost_of(const GemmFp8Args& a, const CostContext&) {
                  2 * d(m) * d(n) * d(k));
 }
 
+OpCost cost_of(const ProjectQkvArgs& a, const CostContext&) {
+  const Tensor& x = a.w8 ? a.x8.codes : a.x;
+  const int64_t m = x.dim(0), n = a.rope.qkv.numel() / m, k = x.dim(1);
+  return product("project_qkv", sizes({m, n, k}) + (a.rope.ve_table ? " +ve" : ""), x.dtype, 2 * d(m) * d(n) * d(k));
+}
+
 OpCost cost_of(const GroupedGemmArgs& a, const CostContext& c) {
   const Tensor& x = a.x8 ? a.x8.codes : a.x;
   const Tensor& w = a.x8 ? a.w8.codes : a.w;

@@ -21,6 +21,7 @@ class ProfiledOps final : public Ops {
   void quantize(const QuantizeArgs& a) override { time(&Ops::quantize, a); }
   void prepare_weights(const PrepareWeightsArgs& a) override { time(&Ops::prepare_weights, a); }
   void scale_update(const ScaleUpdateArgs& a) override { time(&Ops::scale_update, a); }
+  void project_qkv(const ProjectQkvArgs& a) override { time(&Ops::project_qkv, a); }
   void qk_norm_rope(const QkNormRopeArgs& a) override { time(&Ops::qk_norm_rope, a); }
   void qk_norm_rope_grad(const QkNormRopeGradArgs& a) override { time(&Ops::qk_norm_rope_grad, a); }
   void attention(const AttentionArgs& a) override { time(&Ops::attention, a); }

@@ -60,7 +60,6 @@ void AttentionBlock::forward(const Tensor& x, const Tensor& x0, const ExpertSum&
                    .n8 = n8_,
                    .add = add});
   c_.saw(layer_, "n1", n_);
-  fprop(c_, wqkv_, n_, n8_, qkv_.view({s.tokens, 3 * s.d}));
   QkNormRopeArgs rope{.qkv = qkv_, .cos = c_.cos, .sin = c_.sin, .rstd = qk_rstd_, .T = s.T};
   if (ve_ != nullptr) {
     rope.tokens = c_.tokens;
@@ -68,7 +67,12 @@ void AttentionBlock::forward(const Tensor& x, const Tensor& x0, const ExpertSum&
     rope.n = n_;
     rope.gate_w = gate_->master.view({s.heads, ve_gate_channels});
   }
-  c_.ops.qk_norm_rope(rope);
+  if (s.eager) {
+    fprop(c_, wqkv_, n_, n8_, qkv_.view({s.tokens, 3 * s.d}));
+    c_.ops.qk_norm_rope(rope);
+  } else {
+    c_.ops.project_qkv({.x = n_, .w = wqkv_.compute, .x8 = n8_, .w8 = wqkv_.w8, .rope = rope});
+  }
   c_.saw(layer_, "qkv", qkv_);
   c_.ops.attention({.qkv = qkv_, .out = attention_, .lse = lse_, .B = s.batch, .T = s.T, .window = window_});
   c_.saw(layer_, "attention", attention_);
@@ -103,7 +107,9 @@ void AttentionBlock::backward(const Tensor& dx, const Tensor& x0, const Tensor& 
                         .dx8 = outgoing.fp8,
                         .dx8t = outgoing.fp8t,
                         .dx8_scale = outgoing.scale,
-                        .calibrate = c_.calibrating});
+                        .calibrate = c_.calibrating,
+                        .n8t = n8t_});
+  wgrad(c_, wqkv_, dqkv_.view({s.tokens, 3 * s.d}), dqkv8t_, n_, n8t_, c_.accumulating);
 }
 
 // dx -> dout, and the gradient of Wo.
@@ -116,7 +122,7 @@ void AttentionBlock::project_back(const Tensor& dx) {
   dgrad(c_, wo_, dx, dx8_, dout_.view({s.tokens, s.d}));
 }
 
-// dqkv of the normalised, rotated heads -> dn, and the gradients of Wqkv and the value embedding.
+// dqkv of the normalised, rotated heads -> dn, and the gradient of the value embedding.
 void AttentionBlock::rope_back() {
   const ModelShape& s = c_.shape;
   QkNormRopeGradArgs rope{.dqkv = dqkv_, .qkv = qkv_, .cos = c_.cos, .sin = c_.sin, .rstd = qk_rstd_, .T = s.T};
@@ -139,8 +145,6 @@ void AttentionBlock::rope_back() {
   c_.ops.qk_norm_rope_grad(rope);
   const Tensor dqkv = dqkv_.view({s.tokens, 3 * s.d});
   if (dqkv8_ && !s.codes_from_producers) quantize(c_, dqkv, delayed_range(Fp8Slot::qkv_grad, layer_), dqkv8_, dqkv8t_);
-  if (n8t_) quantize(c_, n_, norm_range(s), {}, n8t_);
-  wgrad(c_, wqkv_, dqkv, dqkv8t_, n_, n8t_, c_.accumulating);
   dgrad(c_, wqkv_, dqkv, dqkv8_, dn_, ve_ != nullptr ? dn_ : Tensor{});
 }
 

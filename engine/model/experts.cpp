@@ -53,7 +53,8 @@ void Experts::backward(const Operand& dy, const Operand& n) {
   products_->backward_down(dy_);
   // The experts' inputs are gathered again: keeping them would cost k rows per token and layer.
   gather_again(n);
-  products_->backward_up(x_again_, dx_);
+  products_->backward_weight(x_again_);
+  products_->backward_input(dx_);
 }
 
 // dy in permuted order, times the gates.
@@ -76,7 +77,7 @@ void Experts::gather_again(const Operand& n) {
     args.out = x_again_.plain;
   } else {
     args.out8t = x_again_.fp8t;
-    args.scale = n.fp8t.scales;
+    args.scale = n.fp8.scales;
   }
   c_.ops.permute(args);
 }

@@ -71,16 +71,16 @@ void FeedForward::backward_down(const Operand& dy) {
   weight_grad(*spec_.w2, dy, hidden_);
   fill_gaps(dz_.plain, dz_.fp8);
   down_grad(dy);
+  if (dz_.fp8t) encode_dz();
 }
 
-void FeedForward::backward_up(const Operand& x, const Tensor& dx) {
-  const auto encode = [&] { quantize(c_, dz_.plain, delayed_range(spec_.grad, layer_), dz_.fp8, dz_.fp8t); };
-  // As late as its first reader: what is in FP8 only then need not be there beside what the weight gradient reads.
-  const bool separate = dz_.plain && dz_.fp8;
-  if (separate && dz_.fp8t) encode();
-  weight_grad(*spec_.w1, dz_, x);
-  if (separate && !dz_.fp8t) encode();
+void FeedForward::backward_input(const Tensor& dx) {
+  if (!dz_.fp8t) encode_dz();  // late: it need not be there beside what the weight gradient reads
   up_grad(dx);
+}
+
+void FeedForward::encode_dz() {
+  if (dz_.plain && dz_.fp8) quantize(c_, dz_.plain, delayed_range(spec_.grad, layer_), dz_.fp8, dz_.fp8t);
 }
 
 // ---------------------------------------------------------------------------------------------------------- grouped

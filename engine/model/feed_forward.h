@@ -35,8 +35,9 @@ class FeedForward {
   void forward(const Operand& x, const Tensor& y);
   // dy, already times its rows' gates -> gradient of W2, gate_grad; `hidden` is dead afterwards.
   void backward_down(const Operand& dy);
-  // Next: x of the forward -> gradient of W1, dx.
-  void backward_up(const Operand& x, const Tensor& dx);
+  // Next, in either order: -> dx, and x of the forward -> gradient of W1.
+  void backward_input(const Tensor& dx);
+  void backward_weight(const Operand& x) { weight_grad(*spec_.w1, dz_, x); }
 
  protected:
   FeedForward(const Context&, int64_t layer, const FeedForwardSpec&);
@@ -56,6 +57,7 @@ class FeedForward {
  private:
   Operand take(const char* what, DType format) const;
   void fill_gaps(const Tensor& out, const Quantized& quantised) const;
+  void encode_dz();
 
   bool has_gaps_ = false;
 };

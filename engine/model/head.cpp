@@ -50,9 +50,11 @@ void Head::chunk(int64_t first, int64_t count, const Tensor& targets, double gra
                        .loss = row_loss_.slice(first, count),
                        .softcap = c_.config.model.softcap,
                        .grad_scale = grad_scale,
-                       .forward_only = grad_scale <= 0});
+                       .forward_only = grad_scale <= 0,
+                       .grad8 = s.codes_from_producers ? dlogits8 : Quantized{},
+                       .grad8t = s.codes_from_producers ? dlogits8t : Quantized{}});
   if (grad_scale <= 0) return;
-  if (dlogits8) quantize(c_, logits, {.slot = fp8_logits_slot(s)}, dlogits8, dlogits8t);
+  if (dlogits8 && !s.codes_from_producers) quantize(c_, logits, {}, dlogits8, dlogits8t);
   dgrad(c_, w_, logits, dlogits8, dn);
   wgrad(c_, w_, logits, dlogits8t, n, n8t, c_.accumulating || first > 0);
 }

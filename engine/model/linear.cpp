@@ -27,7 +27,7 @@ void fprop(const Context& c, const Weight& w, const Tensor& x, const Quantized& 
 void dgrad(const Context& c, const Weight& w, const Tensor& dy, const Quantized& dy8, const Tensor& dx,
            const Tensor& residual) {
   if (w.w8)
-    c.ops.gemm_fp8({.a = dy8, .b = w.w8t, .out = dx, .residual = residual});
+    c.ops.gemm_fp8({.a = dy8, .b = w.w8t, .out = dx, .residual = residual, .promote = w.promote_gradients()});
   else
     c.ops.gemm({.a = dy, .b = w.compute, .transpose_b = false, .out = dx, .residual = residual});
 }
@@ -35,7 +35,8 @@ void dgrad(const Context& c, const Weight& w, const Tensor& dy, const Quantized&
 void wgrad(const Context& c, const Weight& w, const Tensor& dy, const Quantized& dy8t, const Tensor& x,
            const Quantized& x8t, bool accumulate) {
   if (dy8t)
-    c.ops.gemm_fp8({.a = dy8t, .b = x8t, .out = w.product_grad, .accumulate = accumulate});
+    c.ops.gemm_fp8(
+        {.a = dy8t, .b = x8t, .out = w.product_grad, .accumulate = accumulate, .promote = w.promote_gradients()});
   else
     c.ops.gemm(
         {.a = dy, .b = x, .transpose_a = true, .transpose_b = false, .out = w.product_grad, .accumulate = accumulate});

@@ -82,7 +82,8 @@ void MoeBlock::backward(const Tensor& dx, const GradientCodes& outgoing) {
   dy_.plain = dx;
   if (dy_.fp8 && !c_.shape.codes_from_producers)
     quantize(c_, dx, delayed_range(Fp8Slot::moe_grad, layer_), dy_.fp8, dy_.fp8t);
-  shared_backward();
+  shared_->backward_down(dy_);
+  shared_->backward_input(dn_shared_);
   experts_->backward(dy_, n_);
   c_.ops.moe_norm_grad({.dxg = experts_->dx(),
                         .slot = routing_.slot,
@@ -99,13 +100,9 @@ void MoeBlock::backward(const Tensor& dx, const GradientCodes& outgoing) {
                         .dx8 = outgoing.fp8,
                         .dx8t = outgoing.fp8t,
                         .dx8_scale = outgoing.scale,
-                        .calibrate = c_.calibrating});
-}
-
-void MoeBlock::shared_backward() {
-  shared_->backward_down(dy_);
-  if (n_.fp8t) quantize(c_, n_.plain, norm_range(c_.shape), {}, n_.fp8t);
-  shared_->backward_up(n_, dn_shared_);
+                        .calibrate = c_.calibrating,
+                        .n8t = n_.fp8t});
+  shared_->backward_weight(n_);
 }
 
 }  // namespace assay

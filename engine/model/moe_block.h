@@ -21,7 +21,6 @@ class MoeBlock {
 
  private:
   void route(const Tensor& x);
-  void shared_backward();
   Tensor router_weight() const;
 
   const Context& c_;

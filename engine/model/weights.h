@@ -19,6 +19,9 @@ struct Weight {
   Tensor compute;
   Quantized w8, w8t;    // w8t: [cols, rows]
   Tensor product_grad;  // `grad` in the shape of `compute`
+
+  // See GemmFp8Args::promote: its gradients begin with a gradient of logits.
+  bool promote_gradients() const { return spec.kind == ParameterKind::lm_head; }
 };
 
 class Weights {

@@ -54,6 +54,7 @@ class Ops {
   virtual void quantize(const QuantizeArgs&) = 0;
   virtual void prepare_weights(const PrepareWeightsArgs&) = 0;
   virtual void scale_update(const ScaleUpdateArgs&) = 0;
+  virtual void project_qkv(const ProjectQkvArgs&) = 0;
   virtual void qk_norm_rope(const QkNormRopeArgs&) = 0;
   virtual void qk_norm_rope_grad(const QkNormRopeGradArgs&) = 0;
   virtual void attention(const AttentionArgs&) = 0;
@@ -85,8 +86,8 @@ class Ops {
   virtual void copy_to_device(void* dst, const void* src, size_t bytes) = 0;  // src may change on return
   virtual void copy_to_host(void* dst, const void* src, size_t bytes) = 0;    // waits for the device
 
-  // Once, before anything of the run is in memory: chooses how kernels are cut into blocks. Changes no result. Returns a
-  // line for the log that says what was chosen; empty if the backend has nothing to choose.
+  // Once, before anything of the run is in memory: chooses how kernels are cut into blocks. Changes no result. Returns
+  // a line for the log that says what was chosen; empty if the backend has nothing to choose.
   virtual std::string choose_tiling(const TilingRequest&) { return {}; }
 
   // Whether ops return before the device has done them; then it pays to start work before looking at earlier results.

@@ -23,6 +23,7 @@ class CpuOps final : public Ops {
   void quantize(const QuantizeArgs& a) override { cpu::quantize(a); }
   void prepare_weights(const PrepareWeightsArgs& a) override { cpu::prepare_weights(a); }
   void scale_update(const ScaleUpdateArgs& a) override { cpu::scale_update(a); }
+  void project_qkv(const ProjectQkvArgs& a) override { cpu::project_qkv(a); }
   void qk_norm_rope(const QkNormRopeArgs& a) override { cpu::qk_norm_rope(a); }
   void qk_norm_rope_grad(const QkNormRopeGradArgs& a) override { cpu::qk_norm_rope_grad(a); }
   void attention(const AttentionArgs& a) override { cpu::attention(a); }

@@ -24,6 +24,10 @@ struct GemmFp8Args {
   Tensor out;
   Tensor residual;
   bool accumulate = false;
+  // Tensor cores keep about 14 bits of an FP8 sum (DeepSeek-V3, arXiv 2412.19437, section 3.3.2). Where one term can be
+  // as large as thousands of others, as the target's in a gradient of logits, those get lost: the sum is then to move
+  // to FP32 every 1,024 terms. Not with a residual.
+  bool promote = false;
 };
 
 namespace cpu {

@@ -1,6 +1,7 @@
 // softcap + cross entropy, forward and backward in one pass over a chunk of logits.
 #pragma once
 
+#include "engine/ops/lowp.h"
 #include "engine/ops/tensor.h"
 
 namespace assay {
@@ -14,7 +15,15 @@ struct SoftcapXentArgs {
   double softcap = 15.0;
   double grad_scale = 1.0;  // 1 / (tokens of the step)
   bool forward_only = false;
+  // Optional, tensorwise, of one format: quantize's codes of the gradient, [C, V] and transposed [V, C], with the
+  // static scale of its bound: |dloss/dlogits| <= 1. With both of them logits is worth nothing on return.
+  Quantized grad8, grad8t;
 };
+// The static scale of those codes.
+inline float gradient_scale(const SoftcapXentArgs& a) {
+  const Quantized& q = a.grad8 ? a.grad8 : a.grad8t;
+  return static_cast<float>(a.grad_scale) / (q.codes.dtype == DType::fp8_e4m3 ? e4m3_max : e5m2_max);
+}
 
 namespace cpu {
 void softcap_xent(const SoftcapXentArgs&);

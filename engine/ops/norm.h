@@ -64,6 +64,8 @@ struct MixNormGradArgs {
   Quantized dx8, dx8t;
   DelayedScale dx8_scale;
   bool calibrate = false;
+  // Optional, tensorwise: codes of n, transposed [d, N], with the static scale of MixNormArgs::n8.
+  Quantized n8t;
 };
 
 namespace cpu {

@@ -1,4 +1,5 @@
-// QK-norm + RoPE in place on the packed projection, with nanochat's gated value embedding.
+// QK-norm + RoPE in place on the packed projection, alone or with the projection itself, with nanochat's gated value
+// embedding.
 #pragma once
 
 #include "engine/ops/quantize.h"
@@ -21,6 +22,14 @@ struct QkNormRopeArgs {
   Tensor n;         // [N, d] normed input of the block
   Tensor gate_w;    // f32 | f64 [H, 12]
 };
+// The packed projection and QK-norm + RoPE on it: rope.qkv as [N, 3*H*D] = x[N, K] * w[3*H*D, K]^T, rounded to its
+// dtype, then qk_norm_rope(rope). With w8 the product is gemm_fp8's, of x8 and w8, otherwise gemm's. On entry qkv may
+// hold anything.
+struct ProjectQkvArgs {
+  Tensor x, w;
+  Quantized x8, w8;
+  QkNormRopeArgs rope;
+};
 // dqkv [N, 3, H, D]: gradient of the outputs on entry, of the raw projection on return. qkv as left by the forward.
 struct QkNormRopeGradArgs {
   Tensor dqkv, qkv, cos, sin, rstd;
@@ -40,6 +49,7 @@ void rope_table(double base, Tensor cos, Tensor sin);
 
 namespace cpu {
 void qk_norm_rope(const QkNormRopeArgs&);
+void project_qkv(const ProjectQkvArgs&);
 void qk_norm_rope_grad(const QkNormRopeGradArgs&);
 }  // namespace cpu
 }  // namespace assay

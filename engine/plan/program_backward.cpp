@@ -15,8 +15,13 @@ void StepProgram::moe_backward(int64_t i) {
   routed_backward(i);
   t_.tick();
   if (s_.codes_from_producers) begin_gradient_codes(n("dattention"), s_.d);
-  for (const char* what : {"dxg", "dn_shared", "gate_grad", "n2", "rstd2", "picks", "probs", "weights", "slot"})
+  if (s_.wgrad_fp8) begin_fp8(n("n2_8t"), s_.d, s_.tokens);
+  for (const char* what : {"dxg", "dn_shared", "gate_grad", "rstd2", "picks", "probs", "weights", "slot"})
     t_.end(n(what));
+  up_weight_grad(shared(i));
+  end_dz(shared(i));
+  if (s_.wgrad_fp8) end_fp8(n("n2_8t"));
+  t_.end(n("n2"));
 }
 
 // The scales of what is in FP8 here are read once more, when the routed rows are gathered.
@@ -26,12 +31,6 @@ void StepProgram::shared_backward(int64_t i) {
   if (s_.wgrad_fp8) end_fp8(n("dmoe_8t"));
   down_grad(shared(i));
   if (s_.dense_fp8) t_.end(n("dmoe_8.codes"));
-  if (s_.wgrad_fp8) {
-    t_.tick();
-    begin_fp8(n("n2_8t"), s_.d, s_.tokens);
-  }
-  up_weight_grad(shared(i));
-  if (s_.wgrad_fp8) t_.end(n("n2_8t.codes"));
   up_grad(shared(i), n("dn_shared"));
 }
 
@@ -52,8 +51,8 @@ void StepProgram::routed_backward(int64_t i) {
     end_fp8(n("dyg_8t"));
   else if (fp8)
     t_.end(n("dyg"));
-  down_grad(routed(i));
   t_.begin(n("gate_grad"), stat(rows));
+  down_grad(routed(i));
   if (fp8)
     end_fp8(n("dyg_8"));
   else
@@ -63,13 +62,14 @@ void StepProgram::routed_backward(int64_t i) {
     begin_fp8(n("xg_8t"), s_.d, rows);
   else
     t_.begin(n("xg_again"), act(rows * s_.d));
-  if (s_.wgrad_fp8) t_.end(n("n2_8t.scales"));
+  if (s_.wgrad_fp8) t_.end(n("n2_8.scales"));
   up_weight_grad(routed(i));
   if (fp8_wgrad)
     end_fp8(n("xg_8t"));
   else
     t_.end(n("xg_again"));
   up_grad(routed(i), n("dxg"));
+  end_dz(routed(i));
   for (const char* what : {"groups", "token_of", "gate_of"}) t_.end(n(what));
 }
 
@@ -95,32 +95,31 @@ void StepProgram::down_grad(const FeedForward& f) {
     t_.end(f.name("hidden"));
   }
   if (s_.eager) t_.end(f.name("du"));
-}
-
-void StepProgram::up_weight_grad(const FeedForward& f) {
-  const bool fp8 = f.fp8 && s_.wgrad_fp8;
-  if (fp8 && !s_.fused_fp8) {
-    t_.tick();
-    begin_fp8(f.name("dz", "_8"), f.rows, s_.h);
-    begin_fp8(f.name("dz", "_8t"), s_.h, f.rows);
-    t_.end(f.name("dz"));
-  }
+  if (!f.fp8 || !s_.wgrad_fp8 || s_.fused_fp8) return;
   t_.tick();
-  if (fp8) end_fp8(f.name("dz", "_8t"));
+  begin_fp8(f.name("dz", "_8"), f.rows, s_.h);
+  begin_fp8(f.name("dz", "_8t"), s_.h, f.rows);
+  t_.end(f.name("dz"));
 }
 
 void StepProgram::up_grad(const FeedForward& f, const std::string& dx) {
   if (f.fp8 && !s_.wgrad_fp8) {
     t_.tick();
     begin_fp8(f.name("dz", "_8"), f.rows, s_.h);
-    t_.end(f.name("dz"));
   }
   t_.tick();
   t_.begin(dx, act(f.rows * s_.d));
-  if (f.fp8)
-    end_fp8(f.name("dz", "_8"));
-  else
-    t_.end(f.name("dz"));
+  if (f.fp8) end_fp8(f.name("dz", "_8"));
+}
+
+void StepProgram::up_weight_grad(const FeedForward& f) {
+  t_.tick();
+  if (f.fp8 && s_.wgrad_fp8) end_fp8(f.name("dz", "_8t"));
+}
+
+// After the later of the two.
+void StepProgram::end_dz(const FeedForward& f) {
+  if (!f.fp8 || !s_.wgrad_fp8) t_.end(f.name("dz"));
 }
 
 void StepProgram::attention_backward(int64_t i) {
@@ -141,8 +140,17 @@ void StepProgram::attention_backward(int64_t i) {
   for (const char* what : {"dout", "attention", "lse"}) t_.end(n(what));
   project_qkv_back(i);
   t_.tick();
+  if (s_.wgrad_fp8) begin_fp8(n("n1_8t"), s_.d, s_.tokens);
   if (s_.codes_from_producers && i > 0) begin_gradient_codes(layer_name(i - 1, "dmoe"), s_.d);
-  for (const char* what : {"n1", "rstd1", "dn1"}) t_.end(n(what));
+  for (const char* what : {"rstd1", "dn1"}) t_.end(n(what));
+  t_.tick();
+  t_.end(n("n1"));
+  if (s_.wgrad_fp8) {
+    end_fp8(n("n1_8t"));
+    end_fp8(n("dqkv_8t"));
+  } else {
+    t_.end(n("dqkv"));
+  }
 }
 
 void StepProgram::project_qkv_back(int64_t i) {
@@ -156,17 +164,9 @@ void StepProgram::project_qkv_back(int64_t i) {
     t_.tick();
     begin_gradient_codes(n("dqkv"), 3 * s_.d);
   }
-  if (s_.wgrad_fp8) {  // nobody reads anything but the codes
-    t_.end(n("dqkv"));
-    t_.tick();
-    begin_fp8(n("n1_8t"), s_.d, s_.tokens);
-    t_.tick();
-    end_fp8(n("n1_8t"));
-    end_fp8(n("dqkv_8t"));
-  }
+  if (s_.wgrad_fp8) t_.end(n("dqkv"));  // nobody reads anything but the codes
   t_.tick();
   if (s_.dense_fp8) end_fp8(n("dqkv_8"));
-  if (!s_.wgrad_fp8) t_.end(n("dqkv"));
 }
 
 void StepProgram::embed_backward() {

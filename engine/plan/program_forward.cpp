@@ -34,12 +34,12 @@ void StepProgram::moe_forward(int64_t i) {
   const auto n = [&](const char* what) { return layer_name(i, what); };
   route(i);
   up(shared(i));
-  if (s_.dense_fp8 && !s_.routed_fp8) end_fp8(n("n2_8"));
+  if (s_.dense_fp8 && !s_.routed_fp8) end_n2_codes(i);
   down(shared(i));
   t_.tick();
   if (s_.routed_fp8) {
     begin_fp8(n("xg_8"), s_.routed_rows, s_.d);
-    end_fp8(n("n2_8"));
+    end_n2_codes(i);
   } else {
     t_.begin(n("xg"), act(s_.routed_rows * s_.d));
   }
@@ -49,6 +49,12 @@ void StepProgram::moe_forward(int64_t i) {
   else
     t_.end(n("xg"));
   down(routed(i));
+}
+
+// Their scale is read once more, when the routed rows are gathered for an FP8 weight gradient.
+void StepProgram::end_n2_codes(int64_t i) {
+  t_.end(layer_name(i, "n2_8.codes"));
+  if (!s_.wgrad_fp8) t_.end(layer_name(i, "n2_8.scales"));
 }
 
 // Read by the norm that follows the block.

@@ -77,11 +77,8 @@ int64_t scale_count(Fp8Recipe recipe, Fp8Operand operand, int64_t groups, int64_
 int64_t fp8_slot(Fp8Slot slot, int64_t layer) {
   return layer * static_cast<int64_t>(Fp8Slot::count) + static_cast<int64_t>(slot);
 }
-int64_t fp8_logits_slot(const ModelShape& s) {
-  return s.layers * static_cast<int64_t>(Fp8Slot::count);
-}
 int64_t fp8_slot_count(const ModelShape& s) {
-  return fp8_logits_slot(s) + 1;
+  return s.layers * static_cast<int64_t>(Fp8Slot::count);
 }
 bool is_gradient(Fp8Slot slot) {
   return slot >= Fp8Slot::moe_grad;

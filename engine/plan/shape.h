@@ -70,7 +70,6 @@ enum class Fp8Slot {
   count,
 };
 int64_t fp8_slot(Fp8Slot, int64_t layer);
-int64_t fp8_logits_slot(const ModelShape&);
 int64_t fp8_slot_count(const ModelShape&);
 bool is_gradient(Fp8Slot);
 

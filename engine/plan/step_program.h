@@ -42,6 +42,7 @@ class StepProgram {
   void embed();
   void attention_forward(int64_t i);
   void moe_forward(int64_t i);
+  void end_n2_codes(int64_t layer);
   void end_expert_sum(int64_t i);
   void route(int64_t i);
   void up(const FeedForward&);
@@ -55,6 +56,7 @@ class StepProgram {
   void down_grad(const FeedForward&);
   void up_weight_grad(const FeedForward&);
   void up_grad(const FeedForward&, const std::string& dx);
+  void end_dz(const FeedForward&);
   void attention_backward(int64_t i);
   void project_qkv_back(int64_t i);
   void embed_backward();

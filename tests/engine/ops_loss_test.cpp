@@ -65,6 +65,32 @@ TEST(SoftcapXent, GradientMatchesCentralDifferences) {
   check_gradient("logits", total, logits, gradient, 1e-6, C * V);
 }
 
+// The scale puts the bound of the gradient, grad_scale, on the format's largest number.
+TEST(SoftcapXent, CodesOfTheGradientInBothOrientations) {
+  Random random(93);
+  for (DType format : {DType::fp8_e4m3, DType::fp8_e5m2}) {
+    const double largest = format == DType::fp8_e4m3 ? 448 : 57344;
+    const int64_t C = 5, V = 37;
+    Array logits = random_array(random, DType::bf16, {C, V}, 3), plain = logits, loss(DType::f32, {C});
+    const Array targets = random_integers(random, {C}, 0, V - 1);
+    test::Fp8Array codes = test::fp8_array(format, ScaleMode::tensorwise, C, V),
+                   codes_t = test::fp8_array(format, ScaleMode::tensorwise, V, C);
+    const double grad_scale = 1.0 / 640;
+    cpu::softcap_xent({plain, targets, loss, 15, grad_scale, false});
+    cpu::softcap_xent({.logits = logits,
+                       .targets = targets,
+                       .loss = loss,
+                       .grad_scale = grad_scale,
+                       .grad8 = codes,
+                       .grad8t = codes_t});
+    EXPECT_FLOAT_EQ(static_cast<float>(codes.scales.get(0)), static_cast<float>(grad_scale / largest));
+    EXPECT_EQ(codes_t.scales.get(0), codes.scales.get(0));
+    const Array got = test::dequantize(codes, C, V);
+    test::expect_near("gradient", got, plain, format == DType::fp8_e4m3 ? 0x1p-4 : 0x1p-3, grad_scale / largest);
+    for (int64_t i = 0; i < C * V; ++i) EXPECT_EQ(codes_t.codes.get(i % V * C + i / V), codes.codes.get(i)) << i;
+  }
+}
+
 TEST(SoftcapXent, ZeroLogitsCostTheLogOfTheVocabulary) {
   Array logits(DType::bf16, {3, 32768}), targets(DType::i32, {3}), loss(DType::f32, {3});
   cpu::softcap_xent({logits, targets, loss, 15, 1, true});

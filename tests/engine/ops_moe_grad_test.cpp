@@ -132,7 +132,12 @@ TEST(MoeNormGrad, CodesAreThoseOfQuantizeOnTheStoredGradient) {
       float delayed = scale, amax = 0.5f, want_amax = 0.5f;
       MoeNormGradArgs a = b.args();
       a.dx8 = dx8, a.dx8t = dx8t, a.dx8_scale = {&delayed, &amax}, a.calibrate = calibrate;
+      test::Fp8Array n8t = test::fp8_array(DType::fp8_e4m3, mode, 48, 20), want_n = n8t;
+      a.n8t = n8t;
       cpu::moe_norm_grad(a);
+      cpu::quantize({.x = b.n, .transposed = want_n, .static_scale = std::sqrt(48.0f) / 448});
+      EXPECT_TRUE(n8t.codes.same_bytes(want_n.codes) && n8t.scales.same_bytes(want_n.scales));
+      EXPECT_GT(test::rms(n8t.codes), 0);
       float known = scale > 0 || calibrate ? scale : 1;
       cpu::quantize({.x = b.dx, .out = want, .transposed = want_t, .delayed = {&known, &want_amax}});
       EXPECT_TRUE(dx8.codes.same_bytes(want.codes) && dx8.scales.same_bytes(want.scales)) << scale << calibrate;

@@ -155,6 +155,18 @@ TEST(MixNormGrad, MatchesCentralDifferences) {
   }
 }
 
+TEST(MixNormGrad, WritesTheNormedRowsTransposed) {
+  Random random(28);
+  Mix m(DType::bf16, random, 5, 48);
+  cpu::mix_norm(m.args());
+  Array dx = random_array(random, DType::bf16, {5, 48});
+  test::Fp8Array n8t = test::fp8_array(DType::fp8_e4m3, ScaleMode::tensorwise, 48, 5), want = n8t;
+  cpu::mix_norm_grad({.n = m.n, .rstd = m.rstd, .dx = dx, .n8t = n8t});
+  cpu::quantize({.x = m.n, .transposed = want, .static_scale = std::sqrt(48.0f) / 448});
+  EXPECT_TRUE(n8t.codes.same_bytes(want.codes) && n8t.scales.same_bytes(want.scales));
+  EXPECT_GT(test::rms(n8t.codes), 0);
+}
+
 TEST(MixNormGrad, WithoutLambdasIsTheNormGradientPlusTheResidualPath) {
   Random random(25);
   Mix m(DType::f64, random, 4, 21);

@@ -1,4 +1,4 @@
-// QK-norm + RoPE and the gated value embedding.
+// QK-norm + RoPE, alone and behind the packed projection, and the gated value embedding.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -114,6 +114,45 @@ TEST(QkNormRope, DotProductsOfRotatedVectorsDependOnDistanceAlone) {
   };
   EXPECT_NEAR(product(5, 2), product(11, 8), 1e-12);
   EXPECT_GT(std::fabs(product(5, 2) - product(5, 4)), 1e-6);
+}
+
+TEST(ProjectQkv, IsTheProductAndThenQkNormRope) {
+  Random random(46);
+  for (const bool fp8 : {false, true}) {
+    const Rope r(DType::bf16, random, 2, 5, 3, 16, 20);
+    const int64_t N = r.B * r.T, columns = 3 * r.H * r.D;
+    const Array x = random_array(random, DType::bf16, {N, r.d}), w = random_array(random, DType::bf16, {columns, r.d});
+    const test::Fp8Array x8 = random_fp8(random, DType::fp8_e4m3, ScaleMode::tensorwise, N, r.d),
+                         w8 = random_fp8(random, DType::fp8_e4m3, ScaleMode::tensorwise, columns, r.d);
+    Array one = r.qkv, two = r.qkv, rstd = r.rstd;
+    one.fill(1e30), two.fill(1e30), rstd.fill(1e30);
+    const auto rope = [&](const Array& qkv, const Array& to) {
+      return QkNormRopeArgs{qkv, r.cos, r.sin, to, r.T, r.tokens, r.ve, r.n, r.gate_w};
+    };
+    ProjectQkvArgs a{.rope = rope(one, rstd)};
+    const Tensor out = two.t().view({N, columns});
+    if (fp8) {
+      a.x8 = x8, a.w8 = w8;
+      cpu::gemm_fp8({.a = x8, .b = w8, .out = out});
+    } else {
+      a.x = x, a.w = w;
+      cpu::gemm({.a = x, .b = w, .out = out});
+    }
+    cpu::project_qkv(a);
+    cpu::qk_norm_rope(rope(two, r.rstd));
+    EXPECT_TRUE(one.same_bytes(two)) << r.describe() << (fp8 ? " FP8" : " BF16");
+    EXPECT_TRUE(rstd.same_bytes(r.rstd)) << r.describe() << (fp8 ? " FP8" : " BF16");
+  }
+}
+
+TEST(ProjectQkv, RefusesPartOfASequenceBeforeItWrites) {
+  Random random(47);
+  Rope r(DType::f32, random, 1, 6, 1, 8, 12);
+  const Array w = random_array(random, DType::f32, {24, 12}), before = r.qkv;
+  ProjectQkvArgs a{.x = r.n, .w = w, .rope = {.qkv = r.qkv, .cos = r.cos, .sin = r.sin, .rstd = r.rstd, .T = 4}};
+  EXPECT_NE(test::error_of([&] { cpu::project_qkv(a); }).find("6 rows are not whole sequences of 4"),
+            std::string::npos);
+  EXPECT_TRUE(r.qkv.same_bytes(before));
 }
 
 TEST(QkNormRopeGrad, MatchesCentralDifferences) {

@@ -36,7 +36,7 @@ class Mirror {
  public:
   Mirror() = default;
   explicit Mirror(const Array& host) : host_(host) {
-    if (host.size() == 0) return;
+    if (host.size() == 0 || host.t().data == nullptr) return;
     void* memory = nullptr;
     cuda_ok(cudaMalloc(&memory, host.t().bytes()), "cudaMalloc");
     memory_.reset(memory);

@@ -76,11 +76,11 @@ TEST(CudaSoftcapXent, FollowsItsTwin) {
         const Mirror mlogits(logits), mtargets(targets), mloss(loss), mloss_only(loss_only);
         const double cap = size == 3 && V == 1000 ? 50 : 15;
         SoftcapXentArgs on_device{mlogits, mtargets, mloss_only, cap, 0.25, true};
-        cuda::softcap_xent(nullptr, on_device);
+        cuda::softcap_xent(nullptr, on_device, workspace());
         expect_same("logits of a forward pass " + what, mlogits.back(), logits);
         on_device.forward_only = false;
         on_device.loss = mloss;
-        cuda::softcap_xent(nullptr, on_device);
+        cuda::softcap_xent(nullptr, on_device, workspace());
         cpu::softcap_xent({logits, targets, loss, cap, 0.25, false});
         expect_near("loss " + what, mloss.back(), loss, 2e-6, 4e-6);
         expect_same("loss of a forward pass " + what, mloss_only.back(), mloss.back());

@@ -116,6 +116,56 @@ TEST(CudaGemmFp8, FollowsItsTwin) {
   }
 }
 
+// Of 32,768 terms one is as large as all others together, as in the input gradient of an output layer. A single
+// accumulator of the tensor cores would drop the small ones (here 13 and 50 % of the sum); now those of 1,024 at most.
+TEST(CudaGemmFp8, LongSumsKeepTheirSmallTerms) {
+  ASSAY_NEEDS_GPU();
+  Random random(117);
+  for (DType format : {DType::fp8_e4m3, DType::fp8_e5m2}) {
+    for (const Shape& s : {Shape{130, 200, 32768}, Shape{1, 16, 5120}}) {
+      Fp8Array a = random_fp8(random, format, ScaleMode::tensorwise, s.M, s.K),
+               b = random_fp8(random, DType::fp8_e4m3, ScaleMode::tensorwise, s.N, s.K);
+      const double small = format == DType::fp8_e4m3 ? 0x1p-7 : 1.75, large = format == DType::fp8_e4m3 ? 256 : 57344;
+      for (int64_t i = 0; i < s.M * s.K; ++i) a.codes.set(i, small);
+      for (int64_t i = 0; i < s.M; ++i) a.codes.set(i * s.K + random.integer(0, s.K - 1), large);
+      for (int64_t i = 0; i < s.N * s.K; ++i) b.codes.set(i, random.uniform(0.5, 1.5));
+      const Fp8Pair pa(a), pb(b);
+      for (DType type : {DType::bf16, DType::f32}) {  // f32: a weight gradient
+        const Pair out(poisoned(type, {s.M, s.N}));
+        cuda::gemm_fp8(nullptr, {.a = pa.device(), .b = pb.device(), .out = out.device, .promote = true}, workspace());
+        cpu::gemm_fp8({.a = pa.host(), .b = pb.host(), .out = out.host, .promote = true});
+        expect_near(name(s) + " " + to_string(format) + " " + to_string(type), out.device.back(), out.host, 0.03, 0);
+      }
+    }
+  }
+}
+
+TEST(CudaGemmFp8, PromotedSumsFollowTheTwin) {
+  ASSAY_NEEDS_GPU();
+  Random random(118);
+  for (const Shape& s : {Shape{1, 16, 16}, Shape{129, 200, 1024}, Shape{300, 768, 1040}, Shape{768, 384, 8192}}) {
+    for (DType format : {DType::fp8_e4m3, DType::fp8_e5m2}) {
+      for (ScaleMode mode : {ScaleMode::tensorwise, ScaleMode::rowwise}) {
+        const Fp8Pair a(random_fp8(random, format, mode, s.M, s.K)),
+            b(random_fp8(random, DType::fp8_e4m3, mode, s.N, s.K));
+        const Pair out(poisoned(DType::bf16, {s.M, s.N}));
+        cuda::gemm_fp8(nullptr, {.a = a.device(), .b = b.device(), .out = out.device, .promote = true}, workspace());
+        cpu::gemm_fp8({.a = a.host(), .b = b.host(), .out = out.host, .promote = true});
+        expect_fp8_near(name(s) + " " + to_string(mode), out.device.back(), out.host);
+        if (mode == ScaleMode::rowwise) continue;
+        for (const bool accumulate : {false, true}) {
+          const Pair dw(random_array(random, DType::f32, {s.M, s.N}));
+          cuda::gemm_fp8(
+              nullptr, {.a = a.device(), .b = b.device(), .out = dw.device, .accumulate = accumulate, .promote = true},
+              workspace());
+          cpu::gemm_fp8({.a = a.host(), .b = b.host(), .out = dw.host, .accumulate = accumulate, .promote = true});
+          expect_fp8_near(name(s) + " f32", dw.device.back(), dw.host);
+        }
+      }
+    }
+  }
+}
+
 // Many rows into few tiles: all multiprocessors share the sums of every tile, evenly with and without a tail.
 TEST(CudaGemmFp8, LongWeightGradientsFollowTheTwinAndRepeat) {
   ASSAY_NEEDS_GPU();

@@ -53,6 +53,22 @@ struct Codes {
 
 constexpr int variants = 20;  // every pair of those that Codes tells apart
 
+// The transposed codes of normed rows.
+struct NormedCodes {
+  Fp8Mirror transposed;
+  NormedCodes(DType format, int64_t N, int64_t d)
+      : transposed(poisoned(fp8_array(format, ScaleMode::tensorwise, d, N))) {}
+  void expect(const std::string& what, const Array& n, int64_t N, int64_t d) const {
+    const DType format = transposed.codes.t().dtype;
+    Fp8Array want = fp8_array(format, ScaleMode::tensorwise, d, N);
+    cpu::quantize(
+        {.x = n.t().view({N, d}),
+         .transposed = want,
+         .static_scale = std::sqrt(static_cast<float>(d)) / (format == DType::fp8_e4m3 ? e4m3_max : e5m2_max)});
+    expect_same("normed, transposed " + what, transposed.back(), want);
+  }
+};
+
 TEST(CudaMixNormGrad, WritesTheCodesOfWhatItStores) {
   ASSAY_NEEDS_GPU();
   Random random(60);
@@ -84,10 +100,15 @@ TEST(CudaMixNormGrad, WritesTheCodesOfWhatItStores) {
       const Codes codes(format, N, d, variant);
       fused.dx8 = codes.out(), fused.dx8t = codes.out_transposed();
       fused.dx8_scale = codes.delayed, fused.calibrate = codes.calibrate;
+      const NormedCodes normed(variant == 13 ? DType::fp8_e5m2 : DType::fp8_e4m3, N, d);
+      const bool want_normed = variant % 3 != 1;
+      if (want_normed) fused.n8t = normed.transposed;
+      if (variant == 12) plain.n8t = normed.transposed;  // without codes of dx
       cuda::mix_norm_grad(nullptr, plain, workspace());
       cuda::mix_norm_grad(nullptr, fused, workspace());
       expect_same("dx " + what, dx.back(), dx_p.back());
       codes.expect(what, dx.back(), N, d, variant);
+      if (want_normed || variant == 12) normed.expect(what, n.back(), N, d);
       if (!mix) continue;
       expect_same("dx0 " + what, dx0.back(), dx0_p.back());
       expect_same("resid_lambda_grad " + what, resid_grad.back(), resid_grad_p.back());
@@ -134,6 +155,48 @@ TEST(CudaQkNormRopeGrad, WritesTheCodesOfWhatThePlainFormStores) {
       cuda::qk_norm_rope_grad(nullptr, fused, workspace());
       codes.expect(what, plain_dqkv.back(), s.N, columns, variant);
       if (!codes.want_row || !codes.want_transposed) expect_same("dqkv " + what, dqkv.back(), plain_dqkv.back());
+    }
+  }
+}
+
+// V: a multiple of 128, whose rows fit into shared memory or not; and with a pass of its own.
+TEST(CudaSoftcapXent, WritesTheCodesOfWhatThePlainFormStores) {
+  ASSAY_NEEDS_GPU();
+  Random random(62);
+  for (int64_t V : {128, 1000, 4096, 32768, 50304}) {
+    for (int64_t C : {1, 16, 127, 128, 129, 500}) {
+      if (C * V > 5'000'000) continue;
+      for (int variant = 0; variant < 4; ++variant) {
+        const DType format = random.integer(0, 1) == 0 ? DType::fp8_e4m3 : DType::fp8_e5m2;
+        const bool want_row = variant != 3, want_transposed = variant != 2;
+        const std::string what = shape_text(DType::bf16, {C, V}) + " variant " + std::to_string(variant);
+        const Array values = random_array(random, DType::bf16, {C, V}, variant == 1 ? 30 : 3);
+        Array at = random_integers(random, {C}, 0, V - 1);
+        at.set(0, static_cast<double>(V - 1)), at.set(C - 1, 0);
+        const Mirror plain_logits(values), logits(values), targets(at), plain_loss(poisoned(DType::f32, {C})),
+            loss(poisoned(DType::f32, {C}));
+        const Fp8Array none = fp8_array(format, ScaleMode::tensorwise, C, V),
+                       none_t = fp8_array(format, ScaleMode::tensorwise, V, C);
+        const Fp8Mirror codes(poisoned(none)), codes_t(poisoned(none_t));
+        const SoftcapXentArgs plain{plain_logits, targets, plain_loss, 15, 1.0 / 640};
+        SoftcapXentArgs with{logits, targets, loss, 15, 1.0 / 640, true};
+        if (want_row) with.grad8 = codes;
+        if (want_transposed) with.grad8t = codes_t;
+        cuda::softcap_xent(nullptr, with, workspace());
+        expect_same("codes of a forward pass " + what, codes.back(), poisoned(none));
+        with.forward_only = false;
+        cuda::softcap_xent(nullptr, plain, workspace());
+        cuda::softcap_xent(nullptr, with, workspace());
+        Fp8Array want = none, want_t = none_t;
+        cpu::quantize({.x = plain_logits.back(),
+                       .out = want_row ? Quantized(want) : Quantized{},
+                       .transposed = want_transposed ? Quantized(want_t) : Quantized{},
+                       .static_scale = gradient_scale(with)});
+        expect_same("loss " + what, loss.back(), plain_loss.back());
+        if (want_row) expect_same("codes " + what, codes.back(), want);
+        if (want_transposed) expect_same("transposed " + what, codes_t.back(), want_t);
+        if (!want_row || !want_transposed) expect_same("logits " + what, logits.back(), plain_logits.back());
+      }
     }
   }
 }

@@ -68,6 +68,7 @@ void gemm_fp8(const GemmFp8Args& g) {
   check_quantized("gemm_fp8", "a", g.a, 1, M, K);
   check_quantized("gemm_fp8", "b", g.b, 1, N, K);
   check_result("gemm_fp8", g.out, g.residual, DType::f32, M, N);
+  ASSAY_OP_CHECK("gemm_fp8", !g.promote || !g.residual, "no promotion with a residual");
   float* product = scratch<float>(Slot::product, M * N);
   fp8_product(g.a, 0, M, g.b, N, K, product);
   dispatch("gemm_fp8", g.out.dtype, [&]<class O>(O) {

@@ -2,6 +2,7 @@
 
 #include "engine/ops/cpu/rows.h"
 #include "engine/ops/cpu/vector_math.h"
+#include "engine/ops/quantize.h"
 
 namespace assay::cpu {
 namespace {
@@ -52,6 +53,8 @@ void softcap_xent(const SoftcapXentArgs& a) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < C; ++row) row_loss<S>(a, row, V);
   });
+  if (a.forward_only || (!a.grad8 && !a.grad8t)) return;
+  quantize({.x = a.logits, .out = a.grad8, .transposed = a.grad8t, .static_scale = gradient_scale(a)});
 }
 
 }  // namespace assay::cpu

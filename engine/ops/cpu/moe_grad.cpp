@@ -115,6 +115,7 @@ void moe_norm_grad(const MoeNormGradArgs& a) {
   check(op, a, s);
   dispatch(op, a.dx.dtype, [&]<class S>(S) { moe_norm_grad_body<S>(a, s); });
   quantize_dx(a);
+  quantize_normed(a.n, {}, a.n8t);
 }
 
 }  // namespace assay::cpu

@@ -245,7 +245,7 @@ void mix_norm(const MixNormArgs& a) {
   if (a.resid_lambda) check_tensor("mix_norm", "x0", a.x0, a.n.dtype, {N, d});
   if (a.add) check_experts("mix_norm", a.add, a.n.dtype, N, d);
   dispatch("mix_norm", a.n.dtype, [&]<class S>(S) { mix_norm_body<S>(a, N, d); });
-  if (a.n8) quantize_normed(a.n, a.n8);
+  quantize_normed(a.n, a.n8);
 }
 
 void mix_norm_grad(const MixNormGradArgs& a) {
@@ -270,6 +270,7 @@ void mix_norm_grad(const MixNormGradArgs& a) {
       mix_norm_grad_body<S, S>(a, N, d);
     }
   });
+  quantize_normed(a.n, {}, a.n8t);
   if (!a.dx8 && !a.dx8t) return;
   ASSAY_OP_CHECK("mix_norm_grad", a.dx8_scale.scale != nullptr, "FP8 outputs need dx8_scale");
   quantize(

@@ -116,10 +116,12 @@ void scale_update(const ScaleUpdateArgs& a) {
   }
 }
 
-void quantize_normed(const Tensor& n, const Quantized& n8) {
-  QuantizeArgs args{n, n8};
-  if (n8.mode == ScaleMode::tensorwise) {
-    args.static_scale = std::sqrt(static_cast<float>(n.dim(n.rank - 1))) / format_max(n8.codes.dtype);
+void quantize_normed(const Tensor& n, const Quantized& n8, const Quantized& n8t) {
+  const Quantized& any = n8 ? n8 : n8t;
+  if (!any) return;
+  QuantizeArgs args{n, n8, n8t};
+  if (any.mode == ScaleMode::tensorwise) {
+    args.static_scale = std::sqrt(static_cast<float>(n.dim(n.rank - 1))) / format_max(any.codes.dtype);
   }
   quantize(args);
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "engine/ops/cpu/rows.h"
+#include "engine/ops/gemm.h"
 #include "engine/ops/norm.h"
 
 namespace assay {
@@ -194,6 +195,16 @@ Shape check(const char* op, const Args& a, const Tensor& packed) {
 void qk_norm_rope(const QkNormRopeArgs& a) {
   const Shape s = check("qk_norm_rope", a, a.qkv);
   dispatch("qk_norm_rope", a.qkv.dtype, [&]<class S>(S) { forward<S>(a, s); });
+}
+
+void project_qkv(const ProjectQkvArgs& a) {
+  const Shape s = check("project_qkv", a.rope, a.rope.qkv);
+  const Tensor out = a.rope.qkv.view({s.N, 3 * s.H * s.D});
+  if (a.w8)
+    gemm_fp8({.a = a.x8, .b = a.w8, .out = out});
+  else
+    gemm({.a = a.x, .b = a.w, .out = out});
+  qk_norm_rope(a.rope);
 }
 
 void qk_norm_rope_grad(const QkNormRopeGradArgs& a) {

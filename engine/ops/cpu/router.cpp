@@ -133,7 +133,7 @@ void norm_route(const NormRouteArgs& a) {
   check_tensor(op, "weights", a.weights, stat, {s.N, s.k});
   check_tensor(op, "counts", a.counts, DType::i32, {s.E});
   dispatch(op, a.x.dtype, [&]<class S>(S) { norm_route_body<S>(a, s); });
-  if (a.n8) quantize_normed(a.n, a.n8);
+  quantize_normed(a.n, a.n8);
 }
 
 void route_plan(const RoutePlanArgs& a) {

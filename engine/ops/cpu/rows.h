@@ -40,7 +40,7 @@ inline void store_scaled(const A* row, A scale, S* out, int64_t n) {
   for (int64_t j = 0; j < n; ++j) store(out[j], row[j] * scale);
 }
 
-// The FP8 copy of a normed tensor: see MixNormArgs::n8.
-void quantize_normed(const Tensor& n, const Quantized& n8);
+// The FP8 copies of a normed tensor that are wanted: see MixNormArgs::n8.
+void quantize_normed(const Tensor& n, const Quantized& n8, const Quantized& n8t = {});
 
 }  // namespace assay::cpu

@@ -47,6 +47,7 @@ class CudaOps final : public Ops {
   void quantize(const QuantizeArgs& a) override { cuda::quantize(stream_, a, scratch()); }
   void prepare_weights(const PrepareWeightsArgs& a) override { cuda::prepare_weights(stream_, a, scratch()); }
   void scale_update(const ScaleUpdateArgs& a) override { cuda::scale_update(stream_, a); }
+  void project_qkv(const ProjectQkvArgs& a) override { cuda::project_qkv(stream_, a, scratch(), tiling_); }
   void qk_norm_rope(const QkNormRopeArgs& a) override { cuda::qk_norm_rope(stream_, a, tiling_); }
   void qk_norm_rope_grad(const QkNormRopeGradArgs& a) override {
     cuda::qk_norm_rope_grad(stream_, a, scratch(), tiling_);
@@ -71,7 +72,7 @@ class CudaOps final : public Ops {
   void grouped_wgrad(const GroupedWgradArgs& a) override { cuda::grouped_wgrad(stream_, a, scratch()); }
   void relu2(const Relu2Args& a) override { cuda::relu2(stream_, a); }
   void relu2_grad(const Relu2GradArgs& a) override { cuda::relu2_grad(stream_, a); }
-  void softcap_xent(const SoftcapXentArgs& a) override { cuda::softcap_xent(stream_, a); }
+  void softcap_xent(const SoftcapXentArgs& a) override { cuda::softcap_xent(stream_, a, scratch()); }
   void sum_squares(const SumSquaresArgs& a) override { cuda::sum_squares(stream_, a, scratch()); }
   void sum(const SumArgs& a) override { cuda::sum(stream_, a, scratch()); }
   void add(const AddArgs& a) override { cuda::add(stream_, a); }

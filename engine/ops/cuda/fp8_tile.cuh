@@ -56,6 +56,22 @@ inline bool produced_fp8(const char* op, const Quantized& out, const Quantized& 
   return same && !calibrate;
 }
 
+// E4M3 codes [columns, N] of normed rows, with their static scale.
+struct TransposedNorm {
+  uint8_t* codes = nullptr;
+  float* scale_to = nullptr;  // receives `scale`
+  float scale = 1;
+};
+// Host: whether a kernel can write n8t itself, else quantize does it. Fails the op if it does not fit n.
+inline bool transposed_norm(const char* op, const Quantized& n8t, int64_t N, int64_t columns, float scale,
+                            TransposedNorm* to) {
+  if (!n8t) return true;
+  check_quantized(op, "n8t", n8t, 1, columns, N);
+  ASSAY_OP_CHECK(op, n8t.mode == ScaleMode::tensorwise, "n8t is tensorwise");
+  *to = {n8t.codes.as<uint8_t>(), n8t.scales.as<float>(), scale};
+  return n8t.codes.dtype == DType::fp8_e4m3 && reinterpret_cast<uintptr_t>(n8t.codes.data) % 16 == 0;
+}
+
 // [a b c d], rows of four codes each, transposed in place.
 __device__ __forceinline__ void transpose4x4(uint32_t& a, uint32_t& b, uint32_t& c, uint32_t& d) {
   const uint32_t ab_low = __byte_perm(a, b, 0x5140), cd_low = __byte_perm(c, d, 0x5140);

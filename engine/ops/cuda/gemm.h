@@ -3,9 +3,11 @@
 
 #include <cuda_runtime.h>
 
+#include "engine/ops/cuda/tiling.h"
 #include "engine/ops/cuda/workspace.h"
 #include "engine/ops/gemm.h"
 #include "engine/ops/grouped_gemm.h"
+#include "engine/ops/rope.h"
 
 namespace assay::cuda {
 
@@ -14,6 +16,9 @@ void gemm(cudaStream_t, const GemmArgs&, Workspace);
 // Scales tensorwise, rowwise, or 1x128 of a and 128x128 of b: into BF16 (with residual). Tensorwise: also accumulated
 // into FP32.
 void gemm_fp8(cudaStream_t, const GemmFp8Args&, Workspace);
+// Heads of 128 in BF16 from BF16 operands or tensorwise E4M3 ones: QK-norm + RoPE in the product's epilogue. Otherwise
+// the product, then qk_norm_rope.
+void project_qkv(cudaStream_t, const ProjectQkvArgs&, Workspace, const Tiling& = {});
 // Groups start at multiples of 128 rows; rows between a group's end and the next multiple of 128 are written too.
 void grouped_gemm(cudaStream_t, const GroupedGemmArgs&, Workspace);
 // As above; those padding rows must hold zeros.

@@ -27,7 +27,7 @@ void gemm_fp8(cudaStream_t stream, const GemmFp8Args& g, Workspace workspace) {
     p.dw = g.out.as<float>();
     p.a_scale = a_scale;
     p.b_scale = b_scale;
-    fp8_weight_gradient(stream, a.dtype, x, p, workspace);
+    (g.promote ? fp8_weight_gradient_promoted : fp8_weight_gradient)(stream, a.dtype, x, p, workspace);
     return;
   }
   ASSAY_OP_CHECK("gemm_fp8", g.out.dtype == DType::bf16 && !g.accumulate,
@@ -41,7 +41,10 @@ void gemm_fp8(cudaStream_t stream, const GemmFp8Args& g, Workspace workspace) {
   p.b_scale = b_scale;
   p.alpha = p.beta = 1.0f;
   x.hidden = g.residual.data;
-  if (scales != Scales::tensorwise) {
+  ASSAY_OP_CHECK("gemm_fp8", !g.promote || !g.residual, "no promotion with a residual");
+  if (g.promote && scales != Scales::blockwise) {  // blockwise sums are promoted with every block
+    fp8_product_promoted(stream, scales, a.dtype, x, p);
+  } else if (scales != Scales::tensorwise) {
     fp8_scaled_product(stream, scales, g.residual ? Epilogue::residual : Epilogue::none, a.dtype, x, p);
   } else if (g.residual) {
     fp8_product_residual(stream, a.dtype, x, p);

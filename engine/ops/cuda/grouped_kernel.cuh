@@ -14,18 +14,21 @@
 
 #include "engine/ops/cuda/grouped_epilogue.cuh"
 #include "engine/ops/cuda/grouped_scales.cuh"
+#include "engine/ops/cuda/rope_epilogue.cuh"
 
 namespace assay::cuda {
 
 // symmetric_: out of every group is symmetric (n = group_rows, start = null): only the tiles from the diagonal to the
 // right are computed, and stored a second time as their mirror image.
+// promoted_: the sum moves from the tensor cores' accumulators to other registers every promotion_stages.
 template <GemmType type_, Epilogue epilogue_, bool b_mn_major_ = false, int bn_ = 256, bool symmetric_ = false,
-          Scales scales_ = Scales::tensorwise>
+          Scales scales_ = Scales::tensorwise, bool promoted_ = false>
 struct GroupedConfig {
   static constexpr GemmType type = type_;
   static constexpr Epilogue epilogue = epilogue_;
   static constexpr bool b_mn_major = b_mn_major_, symmetric = symmetric_;
   static constexpr Scales scales = scales_;
+  static constexpr bool promoted = promoted_;
   static constexpr bool loads_hidden = epilogue_ == Epilogue::relu2_grad || epilogue_ == Epilogue::residual;
   static constexpr int bn = bn_;
   static constexpr bool fp8 = type != GemmType::bf16;
@@ -44,7 +47,9 @@ struct GroupedConfig {
   static_assert(bn % box_columns == 0 && stages >= 3);
   static_assert(!b_mn_major || !fp8, "wgmma reads FP8 K-major only");
   static_assert(!symmetric || bn % tile_m == 0, "blocks of bn x bn on the diagonal");
-  static_assert(scales == Scales::tensorwise || fp8);
+  static_assert((scales == Scales::tensorwise && !promoted) || fp8);
+  static_assert(!promoted || scales != Scales::blockwise);
+  static_assert(epilogue != Epilogue::qk_rope || (bn == 2 * rope_head && scales == Scales::tensorwise && !symmetric));
 };
 
 template <class C>
@@ -98,6 +103,7 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
       const Tile tile = find_tile<C>(walk, p, columns, t, g);
       const int row = tile.row + consumer * 64, column = tile.column;
       float d[C::bn / 2];
+      [[maybe_unused]] Angles angles;
       // Not at once: it waits for the last tile's stores to leave the staging, which by then they have.
       const auto behind = [&](int k) {
         if constexpr (C::loads_hidden)
@@ -115,11 +121,19 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
           multiply_in_parts<C>(d, p, scales, stages, behind);
       } else {
         int previous = -1;
+        [[maybe_unused]] float promoted[C::bn / 2] = {};
         for (int k = 0; k < p.k_steps; ++k) {
+          const int since = C::promoted ? k % promotion_stages : k;
+          if (C::promoted && k > 0 && since == 0) {
+            sm90::wgmma_wait<0>();
+            if (elected) sm90::barrier_arrive(&empty[previous]);
+            previous = -1;
+            add_to(promoted, d);
+          }
           sm90::barrier_wait(&full[stage], phase);
           sm90::wgmma_fence();
           multiply_stage<C>(d, stage_a + stage * C::a_bytes + consumer * 64 * stage_row_bytes,
-                            stage_b + stage * C::b_bytes, k == 0);
+                            stage_b + stage * C::b_bytes, since == 0);
           sm90::wgmma_commit();
           behind(k);
           if (previous >= 0) {
@@ -129,12 +143,18 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
           previous = stage;
           if (++stage == C::stages) stage = 0, phase ^= 1;
         }
+        if constexpr (C::epilogue == Epilogue::qk_rope)
+          if (rotates(p.rope, column)) load_angles(angles, p.rope, thread_row(row));
         sm90::wgmma_wait<0>();
         if (elected) sm90::barrier_arrive(&empty[previous]);
+        if constexpr (C::promoted) add_to(d, promoted);
       }
       if constexpr (C::scales == Scales::rowwise) scale_rows_and_columns<C>(d, p, tile, row);
       const float scale = C::fp8 && C::scales == Scales::tensorwise ? *p.a_scale * p.b_scale[tile.group] : 1.0f;
-      finish_values<C>(d, state, p, scale, column, row);
+      if constexpr (C::epilogue == Epilogue::qk_rope)
+        rotate_heads(d, angles, p, scale, column, row);
+      else
+        finish_values<C>(d, state, p, scale, column, row);
       store_tile<C>(d, state, &map_out, column, row);
       if constexpr (C::symmetric) store_mirrored<C>(d, state, p, &map_out, column, row, tile.group * p.group_rows);
     }

@@ -87,6 +87,11 @@ static void launch_product(cudaStream_t stream, const Product& x, const GroupedP
 // grouped_fp8.cu, grouped_fp8_residual.cu: into BF16.
 void fp8_product(cudaStream_t, Epilogue, DType a, const Product&, const GroupedParams&);
 void fp8_product_residual(cudaStream_t, DType a, const Product&, const GroupedParams&);
+// grouped_fp8_promoted.cu: into BF16, the sum promoted; scales tensorwise or rowwise.
+void fp8_product_promoted(cudaStream_t, Scales, DType a, const Product&, const GroupedParams&);
+// qkv_bf16.cu, qkv_fp8.cu: the packed projection with Epilogue::qk_rope, of e4m3 operands where they are FP8.
+void bf16_qkv_product(cudaStream_t, const Product&, const GroupedParams&);
+void fp8_qkv_product(cudaStream_t, const Product&, const GroupedParams&);
 // Into codes (codes_launch.cuh). grouped_fp8_relu2.cu: relu2 of e4m3 operands into e4m3. grouped_fp8_relu2_grad.cu: out
 // has the format of `a`, hidden is e4m3. Product::transposed may be null.
 void fp8_relu2_codes(cudaStream_t, const Product&, const GroupedParams&);
@@ -133,5 +138,7 @@ struct WeightGradient {
 // wgrad_launch.cuh, instantiated in wgrad_bf16.cu and wgrad_fp8.cu.
 void bf16_weight_gradient(cudaStream_t, const WeightGradient&, const WgradParams&, Workspace);
 void fp8_weight_gradient(cudaStream_t, DType a, const WeightGradient&, const WgradParams&, Workspace);
+// wgrad_fp8_promoted.cu: the sum promoted.
+void fp8_weight_gradient_promoted(cudaStream_t, DType a, const WeightGradient&, const WgradParams&, Workspace);
 
 }  // namespace assay::cuda

@@ -32,6 +32,8 @@ void embed_grad(cudaStream_t, const EmbedGradArgs&, Workspace);
 
 // --- rope (rope.cu) ------------------------------------------------------------------------------------------------
 void qk_norm_rope(cudaStream_t, const QkNormRopeArgs&, const Tiling& = {});
+// What qk_norm_rope does to v, alone: of BF16 heads of 128, behind a product that has done q and k (project_qkv.cu).
+void add_value_embeddings(cudaStream_t, const QkNormRopeArgs&, const Tiling& = {});
 void qk_norm_rope_grad(cudaStream_t, const QkNormRopeGradArgs&, Workspace, const Tiling& = {});
 
 // --- router and rows in expert order (router.cu, moe_grad.cu, route_plan.cu, permute.cu)
@@ -46,7 +48,7 @@ void combine(cudaStream_t, const CombineArgs&);
 // --- activation, loss, optimizer (activation.cu, loss.cu, adamw.cu) --------------------------------------------------
 void relu2(cudaStream_t, const Relu2Args&);
 void relu2_grad(cudaStream_t, const Relu2GradArgs&);
-void softcap_xent(cudaStream_t, const SoftcapXentArgs&);
+void softcap_xent(cudaStream_t, const SoftcapXentArgs&, Workspace);
 void adamw(cudaStream_t, const AdamWArgs&);
 void expert_load(cudaStream_t, const ExpertLoadArgs&);
 void step_verdict(cudaStream_t, const StepVerdictArgs&);

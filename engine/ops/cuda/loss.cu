@@ -1,7 +1,8 @@
-// softcap + cross entropy, in place. Bytes per logit: 2 in, 2 out.
+// softcap + cross entropy. Bytes per logit: 2 in, 2 out in place; or 1 out as FP8 codes, and 2 more to transpose them.
 #include "engine/ops/cuda/element.cuh"
 #include "engine/ops/cuda/launch.h"
 #include "engine/ops/cuda/sm90.cuh"
+#include "engine/ops/cuda/transpose_codes.h"
 
 namespace assay::cuda {
 namespace {
@@ -17,7 +18,13 @@ struct Loss {
   int V;
   float cap, inverse_cap, grad_scale;
   bool forward_only;
+  uint8_t* codes;         // [C, V]: the gradient in a format Fp8 instead of in place
+  float* code_scales[2];  // receive `scale`
+  float scale;
 };
+
+// A bf16 gradient in place of the logits.
+struct InPlace {};
 
 __device__ __forceinline__ float tanh_of(float u) {
   return 1.0f - 2.0f / (__expf(2.0f * u) + 1.0f);
@@ -128,7 +135,32 @@ struct Softcap {
   }
 };
 
+// Eight gradients on their way out, rounded to bf16 before they become codes, as quantize would find them.
+template <class Out>
+__device__ __forceinline__ auto packed(float (&g)[vec], float inverse_scale) {
+  const Packed<bf16> rounded = pack<bf16>(g);
+  if constexpr (std::is_same_v<Out, InPlace>) {
+    return rounded.words[0];
+  } else {
+    unpack(rounded, g);
+    return encode<Out>(g, inverse_scale);
+  }
+}
+template <class Out>
+__device__ __forceinline__ auto packed_one(float g, float inverse_scale) {
+  if constexpr (std::is_same_v<Out, InPlace>)
+    return rounded<bf16>(g);
+  else
+    return static_cast<uint8_t>(__nv_cvt_float_to_fp8(round_to<bf16>(g) * inverse_scale, __NV_SATFINITE, Out::kind));
+}
+template <class Out>
+__device__ __forceinline__ void store_scales(const Loss<bf16>& a) {
+  if constexpr (!std::is_same_v<Out, InPlace>)
+    if (blockIdx.x == 0 && threadIdx.x < 2 && !a.forward_only) *a.code_scales[threadIdx.x] = a.scale;
+}
+
 // bf16 rows that are longer: the row is read twice, the second time from the caches.
+template <class Out>
 __global__ __launch_bounds__(threads) void long_row_kernel(Loss<bf16> a, Softcap cap) {
   __shared__ float parts[32];
   bf16* row = a.logits + static_cast<int64_t>(blockIdx.x) * a.V;
@@ -145,7 +177,9 @@ __global__ __launch_bounds__(threads) void long_row_kernel(Loss<bf16> a, Softcap
   const float target_e = cap.exp_shifted(target_x, slope, r);
   if (threadIdx.x == 0) a.loss[blockIdx.x] = logf(sum) + 2.0f * a.cap * r;
   if (a.forward_only) return;
+  store_scales<Out>(a);
   const float scale = a.grad_scale / sum, target_grad = (target_e / sum - 1.0f) * a.grad_scale * slope;
+  const float inverse_scale = 1.0f / a.scale;
 #pragma unroll 2
   for (int v = threadIdx.x; v < row_vectors; v += threads) {
     const Packed<bf16> x = load(row + v * vec);
@@ -155,11 +189,18 @@ __global__ __launch_bounds__(threads) void long_row_kernel(Loss<bf16> a, Softcap
       const float e = cap.exp_shifted(x.get(j), slope, r);
       g[j] = v * vec + j == target ? target_grad : e * slope * scale;
     }
-    store(row + v * vec, g);
+    const auto out = packed<Out>(g, inverse_scale);
+    if constexpr (std::is_same_v<Out, InPlace>)
+      reinterpret_cast<uint4*>(row)[v] = out;
+    else
+      reinterpret_cast<uint2*>(a.codes + static_cast<int64_t>(blockIdx.x) * a.V)[v] = out;
   }
 }
 
+template <class Out>
 __global__ __launch_bounds__(threads, 1) void streamed_loss_kernel(Loss<bf16> a, Softcap cap) {
+  using Word = decltype(packed<Out>(std::declval<float(&)[vec]>(), 0.0f));
+  using Element = decltype(packed_one<Out>(0.0f, 0.0f));
   extern __shared__ __align__(128) uint8_t smem[];
   __shared__ uint64_t full[buffers];
   __shared__ float parts[2][32];
@@ -180,6 +221,8 @@ __global__ __launch_bounds__(threads, 1) void streamed_loss_kernel(Loss<bf16> a,
     }
   }
   __syncthreads();
+  store_scales<Out>(a);
+  const float inverse_scale = 1.0f / a.scale;
   int64_t i = 0;
   for (int64_t row = blockIdx.x; row < a.C; row += gridDim.x, ++i) {
     const int target = a.targets[row];
@@ -218,14 +261,21 @@ __global__ __launch_bounds__(threads, 1) void streamed_loss_kernel(Loss<bf16> a,
         if (at >= row_vectors) break;
 #pragma unroll
         for (int j = 0; j < vec; ++j) g[v][j] *= scale;
-        line[at] = pack<bf16>(g[v]).words[0];
+        reinterpret_cast<Word*>(line)[at] = packed<Out>(g[v], inverse_scale);
       }
-      if (owner) reinterpret_cast<bf16*>(line)[target] = rounded<bf16>((target_e / sum - 1.0f) * a.grad_scale * slope);
+      if (owner)
+        reinterpret_cast<Element*>(line)[target] =
+            packed_one<Out>((target_e / sum - 1.0f) * a.grad_scale * slope, inverse_scale);
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }
     __syncthreads();
     if (threadIdx.x != 0) continue;
-    if (!a.forward_only) bulk_store(a.logits + row * a.V, line, row_bytes);
+    Element* to;
+    if constexpr (std::is_same_v<Out, InPlace>)
+      to = a.logits;
+    else
+      to = a.codes;
+    if (!a.forward_only) bulk_store(to + row * a.V, line, static_cast<uint32_t>(a.V * sizeof(Element)));
     const int64_t next = row + static_cast<int64_t>(buffers - 1) * gridDim.x;
     if (next >= a.C) continue;
     bulk_store_wait_read<1>();  // the buffer of the next load was stored from one row ago
@@ -245,32 +295,57 @@ int sm_count() {
 }
 
 // The fast kernels: bf16, whole 16-byte vectors, a cap that exp_shifted can do.
+template <class Out>
 void launch_bf16(cudaStream_t stream, const Loss<bf16>& loss, double softcap) {
   constexpr double log2_e = 1.4426950408889634;
   const Softcap cap{static_cast<float>(2 * log2_e / softcap), static_cast<float>(-2 * log2_e * softcap)};
   if (loss.V > longest_row) {
-    long_row_kernel<<<loss.C, threads, 0, stream>>>(loss, cap);
+    long_row_kernel<Out><<<loss.C, threads, 0, stream>>>(loss, cap);
     return;
   }
   ASSAY_CUDA_CHECK("softcap_xent",
-                   cudaFuncSetAttribute(streamed_loss_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                   cudaFuncSetAttribute(streamed_loss_kernel<Out>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         buffers * longest_row * 2));
   const int64_t blocks = std::min<int64_t>(sm_count(), loss.C);
-  streamed_loss_kernel<<<blocks, threads, buffers * loss.V * 2, stream>>>(loss, cap);
+  streamed_loss_kernel<Out><<<blocks, threads, buffers * loss.V * 2, stream>>>(loss, cap);
+}
+
+// The gradient as codes in both orientations, without the bf16 one.
+void launch_codes(cudaStream_t stream, Loss<bf16> loss, const SoftcapXentArgs& a) {
+  loss.codes = a.grad8.codes.as<uint8_t>();
+  loss.code_scales[0] = a.grad8.scales.as<float>(), loss.code_scales[1] = a.grad8t.scales.as<float>();
+  loss.scale = gradient_scale(a);
+  if (a.grad8.codes.dtype == DType::fp8_e4m3)
+    launch_bf16<E4m3>(stream, loss, a.softcap);
+  else
+    launch_bf16<E5m2>(stream, loss, a.softcap);
+  if (!a.forward_only) transpose_codes(stream, a.grad8.codes, a.grad8t.codes);
+}
+
+void check_codes(const char* op, const SoftcapXentArgs& a, int64_t C, int64_t V) {
+  if (a.grad8) check_quantized(op, "grad8", a.grad8, 1, C, V);
+  if (a.grad8t) check_quantized(op, "grad8t", a.grad8t, 1, V, C);
+  ASSAY_OP_CHECK(op, !a.grad8 || !a.grad8t || a.grad8.codes.dtype == a.grad8t.codes.dtype,
+                 "grad8 and grad8t differ in format");
+  for (const Quantized* q : {&a.grad8, &a.grad8t})
+    ASSAY_OP_CHECK(op, !*q || q->mode == ScaleMode::tensorwise, "codes of the gradient are tensorwise");
 }
 
 }  // namespace
 
-void softcap_xent(cudaStream_t stream, const SoftcapXentArgs& a) {
+void softcap_xent(cudaStream_t stream, const SoftcapXentArgs& a, Workspace workspace) {
   const char* op = "softcap_xent";
   ASSAY_OP_CHECK(op, a.logits && a.logits.rank == 2 && a.softcap > 0,
                  "logits are " + a.logits.describe() + ", expected [C, V]");
   const int64_t C = a.logits.dim(0), V = a.logits.dim(1);
   check_tensor(op, "targets", a.targets, DType::i32, {C});
   check_tensor(op, "loss", a.loss, DType::f32, {C});
+  check_codes(op, a, C, V);
   if (C == 0) return;
+  const auto aligned_to = [](const Tensor& t) { return reinterpret_cast<uintptr_t>(t.data) % 16 == 0; };
+  bool produced = false;
   dispatch(op, a.logits.dtype, [&]<class S>(S) {
-    const bool aligned = V % vec == 0 && reinterpret_cast<uintptr_t>(a.logits.data) % 16 == 0;
+    const bool aligned = V % vec == 0 && aligned_to(a.logits);
     const Loss<S> loss{a.logits.as<S>(),
                        a.targets.as<int32_t>(),
                        a.loss.as<float>(),
@@ -279,13 +354,22 @@ void softcap_xent(cudaStream_t stream, const SoftcapXentArgs& a) {
                        static_cast<float>(a.softcap),
                        static_cast<float>(1.0 / a.softcap),
                        static_cast<float>(a.grad_scale),
-                       a.forward_only};
+                       a.forward_only,
+                       nullptr,
+                       {},
+                       1.0f};
     if constexpr (sizeof(S) == 2) {
-      if (aligned && a.softcap <= highest_cap) return launch_bf16(stream, loss, a.softcap);
+      if (aligned && a.softcap <= highest_cap) {
+        produced = a.grad8 && a.grad8t && V % 128 == 0 && aligned_to(a.grad8.codes) && aligned_to(a.grad8t.codes);
+        return produced ? launch_codes(stream, loss, a) : launch_bf16<InPlace>(stream, loss, a.softcap);
+      }
     }
     loss_kernel<S><<<C, threads, 0, stream>>>(loss);
   });
   ASSAY_CUDA_LAUNCHED(op, a.logits.describe());
+  if (!produced && !a.forward_only && (a.grad8 || a.grad8t))
+    quantize(stream, {.x = a.logits, .out = a.grad8, .transposed = a.grad8t, .static_scale = gradient_scale(a)},
+             workspace);
 }
 
 }  // namespace assay::cuda

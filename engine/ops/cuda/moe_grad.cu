@@ -1,6 +1,6 @@
 // The end of a mixture-of-experts block's backward. Bytes per element: k rows of dxg, dn_shared, n, dx in (2 each), dx
-// out, + 1 for each FP8 copy. bf16 rows of up to 768 columns and up to 8 experts (tile_kernel): n serves the router's
-// matrix from shared memory. Other shapes (row_kernel) read it once more.
+// out, + 1 for each FP8 copy, also of n transposed. bf16 rows of up to 768 columns and up to 8 experts (tile_kernel): n
+// serves the router's matrix from shared memory. Other shapes (row_kernel) read it once more.
 #include <cfloat>
 
 #include "engine/ops/cuda/fp8_tile.cuh"
@@ -132,24 +132,27 @@ static_assert(max_columns / quad <= tile_threads);
 
 using Tile = CodeTile<tile_rows>;
 
-// Shared memory: n [32, d] bf16; dlogits [32, 8] f32; the codes, if they are wanted transposed.
+// Shared memory: n [32, d] bf16; dlogits [32, 8] f32; the codes of dx and of n, if they are wanted transposed.
 struct TileMemory {
   bf16* n;
   float* dlogits;
-  uint32_t* codes;
-  __device__ __forceinline__ TileMemory(std::byte* memory, int d)
+  uint32_t *codes, *n_codes;
+  __device__ __forceinline__ TileMemory(std::byte* memory, int d, bool transposed)
       : n(reinterpret_cast<bf16*>(memory)),
         dlogits(reinterpret_cast<float*>(memory + tile_rows * d * 2)),
-        codes(reinterpret_cast<uint32_t*>(dlogits + tile_rows * few)) {}
-  static size_t bytes(int d, bool transposed) {
-    return static_cast<size_t>(tile_rows) * (d * 2 + few * 4) + (transposed ? Tile::words(d) * 4 : 0);
+        codes(reinterpret_cast<uint32_t*>(dlogits + tile_rows * few)),
+        n_codes(codes + (transposed ? Tile::words(d) : 0)) {}
+  static int bytes(int d, bool transposed, bool n_transposed) {
+    return tile_rows * (d * 2 + few * 4) +
+           (static_cast<int>(transposed) + static_cast<int>(n_transposed)) * Tile::words(d) * 4;
   }
 };
 
 // The tile's rows: dx and its codes; n and dlogits to shared memory. A warp takes every eighth row.
 template <int picks, class L, class F>
-__device__ __forceinline__ void tile_grads(const MoeNormGrad<bf16>& a, const ProducedFp8& q, const TileMemory& m,
-                                           int64_t first, float inverse, int& amax) {
+__device__ __forceinline__ void tile_grads(const MoeNormGrad<bf16>& a, const ProducedFp8& q,
+                                           const TransposedNorm& normed, const TileMemory& m, int64_t first,
+                                           float inverse, int& amax) {
   const int lane = threadIdx.x % 32;
   for (int r = threadIdx.x / 32; r < tile_rows; r += tile_threads / 32) {
     const int64_t row = first + r;
@@ -174,6 +177,9 @@ __device__ __forceinline__ void tile_grads(const MoeNormGrad<bf16>& a, const Pro
         const uint2 code = encode<F>(x, inverse);
         if (q.codes != nullptr && live) *reinterpret_cast<uint2*>(q.codes + row * a.d + column) = code;
         if (q.transposed != nullptr) Tile::put(m.codes, a.d, r, column, code);
+        if (normed.codes == nullptr) continue;
+        unpack(n[c], x);
+        Tile::put(m.n_codes, a.d, r, column, encode<E4m3>(x, 1.0f / normed.scale));
       }
     }
   }
@@ -200,20 +206,25 @@ __device__ __forceinline__ void tile_router(const TileMemory& m, int d, float (&
 
 // F: the format of the codes, or void for none.
 template <int picks, class L, class F>
-__global__ __launch_bounds__(tile_threads, 2) void tile_kernel(MoeNormGrad<bf16> a, ProducedFp8 q, float* parts) {
+__global__ __launch_bounds__(tile_threads, 2) void tile_kernel(MoeNormGrad<bf16> a, ProducedFp8 q,
+                                                               TransposedNorm normed, float* parts) {
   constexpr bool fp8 = !std::is_void_v<F>;
   extern __shared__ __align__(16) std::byte memory[];
-  const TileMemory m(memory, a.d);
+  const TileMemory m(memory, a.d, q.transposed != nullptr);
   float sum[few][quad] = {};
   int amax = 0;
   const float inverse = fp8 ? 1.0f / q.scale() : 1.0f;
-  if (fp8 && blockIdx.x == 0 && threadIdx.x == 0) q.store_scales();
+  if (fp8 && blockIdx.x == 0 && threadIdx.x == 0) {
+    q.store_scales();
+    if (normed.codes != nullptr) *normed.scale_to = normed.scale;
+  }
   const int64_t stride = static_cast<int64_t>(gridDim.x) * tile_rows;
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * tile_rows; first < a.N; first += stride) {
-    tile_grads<picks, L, F>(a, q, m, first, inverse, amax);
+    tile_grads<picks, L, F>(a, q, normed, m, first, inverse, amax);
     __syncthreads();
     tile_router(m, a.d, sum);
     if (fp8 && q.transposed != nullptr) Tile::write(m.codes, a.d, q.transposed, a.N, first);
+    if (fp8 && normed.codes != nullptr) Tile::write(m.n_codes, a.d, normed.codes, a.N, first);
     __syncthreads();
   }
   const int column = threadIdx.x * quad;
@@ -252,24 +263,27 @@ MoeNormGrad<S> kernel_args(const MoeNormGradArgs& a) {
 }
 
 template <int picks, class L, class F>
-void launch_tiles(cudaStream_t stream, const MoeNormGradArgs& a, const ProducedFp8& codes, Workspace workspace) {
+void launch_tiles(cudaStream_t stream, const MoeNormGradArgs& a, const ProducedFp8& codes, const TransposedNorm& normed,
+                  Workspace workspace) {
   const char* op = "moe_norm_grad";
   const MoeNormGrad<bf16> k = kernel_args<bf16>(a);
   const int64_t blocks = std::min<int64_t>(tile_blocks, ceil_div(k.N, tile_rows));
   float* parts = workspace.take<float>(op, blocks * k.E * k.d);
   const auto kernel = tile_kernel<picks, L, F>;
   ASSAY_CUDA_CHECK(op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            static_cast<int>(TileMemory::bytes(max_columns, true))));
-  kernel<<<blocks, tile_threads, TileMemory::bytes(k.d, codes.transposed != nullptr), stream>>>(k, codes, parts);
+                                            TileMemory::bytes(max_columns, true, true)));
+  const int bytes = TileMemory::bytes(k.d, codes.transposed != nullptr, normed.codes != nullptr);
+  kernel<<<blocks, tile_threads, bytes, stream>>>(k, codes, normed, parts);
   ASSAY_CUDA_LAUNCHED(op, a.dx.describe());
   sum_router_parts(stream, parts, blocks, k.E * k.d, a.router_w_grad.as<float>());
 }
 
 template <class F>
-void dispatch_tiles(cudaStream_t stream, const MoeNormGradArgs& a, const ProducedFp8& codes, Workspace workspace) {
-  if (a.dx.dim(1) <= 256) return launch_tiles<0, RowLayout<32, 1>, F>(stream, a, codes, workspace);
-  if (a.slot.dim(1) == 2) return launch_tiles<2, RowLayout<32, 3>, F>(stream, a, codes, workspace);
-  launch_tiles<0, RowLayout<32, 3>, F>(stream, a, codes, workspace);
+void dispatch_tiles(cudaStream_t stream, const MoeNormGradArgs& a, const ProducedFp8& codes,
+                    const TransposedNorm& normed, Workspace workspace) {
+  if (a.dx.dim(1) <= 256) return launch_tiles<0, RowLayout<32, 1>, F>(stream, a, codes, normed, workspace);
+  if (a.slot.dim(1) == 2) return launch_tiles<2, RowLayout<32, 3>, F>(stream, a, codes, normed, workspace);
+  launch_tiles<0, RowLayout<32, 3>, F>(stream, a, codes, normed, workspace);
 }
 
 void launch_rows(cudaStream_t stream, const MoeNormGradArgs& a, Workspace workspace, const Tiling& tiling) {
@@ -321,15 +335,18 @@ void moe_norm_grad(cudaStream_t stream, const MoeNormGradArgs& a, Workspace work
   const bool tiles = a.dx.dtype == DType::bf16 && d <= max_columns && a.router_w.dim(0) <= few;
   const bool codes = a.dx8 || a.dx8t;
   ProducedFp8 produced;
-  if (codes && produced_fp8(op, a.dx8, a.dx8t, a.dx8_scale, a.calibrate, N, d, &produced) && tiles) {
+  TransposedNorm normed;
+  const bool normed_too = transposed_norm(op, a.n8t, N, d, normed_scale(a.n8t, d), &normed);
+  if (codes && produced_fp8(op, a.dx8, a.dx8t, a.dx8_scale, a.calibrate, N, d, &produced) && tiles && normed_too) {
     const DType format = (a.dx8 ? a.dx8 : a.dx8t).codes.dtype;
-    return format == DType::fp8_e5m2 ? dispatch_tiles<E5m2>(stream, a, produced, workspace)
-                                     : dispatch_tiles<E4m3>(stream, a, produced, workspace);
+    return format == DType::fp8_e5m2 ? dispatch_tiles<E5m2>(stream, a, produced, normed, workspace)
+                                     : dispatch_tiles<E4m3>(stream, a, produced, normed, workspace);
   }
-  tiles ? dispatch_tiles<void>(stream, a, {}, workspace) : launch_rows(stream, a, workspace, tiling);
+  tiles ? dispatch_tiles<void>(stream, a, {}, {}, workspace) : launch_rows(stream, a, workspace, tiling);
   if (codes)
     quantize(stream, {.x = a.dx, .out = a.dx8, .transposed = a.dx8t, .delayed = a.dx8_scale, .calibrate = a.calibrate},
              workspace);
+  if (a.n8t) quantize(stream, {.x = a.n, .transposed = a.n8t, .static_scale = normed_scale(a.n8t, d)}, workspace);
 }
 
 }  // namespace assay::cuda

@@ -9,8 +9,8 @@ namespace {
 template <class L, class S>
 __global__ __launch_bounds__(128) void norm_grad_kernel(MixNormGrad<S, S> a) {
   const int64_t row = L::row();
-  Packed<S> dx[L::chunks];
-  grad_row<L, false>(a, row, row < a.N, 1.0f, 0.0f, dx);
+  Packed<S> n[L::chunks], dx[L::chunks];
+  grad_row<L, false>(a, row, row < a.N, 1.0f, 0.0f, n, dx);
 }
 
 template <class L, class S, class S0>
@@ -19,8 +19,8 @@ __global__ __launch_bounds__(128) void mix_norm_grad_kernel(MixNormGrad<S, S0> a
   LambdaSums sums{0, 0};
   for (int r = threadIdx.x / L::threads; r < lambda_rows; r += L::rows_per_block) {
     const int64_t row = static_cast<int64_t>(blockIdx.x) * lambda_rows + r;
-    Packed<S> dx[L::chunks];
-    add_lambda_sums<L>(a, row, row < a.N, grad_row<L, true>(a, row, row < a.N, resid, skip, dx), &sums);
+    Packed<S> n[L::chunks], dx[L::chunks];
+    add_lambda_sums<L>(a, row, row < a.N, grad_row<L, true>(a, row, row < a.N, resid, skip, n, dx), &sums);
   }
   store_lambda_sums(sums, a.sums);
 }
@@ -117,9 +117,12 @@ void mix_norm_grad(cudaStream_t stream, const MixNormGradArgs& a, Workspace work
   check(op, a, N, d);
   const bool codes = a.dx8 || a.dx8t;
   ProducedFp8 fp8;
-  if (codes && produced_fp8(op, a.dx8, a.dx8t, a.dx8_scale, a.calibrate, N, d, &fp8) && norm_grad_fp8_takes(a, d)) {
+  TransposedNorm normed;
+  const bool normed_too = transposed_norm(op, a.n8t, N, d, normed_scale(a.n8t, d), &normed) && a.dn;
+  if (codes && produced_fp8(op, a.dx8, a.dx8t, a.dx8_scale, a.calibrate, N, d, &fp8) && norm_grad_fp8_takes(a, d) &&
+      normed_too) {
     LambdaSums* sums = a.resid_lambda ? workspace.take<LambdaSums>(op, norm_grad_fp8_blocks(N)) : nullptr;
-    norm_grad_fp8(stream, kernel_view<bf16, bf16>(a, N, d, sums), fp8, a, tiling);
+    norm_grad_fp8(stream, kernel_view<bf16, bf16>(a, N, d, sums), fp8, normed, a, tiling);
     if (a.resid_lambda) launch_lambda_grad(stream, a, sums, norm_grad_fp8_blocks(N));
     ASSAY_CUDA_LAUNCHED(op, a.dx.describe());
     return;
@@ -130,6 +133,8 @@ void mix_norm_grad(cudaStream_t stream, const MixNormGradArgs& a, Workspace work
         stream,
         {.x = a.dx.view({N, d}), .out = a.dx8, .transposed = a.dx8t, .delayed = a.dx8_scale, .calibrate = a.calibrate},
         workspace);
+  if (a.n8t)
+    quantize(stream, {.x = a.n.view({N, d}), .transposed = a.n8t, .static_scale = normed_scale(a.n8t, d)}, workspace);
 }
 
 }  // namespace assay::cuda

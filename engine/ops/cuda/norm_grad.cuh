@@ -40,19 +40,19 @@ MixNormGrad<S, S0> kernel_view(const MixNormGradArgs& a, int64_t N, int64_t d, L
 // blocks.
 bool norm_grad_fp8_takes(const MixNormGradArgs&, int64_t d);
 int64_t norm_grad_fp8_blocks(int64_t N);
-void norm_grad_fp8(cudaStream_t, const MixNormGrad<bf16, bf16>&, const ProducedFp8&, const MixNormGradArgs&,
-                   const Tiling&);
+void norm_grad_fp8(cudaStream_t, const MixNormGrad<bf16, bf16>&, const ProducedFp8&, const TransposedNorm&,
+                   const MixNormGradArgs&, const Tiling&);
 
 // Rows of a block that sums lambda gradients: the same in both kernels, as the order of a sum is part of its result.
 constexpr int lambda_rows = 32;
 
 // Every rounding is spelled out, so that the plain and the FP8 kernel give the same bits: a run that begins with the
 // one, to calibrate, goes on with the other.
-// One row: its new dx, and the sums of g * n and g * x0 over it.
+// One row: n as it lies in memory, its new dx, and the sums of g * n and g * x0 over it.
 template <class L, bool mix, class S, class S0>
 __device__ __forceinline__ float2 grad_row(const MixNormGrad<S, S0>& a, int64_t row, bool live, float resid, float skip,
-                                           Packed<S> (&dx)[L::chunks]) {
-  Packed<S> dn[L::chunks], n[L::chunks], x0[L::chunks];
+                                           Packed<S> (&n)[L::chunks], Packed<S> (&dx)[L::chunks]) {
+  Packed<S> dn[L::chunks], x0[L::chunks];
   Packed<S0> dx0[L::chunks];
   const bool norm = a.dn != nullptr;
 #pragma unroll

@@ -14,11 +14,20 @@ enum class GemmType { bf16, e4m3_e4m3, e5m2_e4m3 };
 // relu2: out = relu(acc)^2. relu2_grad: acc is dL/dh and `hidden` holds h = relu(z)^2; out = dL/dz = acc * 2*sqrt(h),
 // and the row sums of acc * h, from which the router's gradient follows, go to gate_partial.
 // residual: out = alpha * acc + beta * hidden.
-enum class Epilogue { none, relu2, relu2_grad, residual };
+// qk_rope: QK-norm + RoPE on the heads of q and k, see rope_epilogue.cuh.
+enum class Epilogue { none, relu2, relu2_grad, residual, qk_rope };
 
 constexpr int tile_m = 128;           // rows per block: 64 per consumer warpgroup
 constexpr int stage_row_bytes = 128;  // one swizzle row of K per stage
 constexpr int max_groups = 128;       // bounds the offsets kept in shared memory
+constexpr int promotion_stages = 8;   // between two promotions of an FP8 sum, see GemmFp8Args::promote: 1,024 terms
+
+// qk_rope: what engine/ops/rope.h says of them. Heads of 128 columns, those of q and k first.
+struct RopeParams {
+  const float *cos, *sin;  // [T, 64]
+  float* rstd;             // [rows of a, heads]
+  int T, heads;            // heads: of q and k together
+};
 
 struct GroupedParams {
   const int32_t*
@@ -33,7 +42,8 @@ struct GroupedParams {
   const float* b_scale;  // FP8: [groups]; rowwise [groups, n], blockwise [groups, ceil(n / 128), k_steps]
   float* gate_partial;  // relu2_grad: [rows up to 128, ceil(n / bn)], the sum over one tile's columns; null: not wanted
   float alpha, beta;    // residual
-  int a_rows;           // all rows of a: rowwise and blockwise scales end there
+  int a_rows;           // all rows of a: rowwise and blockwise scales and qk_rope's rstd end there
+  RopeParams rope;
   // Into codes:
   const float* out_scale;            // scale [1] of out (value = code * scale); 0 counts as 1
   float* out_amax;                   // raised to max |out|
@@ -120,6 +130,12 @@ __device__ __forceinline__ void multiply_stage(float (&d)[size], const uint8_t* 
     if constexpr (C::type == GemmType::e4m3_e4m3) sm90::wgmma_e4m3_e4m3(d, da + 2 * k, db + 2 * k, accumulate);
     if constexpr (C::type == GemmType::e5m2_e4m3) sm90::wgmma_e5m2_e4m3(d, da + 2 * k, db + 2 * k, accumulate);
   }
+}
+
+template <int size>
+__device__ __forceinline__ void add_to(float (&to)[size], const float (&from)[size]) {
+#pragma unroll
+  for (int i = 0; i < size; ++i) to[i] += from[i];
 }
 
 // A block's shared memory: the ring of stages that the producer fills, `staging` behind it, and barriers.

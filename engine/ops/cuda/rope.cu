@@ -63,8 +63,22 @@ __device__ __forceinline__ void add_value_embedding(const Rope<S>& a, const Rope
 }
 
 template <class L, class S>
+__device__ __forceinline__ void add_value_embeddings(const Rope<S>& a, const RopeShape& s, int64_t row) {
+  for (int h = L::head(); h < s.H; h += L::heads_at_once) add_value_embedding<L>(a, s, row, h);
+}
+
+__device__ __forceinline__ int64_t row_of_warp() {
+  return static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
+}
+
+template <class L, class S>
+__global__ __launch_bounds__(256) void value_embedding_kernel(Rope<S> a, RopeShape s) {
+  if (const int64_t row = row_of_warp(); row < s.N) add_value_embeddings<L>(a, s, row);
+}
+
+template <class L, class S>
 __global__ __launch_bounds__(256) void rope_kernel(Rope<S> a, RopeShape s) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
+  const int64_t row = row_of_warp();
   if (row >= s.N) return;
   S* const base = a.qkv + row * 3 * s.H * L::D;
   const int64_t at = row % s.T * (L::D / 2) + L::column();
@@ -76,8 +90,13 @@ __global__ __launch_bounds__(256) void rope_kernel(Rope<S> a, RopeShape s) {
     const int h = first + L::head();
     rotate_and_norm<L>(base + h * L::D, cos, sin, h < 2 * s.H, a.rstd + row * 2 * s.H + h);
   }
-  if (a.ve_table == nullptr) return;
-  for (int h = L::head(); h < s.H; h += L::heads_at_once) add_value_embedding<L>(a, s, row, h);
+  if (a.ve_table != nullptr) add_value_embeddings<L>(a, s, row);
+}
+
+template <class S>
+Rope<S> pointers(const QkNormRopeArgs& a) {
+  return {a.qkv.as<S>(),          a.cos.as<float>(),      a.sin.as<float>(), a.rstd.as<float>(),
+          a.tokens.as<int32_t>(), a.ve_table.as<float>(), a.n.as<S>(),       a.gate_w.as<float>()};
 }
 
 }  // namespace
@@ -87,12 +106,20 @@ void qk_norm_rope(cudaStream_t stream, const QkNormRopeArgs& a, const Tiling& ti
   const RopeShape s = check_rope(op, a, a.qkv);
   dispatch(op, a.qkv.dtype, [&]<class S>(S) {
     dispatch_head(op, a.qkv, [&]<class L>(L) {
-      rope_kernel<L, S><<<ceil_div(s.N, tiling.rope_warps), tiling.rope_warps * 32, 0, stream>>>(
-          {a.qkv.as<S>(), a.cos.as<float>(), a.sin.as<float>(), a.rstd.as<float>(), a.tokens.as<int32_t>(),
-           a.ve_table.as<float>(), a.n.as<S>(), a.gate_w.as<float>()},
-          s);
+      rope_kernel<L, S><<<ceil_div(s.N, tiling.rope_warps), tiling.rope_warps * 32, 0, stream>>>(pointers<S>(a), s);
     });
   });
+  ASSAY_CUDA_LAUNCHED(op, a.qkv.describe());
+}
+
+void add_value_embeddings(cudaStream_t stream, const QkNormRopeArgs& a, const Tiling& tiling) {
+  const char* op = "add_value_embeddings";
+  const RopeShape s = check_rope(op, a, a.qkv);
+  using L = HeadLayout<8>;
+  ASSAY_OP_CHECK(op, a.ve_table && a.qkv.dtype == DType::bf16 && a.qkv.dim(3) == L::D,
+                 "takes bf16 heads of 128 and value embeddings, got " + a.qkv.describe());
+  value_embedding_kernel<L, bf16>
+      <<<ceil_div(s.N, tiling.rope_warps), tiling.rope_warps * 32, 0, stream>>>(pointers<bf16>(a), s);
   ASSAY_CUDA_LAUNCHED(op, a.qkv.describe());
 }
 

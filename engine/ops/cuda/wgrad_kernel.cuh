@@ -25,9 +25,11 @@ struct WgradParams {
   const float* b_scale;
 };
 
-template <GemmType type_, int bn_, int stages_>
+// promoted_: the sum moves from the tensor cores' accumulators to other registers every promotion_stages.
+template <GemmType type_, int bn_, int stages_, bool promoted_ = false>
 struct WgradConfig {
   static constexpr GemmType type = type_;
+  static constexpr bool promoted = promoted_;
   static constexpr int bn = bn_, stages = stages_;
   static constexpr bool fp8 = type != GemmType::bf16;
   static constexpr int k_per_stage = fp8 ? 128 : 64;  // rows of the reduction
@@ -105,10 +107,18 @@ __device__ __forceinline__ void sum_rows(float (&d)[C::bn / 2], int steps, const
     for (int i = 0; i < C::bn / 2; ++i) d[i] = 0;
   }
   int previous = -1;
+  [[maybe_unused]] float promoted[C::bn / 2] = {};
   for (int k = 0; k < steps; ++k) {
+    const int since = C::promoted ? k % promotion_stages : k;
+    if (C::promoted && k > 0 && since == 0) {
+      sm90::wgmma_wait<0>();
+      if (elected) sm90::barrier_arrive(&empty[previous]);
+      previous = -1;
+      add_to(promoted, d);
+    }
     sm90::barrier_wait(&full[stage], phase);
     sm90::wgmma_fence();
-    wgrad_multiply<C>(d, stage_a + stage * C::a_bytes, stage_b + stage * C::b_bytes, consumer, k == 0);
+    wgrad_multiply<C>(d, stage_a + stage * C::a_bytes, stage_b + stage * C::b_bytes, consumer, since == 0);
     sm90::wgmma_commit();
     if (previous >= 0) {
       sm90::wgmma_wait<1>();
@@ -119,6 +129,7 @@ __device__ __forceinline__ void sum_rows(float (&d)[C::bn / 2], int steps, const
   }
   sm90::wgmma_wait<0>();
   if (elected && previous >= 0) sm90::barrier_arrive(&empty[previous]);
+  if constexpr (C::promoted) add_to(d, promoted);
 }
 
 template <class C>
