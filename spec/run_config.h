@@ -33,7 +33,7 @@ struct ModelConfig {
   bool value_embeddings = true;         // on alternate layers, last layer always included
   bool residual_lambdas = true;         // learnable resid_lambda and x0_lambda per layer; off = 1 and 0
   double softcap = 15.0;
-  double router_bias_rate = 1e-3;  // gamma of the load-balancing bias
+  double router_bias_rate = 0.01;  // gamma of the load-balancing bias; 0.001 lets layers collapse within 10 steps
   double rope_base = 100000.0;
 };
 
@@ -61,7 +61,7 @@ struct Fp8Config {
   Fp8Recipe recipe = Fp8Recipe::tensorwise;
   Fp8Wgrad wgrad = Fp8Wgrad::automatic;
   Fp8Format grad_format = Fp8Format::e5m2;
-  bool lm_head = false;
+  bool lm_head = true;
 };
 
 struct DataConfig {
