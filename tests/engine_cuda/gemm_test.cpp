@@ -134,7 +134,7 @@ TEST(CudaGemmFp8, LongSumsKeepTheirSmallTerms) {
         const Pair out(poisoned(type, {s.M, s.N}));
         cuda::gemm_fp8(nullptr, {.a = pa.device(), .b = pb.device(), .out = out.device, .promote = true}, workspace());
         cpu::gemm_fp8({.a = pa.host(), .b = pb.host(), .out = out.host, .promote = true});
-        expect_near(name(s) + " " + to_string(format) + " " + to_string(type), out.device.back(), out.host, 0.03, 0);
+        expect_near(name(s) + " " + to_string(format) + " " + to_string(type), out.device.back(), out.host, 0.05, 0);
       }
     }
   }
