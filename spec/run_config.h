@@ -33,7 +33,7 @@ struct ModelConfig {
   bool value_embeddings = true;         // on alternate layers, last layer always included
   bool residual_lambdas = true;         // learnable resid_lambda and x0_lambda per layer; off = 1 and 0
   double softcap = 15.0;
-  double router_bias_rate = 0.01;  // gamma of the load-balancing bias; 0.001 lets layers collapse within 10 steps
+  double router_bias_rate = 0.01;  // gamma of the load-balancing bias; docs/benchmarks.md has others' loads
   double rope_base = 100000.0;
 };
 

@@ -18,9 +18,8 @@ void StepProgram::attention_forward(int64_t i) {
   if (i > 0) end_expert_sum(i - 1);
   t_.tick();
   t_.begin(n("qkv"), act(s_.tokens * 3 * s_.d));
+  t_.begin(n("qk_rstd"), stat(s_.tokens * 2 * s_.heads));  // the product may rotate and norm: project_qkv
   if (s_.dense_fp8) end_fp8(n("n1_8"));
-  t_.tick();
-  t_.begin(n("qk_rstd"), stat(s_.tokens * 2 * s_.heads));
   t_.tick();
   t_.begin(n("attention"), act(s_.tokens * s_.d));
   t_.begin(n("lse"), stat(s_.batch * s_.heads * s_.T));

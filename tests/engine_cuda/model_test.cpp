@@ -84,6 +84,7 @@ struct TwinCase {
   double loss_tolerance = 1e-3;  // relative
   double least_cosine = 0.999;
   Fp8Recipe recipe = Fp8Recipe::tensorwise;
+  int head_dim = 64;  // 128: QK-norm and RoPE in the projection's epilogue
 };
 void PrintTo(const TwinCase& c, std::ostream* out) {
   *out << c.name;
@@ -98,6 +99,7 @@ TEST_P(CudaModel, LossAndGradientsAreThoseOfTheCpuBackend) {
   c.fp8.wgrad = GetParam().wgrad;
   c.fp8.lm_head = GetParam().lm_head;
   c.fp8.recipe = GetParam().recipe;
+  c.model.head_dim = GetParam().head_dim;
   const Outcome gpu = first_step(c, Backend::cuda), cpu = first_step(c, Backend::cpu);
   EXPECT_NEAR(gpu.loss, cpu.loss, GetParam().loss_tolerance * cpu.loss);
   double least = 1;
@@ -127,6 +129,18 @@ INSTANTIATE_TEST_SUITE_P(
         TwinCase{"fp8_experts_top2", Precision::fp8_experts, dynamic, Fp8Wgrad::automatic, false, 2, 5e-3, 0.97},
         TwinCase{"fp8_experts_lm_head", Precision::fp8_experts, dynamic, Fp8Wgrad::automatic, true, 4, 5e-3, 0.98},
         TwinCase{"fp8_experts_bf16_wgrad", Precision::fp8_experts, dynamic, Fp8Wgrad::bf16, false, 4, 5e-3, 0.98},
+        TwinCase{"fp8_experts_bf16_wgrad_lm_head", Precision::fp8_experts, dynamic, Fp8Wgrad::bf16, true, 4, 5e-3,
+                 0.98},
+        TwinCase{"fp8_experts_eager_lm_head", Precision::fp8_experts, Execution::eager, Fp8Wgrad::automatic, true, 4,
+                 5e-3, 0.98},
+        TwinCase{"bf16_heads_of_128", Precision::bf16, dynamic, Fp8Wgrad::automatic, false, 4, 1e-3, 0.999,
+                 Fp8Recipe::tensorwise, 128},
+        TwinCase{"fp8_noexperts_heads_of_128", Precision::fp8_noexperts, dynamic, Fp8Wgrad::automatic, true, 4, 5e-3,
+                 0.98, Fp8Recipe::tensorwise, 128},
+        TwinCase{"fp8_experts_static_heads_of_128", Precision::fp8_experts, Execution::static_graph,
+                 Fp8Wgrad::automatic, true, 4, 5e-3, 0.98, Fp8Recipe::tensorwise, 128},
+        TwinCase{"fp8_experts_bf16_wgrad_heads_of_128", Precision::fp8_experts, dynamic, Fp8Wgrad::bf16, true, 4, 5e-3,
+                 0.98, Fp8Recipe::tensorwise, 128},
         TwinCase{"fp8_experts_eager", Precision::fp8_experts, Execution::eager, Fp8Wgrad::automatic, false, 4, 5e-3,
                  0.98},
         TwinCase{"rowwise", Precision::fp8_experts, dynamic, Fp8Wgrad::automatic, false, 4, 5e-3, 0.98,
@@ -182,9 +196,12 @@ TEST_F(CudaTrainer, TheSameSeedGivesTheSameLossesAheadOrNot) {
 TEST_F(CudaTrainer, ModesOfExecutionAgree) {
   ASSAY_NEEDS_GPU();
   for (const Precision precision : {Precision::bf16, Precision::fp8_noexperts, Precision::fp8_experts}) {
-    const auto dynamic = losses(config(precision));
+    RunConfig c = config(precision);
+    c.model.head_dim = 128;
+    const auto dynamic = losses(c);
     for (const Execution execution : {Execution::static_graph, Execution::eager}) {
-      const auto other = losses(config(precision, execution));
+      c.execution = execution;
+      const auto other = losses(c);
       ASSERT_EQ(dynamic.size(), other.size());
       for (size_t i = 0; i < dynamic.size(); ++i)
         EXPECT_NEAR(other[i], dynamic[i], 0.01 * dynamic[i]) << to_string(precision) << " " << to_string(execution);

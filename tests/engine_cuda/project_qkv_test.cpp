@@ -1,5 +1,5 @@
 // The packed projection with QK-norm + RoPE in its epilogue: against its twin, and against the product and
-// qk_norm_rope of the same device, from which only the order of a sum may tell it apart.
+// qk_norm_rope of the same device, from which only the order of a sum and the kind of its root may tell it apart.
 #include "grouped_support.h"
 
 namespace assay {

@@ -253,7 +253,7 @@ void mix_norm_grad(const MixNormGradArgs& a) {
   const DType stat = stat_dtype(a.dx.dtype);
   check_lambdas("mix_norm_grad", a.resid_lambda, a.x0_lambda, stat);
   if (a.dn) check_tensor("mix_norm_grad", "dn", a.dn, a.dx.dtype, {N, d});
-  if (a.dn || a.resid_lambda) {
+  if (a.dn || a.resid_lambda || a.n8t) {
     check_tensor("mix_norm_grad", "n", a.n, a.dx.dtype, {N, d});
     check_tensor("mix_norm_grad", "rstd", a.rstd, stat, {N});
   }

@@ -128,7 +128,7 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
             sm90::wgmma_wait<0>();
             if (elected) sm90::barrier_arrive(&empty[previous]);
             previous = -1;
-            add_to(promoted, d);
+            promote(promoted, d);
           }
           sm90::barrier_wait(&full[stage], phase);
           sm90::wgmma_fence();
@@ -147,7 +147,7 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
           if (rotates(p.rope, column)) load_angles(angles, p.rope, thread_row(row));
         sm90::wgmma_wait<0>();
         if (elected) sm90::barrier_arrive(&empty[previous]);
-        if constexpr (C::promoted) add_to(d, promoted);
+        if constexpr (C::promoted) promote(d, promoted);
       }
       if constexpr (C::scales == Scales::rowwise) scale_rows_and_columns<C>(d, p, tile, row);
       const float scale = C::fp8 && C::scales == Scales::tensorwise ? *p.a_scale * p.b_scale[tile.group] : 1.0f;

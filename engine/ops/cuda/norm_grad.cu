@@ -58,7 +58,7 @@ void check(const char* op, const MixNormGradArgs& a, int64_t N, int64_t d) {
     check_tensor(op, "dn", a.dn, a.dx.dtype, {N, d});
     check_vectors(op, "dn", a.dn, d);
   }
-  if (a.dn || a.resid_lambda) {
+  if (a.dn || a.resid_lambda || a.n8t) {
     check_tensor(op, "n", a.n, a.dx.dtype, {N, d});
     check_vectors(op, "n", a.n, d);
     check_tensor(op, "rstd", a.rstd, DType::f32, {N});
@@ -118,7 +118,7 @@ void mix_norm_grad(cudaStream_t stream, const MixNormGradArgs& a, Workspace work
   const bool codes = a.dx8 || a.dx8t;
   ProducedFp8 fp8;
   TransposedNorm normed;
-  const bool normed_too = transposed_norm(op, a.n8t, N, d, normed_scale(a.n8t, d), &normed) && a.dn;
+  const bool normed_too = transposed_norm(op, a.n8t, N, d, normed_scale(a.n8t, d), &normed) && (a.dn || !a.n8t);
   if (codes && produced_fp8(op, a.dx8, a.dx8t, a.dx8_scale, a.calibrate, N, d, &fp8) && norm_grad_fp8_takes(a, d) &&
       normed_too) {
     LambdaSums* sums = a.resid_lambda ? workspace.take<LambdaSums>(op, norm_grad_fp8_blocks(N)) : nullptr;

@@ -36,8 +36,8 @@ MixNormGrad<S, S0> kernel_view(const MixNormGradArgs& a, int64_t N, int64_t d, L
           static_cast<int>(d)};
 }
 
-// norm_grad_fp8.cu: writes the codes of dx too. Takes BF16 rows of up to 1536 columns; lambda sums come from that many
-// blocks.
+// norm_grad_fp8.cu: writes the codes of dx too and, where there is dn, those of n transposed. Takes BF16 rows of up to
+// 1536 columns; lambda sums come from that many blocks.
 bool norm_grad_fp8_takes(const MixNormGradArgs&, int64_t d);
 int64_t norm_grad_fp8_blocks(int64_t N);
 void norm_grad_fp8(cudaStream_t, const MixNormGrad<bf16, bf16>&, const ProducedFp8&, const TransposedNorm&,

@@ -7,6 +7,7 @@ namespace assay::cuda {
 namespace {
 
 using Tile = CodeTile<lambda_rows>;
+constexpr int widest_row = 1536;
 
 template <class L, bool mix, class F>
 __global__ __launch_bounds__(128) void norm_grad_fp8_kernel(MixNormGrad<bf16, bf16> a, ProducedFp8 to,
@@ -56,7 +57,8 @@ void launch(cudaStream_t stream, const MixNormGrad<bf16, bf16>& a, const Produce
   const auto kernel = norm_grad_fp8_kernel<L, mix, F>;
   const int tiles = (to.transposed != nullptr ? 1 : 0) + (normed.codes != nullptr ? 1 : 0);
   const int bytes = tiles * Tile::words(a.d) * 4;
-  ASSAY_CUDA_CHECK("mix_norm_grad", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  ASSAY_CUDA_CHECK("mix_norm_grad", cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                         2 * Tile::words(widest_row) * 4));
   kernel<<<norm_grad_fp8_blocks(a.N), 128, bytes, stream>>>(a, to, normed);
   ASSAY_CUDA_LAUNCHED("mix_norm_grad", args.dx.describe());
 }
@@ -74,7 +76,7 @@ void launch_row(cudaStream_t stream, const MixNormGrad<bf16, bf16>& a, const Pro
 }  // namespace
 
 bool norm_grad_fp8_takes(const MixNormGradArgs& a, int64_t d) {
-  return a.dx.dtype == DType::bf16 && (!a.resid_lambda || a.dx0.dtype == DType::bf16) && d <= 1536;
+  return a.dx.dtype == DType::bf16 && (!a.resid_lambda || a.dx0.dtype == DType::bf16) && d <= widest_row;
 }
 
 int64_t norm_grad_fp8_blocks(int64_t N) {

@@ -132,8 +132,11 @@ __device__ __forceinline__ void multiply_stage(float (&d)[size], const uint8_t* 
   }
 }
 
+// A promoted sum takes on what the tensor cores have summed up, once that is waited for.
 template <int size>
-__device__ __forceinline__ void add_to(float (&to)[size], const float (&from)[size]) {
+__device__ __forceinline__ void promote(float (&to)[size], float (&from)[size]) {
+#pragma unroll
+  for (float& x : from) asm volatile("" : "+f"(x)::"memory");  // not read before the wait
 #pragma unroll
   for (int i = 0; i < size; ++i) to[i] += from[i];
 }

@@ -28,10 +28,11 @@ void one_by_one(cudaStream_t stream, const ProjectQkvArgs& a, const Tensor& out,
 
 void product(cudaStream_t stream, const ProjectQkvArgs& a, const RopeShape& s, const Tensor& out) {
   const Tensor &x = a.w8 ? a.x8.codes : a.x, &w = a.w8 ? a.w8.codes : a.w;
-  const int64_t rows = out.dim(0), n = out.dim(1), k = x.dim(1);
-  ASSAY_OP_CHECK(op,
-                 x.rank == 2 && w.rank == 2 && x.dim(0) == rows && w.dim(0) == n && w.dim(1) == k && s.T <= INT32_MAX,
-                 x.describe() + " x " + w.describe() + "^T -> " + out.describe());
+  const int64_t rows = out.dim(0), n = out.dim(1);
+  ASSAY_OP_CHECK(
+      op, x.rank == 2 && w.rank == 2 && x.dim(0) == rows && w.dim(0) == n && w.dim(1) == x.dim(1) && s.T <= INT32_MAX,
+      x.describe() + " x " + w.describe() + "^T -> " + out.describe());
+  const int64_t k = x.dim(1);
   const Product product{.op = op, .a = x.data, .b = w.data, .out = out.data, .rows = rows, .n = n, .k = k};
   GroupedParams p{};
   p.groups = 1;

@@ -11,7 +11,7 @@ using Tile = CodeTile<128>;
 
 __global__ __launch_bounds__(threads) void transpose_kernel(const uint8_t* codes, uint8_t* transposed, int64_t R,
                                                             int64_t K) {
-  __shared__ uint32_t tile[Tile::words(columns)];
+  __shared__ __align__(16) uint32_t tile[Tile::words(columns)];
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * Tile::rows, first_column = blockIdx.y * int64_t{columns};
   const int column = threadIdx.x % (columns / vec) * vec, row = threadIdx.x / (columns / vec);
   constexpr int rows_at_once = threads / (columns / vec), loads = Tile::rows / rows_at_once;
@@ -31,7 +31,9 @@ __global__ __launch_bounds__(threads) void transpose_kernel(const uint8_t* codes
 
 void transpose_codes(cudaStream_t stream, const Tensor& codes, const Tensor& transposed) {
   const char* op = "transpose_codes";
+  ASSAY_OP_CHECK(op, codes.rank == 2 && size_of(codes.dtype) == 1, codes.describe() + " is no matrix of codes");
   const int64_t R = codes.dim(0), K = codes.dim(1);
+  check_tensor(op, "transposed", transposed, codes.dtype, {K, R});
   const dim3 grid(static_cast<unsigned>(ceil_div(R, Tile::rows)), static_cast<unsigned>(K / columns));
   ASSAY_OP_CHECK(op,
                  K % columns == 0 && grid.y <= 65535 && reinterpret_cast<uintptr_t>(codes.data) % 16 == 0 &&

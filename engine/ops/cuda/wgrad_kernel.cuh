@@ -114,7 +114,7 @@ __device__ __forceinline__ void sum_rows(float (&d)[C::bn / 2], int steps, const
       sm90::wgmma_wait<0>();
       if (elected) sm90::barrier_arrive(&empty[previous]);
       previous = -1;
-      add_to(promoted, d);
+      promote(promoted, d);
     }
     sm90::barrier_wait(&full[stage], phase);
     sm90::wgmma_fence();
@@ -129,7 +129,7 @@ __device__ __forceinline__ void sum_rows(float (&d)[C::bn / 2], int steps, const
   }
   sm90::wgmma_wait<0>();
   if (elected && previous >= 0) sm90::barrier_arrive(&empty[previous]);
-  if constexpr (C::promoted) add_to(d, promoted);
+  if constexpr (C::promoted) promote(d, promoted);
 }
 
 template <class C>
