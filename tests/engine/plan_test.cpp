@@ -194,39 +194,6 @@ TEST(Plan, Fp8ExpertsTakeNoMoreMemoryThanBf16ButForScalesAndLessThanTwentyGibiby
   }
 }
 
-// project_qkv is one op: what it reads and what it writes are there at once, in every layer.
-TEST(Plan, TheProjectionsInputsLieApartFromItsOutputs) {
-  for (const Precision precision : {Precision::bf16, Precision::fp8_noexperts, Precision::fp8_experts}) {
-    for (const Fp8Wgrad wgrad : {Fp8Wgrad::bf16, Fp8Wgrad::automatic}) {
-      RunConfig c = d12();
-      c.precision = precision;
-      c.fp8.wgrad = wgrad;
-      const auto plan = build_plan(c, Backend::cpu);
-      ASSERT_TRUE(plan.ok()) << plan.error().message;
-      const auto find = [&](int64_t layer, const char* what) {
-        const std::string name = layer_name(layer, what);
-        const auto at = std::find_if(plan->buffers.begin(), plan->buffers.end(),
-                                     [&](const PlannedBuffer& b) { return b.name == name; });
-        return at == plan->buffers.end() ? nullptr : &*at;
-      };
-      for (int64_t layer = 0; layer < 12; ++layer) {
-        for (const char* in : {"n1", "n1_8.codes", "n1_8.scales"}) {
-          const PlannedBuffer* read = find(layer, in);
-          if (read == nullptr) continue;
-          for (const char* out : {"qkv", "qk_rstd"}) {
-            const PlannedBuffer* written = find(layer, out);
-            ASSERT_NE(written, nullptr);
-            EXPECT_LE(written->first, read->last) << read->name << " and " << out << ", " << to_string(precision);
-            EXPECT_TRUE(read->offset + read->bytes <= written->offset ||
-                        written->offset + written->bytes <= read->offset)
-                << read->name << " and " << out;
-          }
-        }
-      }
-    }
-  }
-}
-
 TEST(Plan, RefusesSeveralDevicesOnTheCpu) {
   RunConfig c = d12();
   c.devices = 2;
