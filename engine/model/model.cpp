@@ -76,8 +76,7 @@ void Model::load_tables() {
   ops_.copy_to_device(c.cos.data, cos.data(), cos.size());
   ops_.copy_to_device(c.sin.data, sin.data(), sin.size());
   if (!fp8_format_max_) return;
-  const float grad_max = c.grad_format() == DType::fp8_e4m3 ? e4m3_max : e5m2_max;
-  std::vector<float> format_max(static_cast<size_t>(fp8_format_max_.numel()), grad_max);
+  std::vector<float> format_max(static_cast<size_t>(fp8_format_max_.numel()), fp8_max(c.grad_format()));
   for (int64_t layer = 0; layer < shape_.layers; ++layer)
     for (int slot = 0; slot < static_cast<int>(Fp8Slot::count); ++slot)
       if (!is_gradient(static_cast<Fp8Slot>(slot)))

@@ -1,7 +1,7 @@
 // softcap + cross entropy, forward and backward in one pass over a chunk of logits.
 #pragma once
 
-#include "engine/ops/lowp.h"
+#include "engine/ops/quantize.h"
 #include "engine/ops/tensor.h"
 
 namespace assay {
@@ -21,8 +21,7 @@ struct SoftcapXentArgs {
 };
 // The static scale of those codes.
 inline float gradient_scale(const SoftcapXentArgs& a) {
-  const Quantized& q = a.grad8 ? a.grad8 : a.grad8t;
-  return static_cast<float>(a.grad_scale) / (q.codes.dtype == DType::fp8_e4m3 ? e4m3_max : e5m2_max);
+  return static_cast<float>(a.grad_scale) / fp8_max((a.grad8 ? a.grad8 : a.grad8t).codes.dtype);
 }
 
 namespace cpu {

@@ -2,12 +2,19 @@
 // eps = 1e-6 (rms_eps); statistics and sums in FP32 (f64 for f64), every stored activation rounded once to its dtype.
 #pragma once
 
+#include <cmath>
+
 #include "engine/ops/quantize.h"
 #include "engine/ops/tensor.h"
 
 namespace assay {
 
 inline constexpr double rms_eps = 1e-6;
+
+// Static tensorwise scale of the codes of normed rows of d: |RMSNorm(x)_j| <= sqrt(d).
+inline float normed_scale(DType codes, int64_t d) {
+  return std::sqrt(static_cast<float>(d)) / fp8_max(codes);
+}
 
 // x[i] = norm(wte[tokens[i]]): rows are read from the FP32 master table rounded to x.dtype first.
 struct EmbedNormArgs {

@@ -2,9 +2,15 @@
 // rounded output, so both see the same values.
 #pragma once
 
+#include "engine/ops/lowp.h"
 #include "engine/ops/tensor.h"
 
 namespace assay {
+
+// The largest number of an FP8 format.
+inline float fp8_max(DType codes) {
+  return codes == DType::fp8_e4m3 ? e4m3_max : e5m2_max;
+}
 
 // out.codes/out.scales (row orientation, [R, K]) and, when set, transposed ([K, R]) from the same input x.
 // Scales: amax over the mode's group / max(format), in FP32; a group of zeros (or so close to zero that 1/scale is not

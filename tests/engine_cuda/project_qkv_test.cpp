@@ -65,26 +65,22 @@ struct Case {
 
   Array empty_qkv() const { return poisoned(DType::bf16, {s.N(), 3, s.H, s.D}); }
   Array empty_rstd() const { return poisoned(DType::f32, {s.N(), 2, s.H}); }
-  ProjectQkvArgs host(const Array& qkv, const Array& rstd) const {
-    ProjectQkvArgs a{.rope = {.qkv = qkv, .cos = cos.host, .sin = sin.host, .rstd = rstd, .T = s.T}};
-    if (kind == Kind::bf16)
-      a.x = x.host, a.w = w.host;
-    else
-      a.x8 = x8.host(), a.w8 = w8.host();
-    if (ve) a.rope.tokens = tokens.host, a.rope.ve_table = table.host, a.rope.n = n.host, a.rope.gate_w = gate_w.host;
-    return a;
-  }
-  ProjectQkvArgs device(const Mirror& qkv, const Mirror& rstd) const {
-    ProjectQkvArgs a{.rope = {.qkv = qkv, .cos = cos.device, .sin = sin.device, .rstd = rstd, .T = s.T}};
-    if (kind == Kind::bf16)
-      a.x = x.device, a.w = w.device;
-    else
-      a.x8 = x8.device(), a.w8 = w8.device();
-    if (ve)
-      a.rope.tokens = tokens.device, a.rope.ve_table = table.device, a.rope.n = n.device, a.rope.gate_w = gate_w.device;
-    return a;
-  }
+  ProjectQkvArgs host(const Array& qkv, const Array& rstd) const { return args(qkv, rstd, false); }
+  ProjectQkvArgs device(const Mirror& qkv, const Mirror& rstd) const { return args(qkv, rstd, true); }
   std::string describe() const { return s.describe() + name(kind) + (ve ? " with value embeddings" : ""); }
+
+ private:
+  ProjectQkvArgs args(const Tensor& qkv, const Tensor& rstd, bool on_device) const {
+    const auto of = [&](const Pair& p) { return on_device ? p.device.t() : p.host.t(); };
+    const auto codes_of = [&](const Fp8Pair& p) { return on_device ? p.device() : p.host(); };
+    ProjectQkvArgs a{.rope = {.qkv = qkv, .cos = of(cos), .sin = of(sin), .rstd = rstd, .T = s.T}};
+    if (kind == Kind::bf16)
+      a.x = of(x), a.w = of(w);
+    else
+      a.x8 = codes_of(x8), a.w8 = codes_of(w8);
+    if (ve) a.rope.tokens = of(tokens), a.rope.ve_table = of(table), a.rope.n = of(n), a.rope.gate_w = of(gate_w);
+    return a;
+  }
 };
 
 // q and k, or v, of a packed projection.

@@ -16,23 +16,21 @@ check() {  # check TOOL PRECISION EXECUTION RECIPE
   local name="$1 $2 $3 $4"
   local at=$place/${name// /-}
   mkdir "$at"
+  local depth=2 width=256 sequence=256 tokens=512 options=()
+  if [ "$1" = racecheck ]; then
+    depth=1 width=128 sequence=128 tokens=128 options=(--force-synchronization-limit 1)
+  fi
   cat >"$at/run.toml" <<TOML
 devices = 1
 backend = "$backend"
 precision = "$2"
 execution = "$3"
 coalesce_tiling = false
-model = {depth = 2, d_model = 256, head_dim = 128, experts = 4, top_k = 2, vocab_size = 512, sequence_len = 256, window_pattern = "SL"}
-train = {steps = 5, total_batch_tokens = 512, device_batch = 1}
+model = {depth = $depth, d_model = $width, head_dim = 128, experts = 4, top_k = 2, vocab_size = 512, sequence_len = $sequence, window_pattern = "SL"}
+train = {steps = 5, total_batch_tokens = $tokens, device_batch = 1}
 fp8 = {recipe = "$4"}
 data = {path = "$corpus"}
 TOML
-  local options=()
-  if [ "$1" = racecheck ]; then
-    sed -i -e 's/depth = 2, d_model = 256/depth = 1, d_model = 128/' -e 's/sequence_len = 256/sequence_len = 128/' \
-        -e 's/total_batch_tokens = 512/total_batch_tokens = 128/' "$at/run.toml"
-    options=(--force-synchronization-limit 1)
-  fi
   local command=("$trainer" --config "$at/run.toml" --folder "$at/attempt")
   [ "$backend" = cpu ] ||
     command=(compute-sanitizer --tool "$1" "${options[@]}" --kernel-name-exclude kns=cudnn "${command[@]}")

@@ -6,14 +6,9 @@
 #include <cmath>
 #include <cstdint>
 
-#include "engine/ops/lowp.h"
-#include "engine/ops/tensor.h"
+#include "engine/ops/quantize.h"
 
 namespace assay::cpu {
-
-inline float format_max(DType codes) {
-  return codes == DType::fp8_e4m3 ? e4m3_max : e5m2_max;
-}
 
 // Magnitudes compare as their bits do, and a NaN above every number: it reaches the scale and what scale_update sees.
 inline int32_t magnitude(float x) {

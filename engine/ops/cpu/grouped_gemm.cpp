@@ -128,7 +128,7 @@ template <class S>
 void store_quantized(const GroupedGemmArgs& g, const Shape& s) {
   const Quantized& any = g.out8 ? g.out8 : g.out8t;
   float scale = *g.out8_scale.scale, amax = 0;
-  if (!(scale > 0)) scale = g.calibrate ? scale_of(amax_of_groups<S>(g, s), format_max(any.codes.dtype)) : 1.0f;
+  if (!(scale > 0)) scale = g.calibrate ? scale_of(amax_of_groups<S>(g, s), fp8_max(any.codes.dtype)) : 1.0f;
   for_each_group<S>(g, s, [&](Rows rows, const float* values) {
     amax = std::bit_cast<float>(std::max(magnitude(amax), magnitude(amax_of(values, s.N, rows.count, s.N))));
     store_codes(g, s, rows, values, 1.0f / scale);

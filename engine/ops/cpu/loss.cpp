@@ -2,7 +2,6 @@
 
 #include "engine/ops/cpu/rows.h"
 #include "engine/ops/cpu/vector_math.h"
-#include "engine/ops/quantize.h"
 
 namespace assay::cpu {
 namespace {

@@ -1,3 +1,4 @@
+#include "engine/ops/norm.h"
 #include "engine/ops/quantize.h"
 
 #include <bit>
@@ -31,7 +32,7 @@ void quantize_matrix(const float* x, int64_t R, int64_t K, float fixed, const Qu
   uint8_t* codes = out.codes.as<uint8_t>() + index * R * K;
   float* scales = out.scales.as<float>() + index * scales_per_matrix(out.mode, R, K);
   if (out.mode == ScaleMode::tensorwise) {
-    const float scale = fixed > 0 ? fixed : scale_of(matrix_amax(x, R, K), format_max(format));
+    const float scale = fixed > 0 ? fixed : scale_of(matrix_amax(x, R, K), fp8_max(format));
     scales[0] = scale;
 #pragma omp parallel for schedule(static) if (R * K > 1 << 15)
     for (int64_t r = 0; r < R; ++r) encode_block(x + r * K, K, 1, K, scale, format, codes + r * K);
@@ -45,7 +46,7 @@ void quantize_matrix(const float* x, int64_t R, int64_t K, float fixed, const Qu
     const int64_t r = band * tall, rows = std::min(tall, R - r);
     for (int64_t b = 0; b < per_band; ++b) {
       const int64_t c = b * wide, cols = std::min(wide, K - c), at = r * K + c;
-      const float scale = fixed > 0 ? fixed : scale_of(amax_of(x + at, K, rows, cols), format_max(format));
+      const float scale = fixed > 0 ? fixed : scale_of(amax_of(x + at, K, rows, cols), fp8_max(format));
       scales[band * per_band + b] = scale;
       encode_block(x + at, K, rows, cols, scale, format, codes + at);
     }
@@ -120,9 +121,7 @@ void quantize_normed(const Tensor& n, const Quantized& n8, const Quantized& n8t)
   const Quantized& any = n8 ? n8 : n8t;
   if (!any) return;
   QuantizeArgs args{n, n8, n8t};
-  if (any.mode == ScaleMode::tensorwise) {
-    args.static_scale = std::sqrt(static_cast<float>(n.dim(n.rank - 1))) / format_max(any.codes.dtype);
-  }
+  if (any.mode == ScaleMode::tensorwise) args.static_scale = normed_scale(any.codes.dtype, n.dim(n.rank - 1));
   quantize(args);
 }
 

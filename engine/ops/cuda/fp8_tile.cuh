@@ -3,6 +3,7 @@
 #pragma once
 
 #include "engine/ops/cuda/element.cuh"
+#include "engine/ops/norm.h"
 #include "engine/ops/quantize.h"
 
 namespace assay::cuda {
@@ -61,14 +62,18 @@ struct TransposedNorm {
   uint8_t* codes = nullptr;
   float* scale_to = nullptr;  // receives `scale`
   float scale = 1;
+
+  // By one thread of the grid.
+  __device__ __forceinline__ void store_scale() const {
+    if (codes != nullptr) *scale_to = scale;
+  }
 };
 // Host: whether a kernel can write n8t itself, else quantize does it. Fails the op if it does not fit n.
-inline bool transposed_norm(const char* op, const Quantized& n8t, int64_t N, int64_t columns, float scale,
-                            TransposedNorm* to) {
+inline bool transposed_norm(const char* op, const Quantized& n8t, int64_t N, int64_t columns, TransposedNorm* to) {
   if (!n8t) return true;
   check_quantized(op, "n8t", n8t, 1, columns, N);
   ASSAY_OP_CHECK(op, n8t.mode == ScaleMode::tensorwise, "n8t is tensorwise");
-  *to = {n8t.codes.as<uint8_t>(), n8t.scales.as<float>(), scale};
+  *to = {n8t.codes.as<uint8_t>(), n8t.scales.as<float>(), normed_scale(n8t.codes.dtype, columns)};
   return n8t.codes.dtype == DType::fp8_e4m3 && reinterpret_cast<uintptr_t>(n8t.codes.data) % 16 == 0;
 }
 

@@ -122,8 +122,7 @@ void launch_calibrating(cudaStream_t stream, const GroupedGemmArgs& g, const Pro
   float* amax = p.out_amax;
   p.out_amax = cells;
   launch_fp8(stream, g, x, p);
-  choose_scale<<<1, 1, 0, stream>>>(g.out8_scale.scale, cells,
-                                    g.out8.codes.dtype == DType::fp8_e4m3 ? e4m3_max : e5m2_max, cells + 1);
+  choose_scale<<<1, 1, 0, stream>>>(g.out8_scale.scale, cells, fp8_max(g.out8.codes.dtype), cells + 1);
   ASSAY_CUDA_LAUNCHED(op, g.out8.codes.describe());
   p.out_amax = amax;
   p.out_scale = cells + 1;

@@ -123,17 +123,12 @@ __global__ __launch_bounds__(384, 1) void grouped_kernel(const __grid_constant__
         int previous = -1;
         [[maybe_unused]] float promoted[C::bn / 2] = {};
         for (int k = 0; k < p.k_steps; ++k) {
-          const int since = C::promoted ? k % promotion_stages : k;
-          if (C::promoted && k > 0 && since == 0) {
-            sm90::wgmma_wait<0>();
-            if (elected) sm90::barrier_arrive(&empty[previous]);
-            previous = -1;
-            promote(promoted, d);
-          }
+          bool anew = k == 0;
+          if constexpr (C::promoted) anew = begins_anew(k, promoted, d, previous, empty, elected);
           sm90::barrier_wait(&full[stage], phase);
           sm90::wgmma_fence();
           multiply_stage<C>(d, stage_a + stage * C::a_bytes + consumer * 64 * stage_row_bytes,
-                            stage_b + stage * C::b_bytes, since == 0);
+                            stage_b + stage * C::b_bytes, anew);
           sm90::wgmma_commit();
           behind(k);
           if (previous >= 0) {

@@ -5,6 +5,7 @@
 
 #include "engine/ops/cpu/element.h"
 #include "engine/ops/cuda/check.h"
+#include "engine/ops/cuda/device.h"
 #include "engine/ops/cuda/grouped_kernel.cuh"
 #include "engine/ops/cuda/tensor_map.h"
 #include "engine/ops/cuda/wgrad_kernel.cuh"
@@ -12,16 +13,6 @@
 #include "engine/ops/error.h"
 
 namespace assay::cuda {
-
-inline int multiprocessors() {
-  static const int count = [] {
-    int device = 0, n = 0;
-    ASSAY_CUDA_CHECK("device", cudaGetDevice(&device));
-    ASSAY_CUDA_CHECK("device", cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device));
-    return n;
-  }();
-  return count;
-}
 
 inline std::string describe(int64_t rows, int64_t n, int64_t k) {
   return "rows " + std::to_string(rows) + ", n " + std::to_string(n) + ", k " + std::to_string(k);

@@ -1,5 +1,6 @@
 // softcap + cross entropy of bf16 logits. Bytes per logit: 2 in, 2 out in place; or 1 out as FP8 codes, and 2 more to
 // transpose them.
+#include "engine/ops/cuda/device.h"
 #include "engine/ops/cuda/loss.cuh"
 #include "engine/ops/cuda/sm90.cuh"
 #include "engine/ops/cuda/transpose_codes.h"
@@ -216,16 +217,6 @@ __global__ __launch_bounds__(threads, 1) void streamed_loss_kernel(Loss<bf16> a,
   if (threadIdx.x == 0) bulk_store_wait_read<0>();
 }
 
-int sm_count() {
-  static const int count = [] {
-    int device = 0, n = 0;
-    ASSAY_CUDA_CHECK("softcap_xent", cudaGetDevice(&device));
-    ASSAY_CUDA_CHECK("softcap_xent", cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device));
-    return n;
-  }();
-  return count;
-}
-
 template <class Out>
 void launch(cudaStream_t stream, const Loss<bf16>& loss, double softcap) {
   constexpr double log2_e = 1.4426950408889634;
@@ -237,7 +228,7 @@ void launch(cudaStream_t stream, const Loss<bf16>& loss, double softcap) {
   ASSAY_CUDA_CHECK("softcap_xent",
                    cudaFuncSetAttribute(streamed_loss_kernel<Out>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         buffers * longest_row * 2));
-  const int64_t blocks = std::min<int64_t>(sm_count(), loss.C);
+  const int64_t blocks = std::min<int64_t>(multiprocessors(), loss.C);
   streamed_loss_kernel<Out><<<blocks, threads, buffers * loss.V * 2, stream>>>(loss, cap);
 }
 

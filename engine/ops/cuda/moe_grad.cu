@@ -216,7 +216,7 @@ __global__ __launch_bounds__(tile_threads, 2) void tile_kernel(MoeNormGrad<bf16>
   const float inverse = fp8 ? 1.0f / q.scale() : 1.0f;
   if (fp8 && blockIdx.x == 0 && threadIdx.x == 0) {
     q.store_scales();
-    if (normed.codes != nullptr) *normed.scale_to = normed.scale;
+    normed.store_scale();
   }
   const int64_t stride = static_cast<int64_t>(gridDim.x) * tile_rows;
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * tile_rows; first < a.N; first += stride) {
@@ -336,7 +336,7 @@ void moe_norm_grad(cudaStream_t stream, const MoeNormGradArgs& a, Workspace work
   const bool codes = a.dx8 || a.dx8t;
   ProducedFp8 produced;
   TransposedNorm normed;
-  const bool normed_too = transposed_norm(op, a.n8t, N, d, normed_scale(a.n8t, d), &normed);
+  const bool normed_too = transposed_norm(op, a.n8t, N, d, &normed);
   if (codes && produced_fp8(op, a.dx8, a.dx8t, a.dx8_scale, a.calibrate, N, d, &produced) && tiles && normed_too) {
     const DType format = (a.dx8 ? a.dx8 : a.dx8t).codes.dtype;
     return format == DType::fp8_e5m2 ? dispatch_tiles<E5m2>(stream, a, produced, normed, workspace)
@@ -346,7 +346,7 @@ void moe_norm_grad(cudaStream_t stream, const MoeNormGradArgs& a, Workspace work
   if (codes)
     quantize(stream, {.x = a.dx, .out = a.dx8, .transposed = a.dx8t, .delayed = a.dx8_scale, .calibrate = a.calibrate},
              workspace);
-  if (a.n8t) quantize(stream, {.x = a.n, .transposed = a.n8t, .static_scale = normed_scale(a.n8t, d)}, workspace);
+  if (a.n8t) quantize(stream, {.x = a.n, .transposed = a.n8t, .static_scale = normed.scale}, workspace);
 }
 
 }  // namespace assay::cuda

@@ -118,7 +118,7 @@ void mix_norm_grad(cudaStream_t stream, const MixNormGradArgs& a, Workspace work
   const bool codes = a.dx8 || a.dx8t;
   ProducedFp8 fp8;
   TransposedNorm normed;
-  const bool normed_too = transposed_norm(op, a.n8t, N, d, normed_scale(a.n8t, d), &normed) && (a.dn || !a.n8t);
+  const bool normed_too = transposed_norm(op, a.n8t, N, d, &normed) && (a.dn || !a.n8t);
   if (codes && produced_fp8(op, a.dx8, a.dx8t, a.dx8_scale, a.calibrate, N, d, &fp8) && norm_grad_fp8_takes(a, d) &&
       normed_too) {
     LambdaSums* sums = a.resid_lambda ? workspace.take<LambdaSums>(op, norm_grad_fp8_blocks(N)) : nullptr;
@@ -133,8 +133,7 @@ void mix_norm_grad(cudaStream_t stream, const MixNormGradArgs& a, Workspace work
         stream,
         {.x = a.dx.view({N, d}), .out = a.dx8, .transposed = a.dx8t, .delayed = a.dx8_scale, .calibrate = a.calibrate},
         workspace);
-  if (a.n8t)
-    quantize(stream, {.x = a.n.view({N, d}), .transposed = a.n8t, .static_scale = normed_scale(a.n8t, d)}, workspace);
+  if (a.n8t) quantize(stream, {.x = a.n.view({N, d}), .transposed = a.n8t, .static_scale = normed.scale}, workspace);
 }
 
 }  // namespace assay::cuda

@@ -44,7 +44,7 @@ __global__ __launch_bounds__(128) void norm_grad_fp8_kernel(MixNormGrad<bf16, bf
   if (threadIdx.x == 0) raise(reinterpret_cast<int*>(to.delayed.amax), amax);
   if (threadIdx.x == 0 && blockIdx.x == 0) {
     to.store_scales();
-    if (normed.codes != nullptr) *normed.scale_to = normed.scale;
+    normed.store_scale();
   }
   if (to.transposed != nullptr) Tile::write(tile, a.d, to.transposed, a.N, first);
   if (normed.codes != nullptr) Tile::write(normed_tile, a.d, normed.codes, a.N, first);

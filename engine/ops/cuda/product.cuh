@@ -141,6 +141,21 @@ __device__ __forceinline__ void promote(float (&to)[size], float (&from)[size]) 
   for (int i = 0; i < size; ++i) to[i] += from[i];
 }
 
+// Before stage k of a promoted sum: whether it begins the accumulators d anew, as every promotion_stages-th does. What
+// they hold is waited for and moved to `sum` first. previous: the stage still being multiplied, -1 for none.
+template <int size>
+__device__ __forceinline__ bool begins_anew(int k, float (&sum)[size], float (&d)[size], int& previous, uint64_t* empty,
+                                            bool elected) {
+  if (k % promotion_stages != 0) return false;
+  if (k > 0) {
+    sm90::wgmma_wait<0>();
+    if (elected) sm90::barrier_arrive(&empty[previous]);
+    previous = -1;
+    promote(sum, d);
+  }
+  return true;
+}
+
 // A block's shared memory: the ring of stages that the producer fills, `staging` behind it, and barriers.
 struct Ring {
   uint8_t *a, *b, *staging;  // [stages][a_bytes], [stages][b_bytes], [staging_bytes]

@@ -84,11 +84,6 @@ struct NormedFp8 {
   float static_scale = 0;  // tensorwise
 };
 
-// The scale that bounds a normed row: |RMSNorm(x)_j| <= sqrt(d).
-inline float normed_scale(const Quantized& q, int64_t d) {
-  return sqrtf(static_cast<float>(d)) / (q.codes.dtype == DType::fp8_e5m2 ? E5m2::max : E4m3::max);
-}
-
 // Host: the kernel's view of n8 (empty or [N, d]); see MixNormArgs::n8.
 inline NormedFp8 normed_fp8(const char* op, const Quantized& n8, int64_t N, int64_t d) {
   if (!n8) return {};
@@ -96,7 +91,7 @@ inline NormedFp8 normed_fp8(const char* op, const Quantized& n8, int64_t N, int6
   ASSAY_OP_CHECK(op, n8.mode != ScaleMode::block_128x128, "n8 cannot have 128x128 scales: they span rows");
   ASSAY_OP_CHECK(op, reinterpret_cast<uintptr_t>(n8.codes.data) % 8 == 0, "n8 begins at an odd address");
   return {n8.codes.as<uint8_t>(), n8.scales.as<float>(), n8.mode, n8.codes.dtype == DType::fp8_e5m2,
-          normed_scale(n8, d)};
+          normed_scale(n8.codes.dtype, d)};
 }
 
 template <class F, class L, class S>

@@ -109,16 +109,11 @@ __device__ __forceinline__ void sum_rows(float (&d)[C::bn / 2], int steps, const
   int previous = -1;
   [[maybe_unused]] float promoted[C::bn / 2] = {};
   for (int k = 0; k < steps; ++k) {
-    const int since = C::promoted ? k % promotion_stages : k;
-    if (C::promoted && k > 0 && since == 0) {
-      sm90::wgmma_wait<0>();
-      if (elected) sm90::barrier_arrive(&empty[previous]);
-      previous = -1;
-      promote(promoted, d);
-    }
+    bool anew = k == 0;
+    if constexpr (C::promoted) anew = begins_anew(k, promoted, d, previous, empty, elected);
     sm90::barrier_wait(&full[stage], phase);
     sm90::wgmma_fence();
-    wgrad_multiply<C>(d, stage_a + stage * C::a_bytes, stage_b + stage * C::b_bytes, consumer, since == 0);
+    wgrad_multiply<C>(d, stage_a + stage * C::a_bytes, stage_b + stage * C::b_bytes, consumer, anew);
     sm90::wgmma_commit();
     if (previous >= 0) {
       sm90::wgmma_wait<1>();
