@@ -51,4 +51,8 @@ std::string daemon_log_path(const std::string& home) {
   return home + "/assayd.log";
 }
 
+std::string worker_log_path(const std::string& home) {
+  return home + "/worker.log";
+}
+
 }  // namespace assay

@@ -15,5 +15,7 @@ Result<std::string> home_folder(const std::string& chosen = {});
 Result<std::string> socket_path(const std::string& home);
 // The daemon's own log.
 std::string daemon_log_path(const std::string& home);
+// That of the worker the daemon starts.
+std::string worker_log_path(const std::string& home);
 
 }  // namespace assay

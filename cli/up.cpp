@@ -1,4 +1,4 @@
-// `assay up`: start the daemon in the background and wait until it answers.
+// `assay up`: start the daemon in the background and wait until it answers and its worker has connected.
 #include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,6 +16,9 @@ namespace {
 
 // A daemon is ready in well under a second, also with 100,000 ended runs; a slow disk may check a large database first.
 constexpr int64_t start_deadline_ms = 30'000;
+// The worker first asks the driver what devices there are, on a machine with many GPUs for a second or two. Without it
+// the queue works all the same, so that `up` says so and ends well.
+constexpr int64_t worker_deadline_ms = 10'000;
 constexpr int64_t poll_ms = 50;
 constexpr int64_t info_deadline_ms = 2'000;
 
@@ -51,11 +54,22 @@ void print(Context& context, const v1::InfoResponse& info, bool started) {
                          {"pid", info.pid()},
                          {"home", info.home()},
                          {"version", info.version()},
+                         {"workers", info.workers_connected()},
                          {"fault_injection", info.fault_injection()}});
     return;
   }
   context.console.out << fmt::format("daemon {} (pid {}), home {}\n", started ? "started" : "already running",
                                      info.pid(), printable(info.home()));
+}
+
+// The daemon's answer once its worker has connected, or the last one within the time given.
+v1::InfoResponse await_worker(Context& context, v1::InfoResponse info) {
+  const int64_t deadline = context.clock.monotonic_ms() + worker_deadline_ms;
+  while (info.workers_connected() == 0 && context.clock.monotonic_ms() < deadline) {
+    context.pause(poll_ms);
+    if (auto now = running_daemon(context.home)) info = *now;
+  }
+  return info;
 }
 
 Result<ExitCode> run_up(Context& context, const Options& options) {
@@ -80,7 +94,12 @@ Result<ExitCode> run_up(Context& context, const Options& options) {
   const int64_t deadline = context.clock.monotonic_ms() + start_deadline_ms;
   while (context.clock.monotonic_ms() < deadline) {
     if (auto info = running_daemon(context.home)) {
+      *info = await_worker(context, *info);
       print(context, *info, true);
+      if (info->workers_connected() == 0)
+        context.console.err << fmt::format(
+            "assay: no worker has connected yet, and without one nothing runs; its log: {}\n",
+            printable(worker_log_path(context.home)));
       return ExitCode::ok;
     }
     if (auto status = try_wait(pid)) {

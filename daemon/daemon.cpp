@@ -50,7 +50,7 @@ Status Daemon::open() {
   worker_service_ = std::make_unique<WorkerService>(*loop_);
   ASSAY_ASSIGN(server_, GrpcServer::start(socket, {queue_service_.get(), worker_service_.get()}));
   if (!options_.worker_program.empty()) {
-    WorkerCommand command{options_.worker_program, {"--home", home, "--socket", socket}, home + "/worker.log"};
+    WorkerCommand command{options_.worker_program, {"--home", home, "--socket", socket}, worker_log_path(home)};
     if (options_.allow_faults) command.arguments.push_back("--allow-fault-injection");
     ASSAY_ASSIGN(supervisor_, WorkerSupervisor::start(home, std::move(command), clock_));
   }

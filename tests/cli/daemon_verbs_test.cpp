@@ -63,6 +63,33 @@ TEST_F(DaemonVerbs, UpWaitsUntilTheDaemonAnswers) {
   EXPECT_THAT(out, testing::StartsWith("daemon started (pid "));
 }
 
+TEST_F(DaemonVerbs, UpWaitsUntilTheWorkerHasConnected) {
+  install("exec sleep 5\n");
+  on_pause = [this] {
+    if (pauses == 3) {
+      start_daemon();
+      fake.info.set_workers_connected(0);
+    }
+    if (pauses == 5) fake.info.set_workers_connected(1);
+  };
+  EXPECT_EQ(run({"up"}), ExitCode::ok) << err;
+  EXPECT_EQ(pauses, 5);
+  EXPECT_EQ(err, "");
+}
+
+TEST_F(DaemonVerbs, UpEndsWellWithoutAWorkerAndSaysSo) {
+  install("exec sleep 5\n");
+  on_pause = [this] {
+    if (pauses != 3) return;
+    start_daemon();
+    fake.info.set_workers_connected(0);
+  };
+  EXPECT_EQ(run({"--json", "up"}), ExitCode::ok);
+  EXPECT_EQ(Json::parse(out)["workers"], 0);
+  EXPECT_EQ(err, "assay: no worker has connected yet, and without one nothing runs; its log: " + home.path() +
+                     "/worker.log\n");
+}
+
 TEST_F(DaemonVerbs, UpGivesUpOnASilentDaemon) {
   install("exec sleep 5\n");
   EXPECT_EQ(run({"up"}), ExitCode::unavailable);
