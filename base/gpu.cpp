@@ -78,6 +78,8 @@ std::optional<Nvml> load_nvml(std::string* problem) {
   find(library, "nvmlDeviceGetTemperature", nvml.temperature);
   find(library, "nvmlDeviceGetPowerUsage", nvml.power);
   find(library, "nvmlDeviceGetTotalEccErrors", nvml.ecc_errors);
+  find(library, "nvmlDeviceGetHandleByUUID", nvml.device_by_uuid);
+  find(library, "nvmlDeviceGetComputeRunningProcesses_v3", nvml.compute_processes);
   return nvml;
 }
 
@@ -110,6 +112,27 @@ GpuInventory list_gpus() {
   std::string problem;
   const auto nvml = load_nvml(&problem);
   return list_gpus(nvml, problem);
+}
+
+Result<std::vector<int64_t>> compute_processes(const Nvml& nvml, const std::string& uuid) {
+  constexpr int too_little_room = 7;  // NVML_ERROR_INSUFFICIENT_SIZE: there may be more by the next call
+  if (!nvml.device_by_uuid || !nvml.compute_processes)
+    return Error{ErrorCode::unavailable, "the NVIDIA driver cannot list processes"};
+  void* device = nullptr;
+  int code = nvml.device_by_uuid(uuid.c_str(), &device);
+  std::vector<Nvml::Process> found(64);
+  unsigned count = 0;
+  while (code == 0) {
+    count = static_cast<unsigned>(found.size());
+    code = nvml.compute_processes(device, &count, found.data());
+    if (code != too_little_room) break;
+    found.resize(2 * std::max<size_t>(count, found.size()));
+    code = 0;
+  }
+  if (code != 0) return Error{ErrorCode::unavailable, fmt::format("processes of {}: {}", uuid, nvml.error_text(code))};
+  std::vector<int64_t> pids;
+  for (unsigned i = 0; i < count; ++i) pids.push_back(found[i].pid);
+  return pids;
 }
 
 std::string why_unusable(const GpuFacts& gpu, std::string_view driver_version) {

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/status.h"
+
 namespace assay {
 
 // The functions of libnvidia-ml.so.1 that are used, with C types: 0 is success everywhere, a device is an opaque
@@ -16,6 +18,11 @@ namespace assay {
 struct Nvml {
   struct Memory {  // bytes
     unsigned long long total, free, used;
+  };
+  struct Process {  // nvmlProcessInfo_t
+    unsigned pid;
+    unsigned long long used_memory;
+    unsigned gpu_instance, compute_instance;
   };
   struct Utilization {  // per cent of the last second or so
     unsigned gpu, memory;
@@ -34,6 +41,8 @@ struct Nvml {
   std::function<int(void*, int, unsigned*)> temperature;                // optional; sensor 0, degrees Celsius
   std::function<int(void*, unsigned*)> power;                           // optional; milliwatts
   std::function<int(void*, int, int, unsigned long long*)> ecc_errors;  // optional; (kind, counter)
+  std::function<int(const char*, void**)> device_by_uuid;               // optional
+  std::function<int(void*, unsigned*, Process*)> compute_processes;     // optional; (room and then number, processes)
 };
 
 // Nothing where there is no library, `problem` then holds one line.
@@ -61,6 +70,10 @@ struct GpuInventory {
 
 GpuInventory list_gpus(const std::optional<Nvml>& nvml, const std::string& load_problem);
 GpuInventory list_gpus();  // of this machine
+
+// Ids of the processes that compute on the GPU, whosever they are. To be asked between nvml.init() and nvml.shutdown().
+// An error: the driver does not tell.
+Result<std::vector<int64_t>> compute_processes(const Nvml& nvml, const std::string& uuid);
 
 // Why the engine cannot run on the GPU, in one line with what to do; empty = it can.
 std::string why_unusable(const GpuFacts& gpu, std::string_view driver_version);

@@ -61,6 +61,9 @@ inline constexpr int64_t reconnect_max_ms = 2'000;
 // While a run is live the worker looks at its journal, log and deadlines this often: metrics are at most 0.1 s late,
 // and ten looks a second cost well under 0.5 % of a core. Without a live run nothing is polled.
 inline constexpr int64_t live_poll_ms = 100;
+// Trainers that have just ended may still be named by the driver as users of their GPUs; so many are remembered as the
+// worker's own. More than a host has GPUs.
+inline constexpr size_t former_trainers = 64;
 // A worker that is stopped waits this long for the daemon to acknowledge how its runs ended; what was not is on disk.
 inline constexpr int64_t farewell_ms = 2'000;
 

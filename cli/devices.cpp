@@ -1,4 +1,6 @@
 // `assay devices`: what the connected workers offer, and how busy the GPUs of this machine are right now.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/gpu.h"
@@ -57,6 +59,10 @@ Result<ExitCode> run_devices(Context& context, const Options&) {
                gpu_load_text(facts_of(d, here)), TableCell(d.state(), device_colour(d.state())), d.host(),
                d.worker_id(), d.run().empty() ? "-" : d.run()});
   context.console.out << table.text(context.console.width, context.console.colour);
+  for (const v1::Device& d : list.devices())
+    if (!d.drained_by().empty())
+      context.console.out << fmt::format("{} is drained: used by {}; it gets runs again when nobody else uses it\n",
+                                         printable(d.id()), printable(d.drained_by()));
   return ExitCode::ok;
 }
 

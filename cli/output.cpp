@@ -84,8 +84,15 @@ Json to_json(const v1::Run& r) {
 }
 
 Json to_json(const v1::Device& d) {
-  return {{"id", d.id()},       {"kind", d.kind()},           {"name", d.name()}, {"memory_bytes", d.memory_bytes()},
-          {"state", d.state()}, {"worker_id", d.worker_id()}, {"host", d.host()}, {"run", d.run()}};
+  return {{"id", d.id()},
+          {"kind", d.kind()},
+          {"name", d.name()},
+          {"memory_bytes", d.memory_bytes()},
+          {"state", d.state()},
+          {"worker_id", d.worker_id()},
+          {"host", d.host()},
+          {"run", d.run()},
+          {"drained_by", d.drained_by()}};
 }
 
 std::string gpu_load_text(const GpuFacts* gpu) {

@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -60,7 +61,7 @@ class Queue {
   // to this worker, or to another boot of its host, and that it does not name.
   void greet(std::shared_ptr<WorkerLink> link, const WorkerGreeting& greeting);
   // From here on `link` must be the worker's present one, else the call does nothing.
-  void heartbeat(const WorkerLink* link, const std::vector<LeaseReport>& reports);
+  void heartbeat(const WorkerLink* link, const HeartbeatReport& report);
   void steps(const WorkerLink* link, const StepReport& report);
   void report(const WorkerLink* link, const AttemptReport& report);
   void disconnected(const WorkerLink* link);
@@ -91,11 +92,12 @@ class Queue {
   };
   struct Worker {
     WorkerRow row;
-    std::vector<DeviceRow> devices;
-    std::shared_ptr<WorkerLink> link;  // null: not connected
-    int64_t heartbeat_at = 0;          // monotonic ms
-    int64_t refused_pause_ms = 0;      // how long it got no lease after its last refusal
-    int64_t lease_again_at = 0;        // monotonic ms, 0 = now
+    std::set<std::string> device_ids;
+    std::map<std::string, std::string> occupied;  // its drained devices, and by whom
+    std::shared_ptr<WorkerLink> link;             // null: not connected
+    int64_t heartbeat_at = 0;                     // monotonic ms
+    int64_t refused_pause_ms = 0;                 // how long it got no lease after its last refusal
+    int64_t lease_again_at = 0;                   // monotonic ms, 0 = now
   };
   // The attempt's own facts that travel with an event.
   struct AttemptFacts {
@@ -135,6 +137,7 @@ class Queue {
   void note_started(const Subject& held, const AttemptReport& report);
   void lose_missing(const WorkerGreeting& greeting);
   void pause_leases(Worker& worker);
+  void drain_occupied(Worker& worker, std::map<std::string, std::string> occupied);
   void answer_ended(const Worker& worker, const AttemptReport& report);
   void raise(const LeaseAlarm& alarm);
   void send(const std::string& worker_id, WorkerOrder order);

@@ -48,6 +48,12 @@ void Queue::greet(std::shared_ptr<WorkerLink> link, const WorkerGreeting& greeti
   worker.heartbeat_at = clock_.monotonic_ms();
   worker.lease_again_at = 0;
   stage({WorkerHello{worker.row, greeting.devices}});
+  worker.device_ids.clear();
+  worker.occupied.clear();
+  for (const DeviceRow& device : greeting.devices) {
+    worker.device_ids.insert(device.id);
+    if (!device.drained_by.empty()) worker.occupied[device.id] = device.drained_by;
+  }
   assign_again_ = true;
 
   lose_missing(greeting);
@@ -115,11 +121,12 @@ void Queue::disconnected(const WorkerLink* link) {
 // --- what a worker tells of its attempts
 // -------------------------------------------------------------------------------
 
-void Queue::heartbeat(const WorkerLink* link, const std::vector<LeaseReport>& reports) {
+void Queue::heartbeat(const WorkerLink* link, const HeartbeatReport& heartbeat) {
   Worker* worker = worker_of(link);
   if (!worker) return;
   worker->heartbeat_at = clock_.monotonic_ms();
-  for (const LeaseReport& report : reports) {
+  drain_occupied(*worker, heartbeat.occupied);
+  for (const LeaseReport& report : heartbeat.leases) {
     Subject* held = live(report.lease, *worker);
     if (!held) {
       send(worker->row.id, AbandonOrder{report.lease});
@@ -128,6 +135,27 @@ void Queue::heartbeat(const WorkerLink* link, const std::vector<LeaseReport>& re
     leases_.progress(report.lease.attempt_id, report.phase, report.last_step);
     progress(*held, report.lease, report.phase);
   }
+}
+
+// Nobody is given a device on which others compute; an attempt that holds it goes on.
+void Queue::drain_occupied(Worker& worker, std::map<std::string, std::string> occupied) {
+  std::erase_if(occupied, [&](const auto& device) { return !worker.device_ids.contains(device.first); });
+  if (occupied == worker.occupied) return;
+  ChangeList changes;
+  for (const auto& [id, user] : worker.occupied)
+    if (!occupied.contains(id)) {
+      log::info("device {}: nobody else uses it any longer", id);
+      changes.push_back(DeviceChange{id, {}});
+    }
+  for (const auto& [id, user] : occupied)
+    if (const auto known = worker.occupied.find(id); known == worker.occupied.end() || known->second != user) {
+      log::warn("device {} is drained: used by {}", id, user);
+      changes.push_back(DeviceChange{id, user});
+    }
+  worker.occupied = std::move(occupied);
+  stage(std::move(changes));
+  events_staged_ = true;
+  assign_again_ = true;
 }
 
 void Queue::progress(const Subject& held, const LeaseRef& lease, Phase phase) {

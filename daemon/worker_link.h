@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <variant>
 #include <vector>
@@ -30,6 +31,10 @@ struct LeaseReport {
   LeaseRef lease;
   Phase phase = Phase::load;
   int64_t last_step = -1;
+};
+struct HeartbeatReport {
+  std::vector<LeaseReport> leases;
+  std::map<std::string, std::string> occupied;  // devices on which others compute, and who: DeviceRow::drained_by
 };
 struct StepReport {
   LeaseRef lease;

@@ -32,21 +32,23 @@ Result<WorkerInput> convert(const v1::Hello& hello) {
     if (device.id().empty()) return wrong("hello: a device without an id");
     if (device.kind() != "cpu" && device.kind() != "cuda")
       return wrong(fmt::format("hello: device {} is a \"{}\"; expected cpu or cuda", device.id(), device.kind()));
-    greeting.devices.push_back(
-        {device.id(), hello.worker_id(), device.kind(), device.name(), device.memory_bytes(), "free"});
+    greeting.devices.push_back({device.id(), hello.worker_id(), device.kind(), device.name(), device.memory_bytes(),
+                                "free", device.drained_by().substr(0, limits::name_chars)});
   }
   for (const v1::HeldLease& lease : hello.leases()) greeting.leases.push_back(lease_of(lease));
   return WorkerInput(std::move(greeting));
 }
 
 Result<WorkerInput> convert(const v1::Heartbeat& heartbeat) {
-  std::vector<LeaseReport> reports;
+  HeartbeatReport report;
   for (const v1::LeaseStatus& status : heartbeat.leases()) {
     const auto phase = parse_phase(status.phase());
     if (!phase) return wrong(fmt::format("heartbeat: unknown phase \"{}\"", status.phase()));
-    reports.push_back({lease_of(status), *phase, status.last_step()});
+    report.leases.push_back({lease_of(status), *phase, status.last_step()});
   }
-  return WorkerInput(std::move(reports));
+  for (const v1::OccupiedDevice& device : heartbeat.occupied())
+    report.occupied[device.device_id()] = device.by().substr(0, limits::name_chars);
+  return WorkerInput(std::move(report));
 }
 
 Result<WorkerInput> convert(const v1::MetricBatch& batch) {

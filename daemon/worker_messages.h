@@ -9,7 +9,7 @@
 
 namespace assay {
 
-using WorkerInput = std::variant<WorkerGreeting, std::vector<LeaseReport>, StepReport, AttemptReport>;
+using WorkerInput = std::variant<WorkerGreeting, HeartbeatReport, StepReport, AttemptReport>;
 
 // Errors (invalid_argument) name what is wrong with a message; its sender is not a worker of ours.
 Result<WorkerInput> to_input(const v1::WorkerMessage& message);

@@ -86,7 +86,7 @@ class Session final : public Reactor {
  private:
   static void take(Queue& queue, const std::shared_ptr<SessionLink>& link, WorkerInput input) {
     if (auto* greeting = std::get_if<WorkerGreeting>(&input)) queue.greet(link, *greeting);
-    if (auto* reports = std::get_if<std::vector<LeaseReport>>(&input)) queue.heartbeat(link.get(), *reports);
+    if (auto* heartbeat = std::get_if<HeartbeatReport>(&input)) queue.heartbeat(link.get(), *heartbeat);
     if (auto* steps = std::get_if<StepReport>(&input)) queue.steps(link.get(), *steps);
     if (auto* report = std::get_if<AttemptReport>(&input)) queue.report(link.get(), *report);
   }

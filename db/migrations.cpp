@@ -11,7 +11,12 @@ extern const char metrics_schema_sql[];  // db/metrics_schema.sql
 
 namespace {
 
-constexpr std::array queue_migrations = {Migration{1, "initial queue", schema_sql}};
+constexpr std::array queue_migrations = {
+    Migration{1, "initial queue", schema_sql},
+    // Who else computes on a drained device. A device on which nobody does is not drained.
+    Migration{2, "users of drained devices",
+              "ALTER TABLE devices ADD COLUMN drained_by TEXT NOT NULL DEFAULT '';"
+              "ALTER TABLE devices DROP COLUMN drained;"}};
 constexpr std::array metrics_migrations = {Migration{1, "initial metrics", metrics_schema_sql}};
 
 Status refuse_foreign(Database& database, const Schema& schema, int64_t version) {

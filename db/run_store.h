@@ -76,7 +76,7 @@ struct AttemptChange {
 };
 
 // What a worker says of itself in its hello: the row is inserted or replaced, and so are its devices. A device it no
-// longer names is removed unless an attempt holds it. A drained device stays drained.
+// longer names is removed unless an attempt holds it.
 struct WorkerHello {
   WorkerRow worker;                // state is stored as given
   std::vector<DeviceRow> devices;  // `worker_id` and `state` of the rows are ignored
@@ -88,8 +88,8 @@ struct WorkerChange {
 };
 struct DeviceChange {
   std::string device_id;
-  bool drained = false;  // true: no new attempt gets it; the one that holds it goes on
-  std::string cause;
+  std::string
+      drained_by;  // who else computes on it: no new attempt gets it, the one that holds it goes on; empty = free
 };
 struct SettingChange {
   std::string key;

@@ -107,14 +107,14 @@ Status RunStore::Impl::apply_one(const NewAttempt& change, Applied& applied) {
 // All or none: the caller's transaction is undone when one device cannot be had.
 Status RunStore::Impl::allocate(const AttemptRow& attempt, const std::vector<std::string>& device_ids) {
   for (const std::string& id : device_ids) {
-    ASSAY_ASSIGN(auto device, db.prepare("SELECT d.worker_id, d.drained, l.attempt_id FROM devices d "
+    ASSAY_ASSIGN(auto device, db.prepare("SELECT d.worker_id, d.drained_by, l.attempt_id FROM devices d "
                                          "LEFT JOIN allocations l ON l.device_id = d.id WHERE d.id = ?"));
     ASSAY_ASSIGN(bool row, device.bind(id).step());
     if (!row) return aborted(fmt::format("there is no device {}", id));
     if (device.text(0) != attempt.worker_id) {
       return aborted(fmt::format("device {} belongs to worker {}, not {}", id, device.text(0), attempt.worker_id));
     }
-    if (device.integer(1) != 0) return aborted(fmt::format("device {} is drained", id));
+    if (!device.text(1).empty()) return aborted(fmt::format("device {} is drained: used by {}", id, device.text(1)));
     if (!device.is_null(2)) return aborted(fmt::format("device {} is held by attempt {}", id, device.integer(2)));
     ASSAY_TRY(db.run("INSERT INTO allocations (device_id, attempt_id) VALUES (?, ?)", id, attempt.id));
   }

@@ -10,7 +10,7 @@ namespace assay {
 
 // --- changes --------------------------------------------------------------------------------------------------------
 
-Status RunStore::Impl::apply_one(const WorkerHello& change, Applied&) {
+Status RunStore::Impl::apply_one(const WorkerHello& change, Applied& applied) {
   const WorkerRow& worker = change.worker;
   ASSAY_TRY(db.run(
       "INSERT INTO workers (id, host, boot_id, pid, start_ticks, state, last_seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) "
@@ -34,6 +34,7 @@ Status RunStore::Impl::apply_one(const WorkerHello& change, Applied&) {
         db.run("INSERT INTO devices (id, worker_id, kind, name, memory_bytes) VALUES (?1, ?2, ?3, ?4, ?5) "
                "ON CONFLICT (id) DO UPDATE SET worker_id = ?2, kind = ?3, name = ?4, memory_bytes = ?5",
                device.id, worker.id, device.kind, device.name, device.memory_bytes));
+    ASSAY_TRY(apply_one(DeviceChange{device.id, device.drained_by}, applied));
   }
   EventRow event;
   event.kind = "worker_" + worker.state;
@@ -57,15 +58,19 @@ Status RunStore::Impl::apply_one(const WorkerChange& change, Applied&) {
 }
 
 Status RunStore::Impl::apply_one(const DeviceChange& change, Applied&) {
-  ASSAY_ASSIGN(auto found, db.prepare("SELECT drained FROM devices WHERE id = ?"));
+  ASSAY_ASSIGN(auto found, db.prepare("SELECT drained_by FROM devices WHERE id = ?"));
   ASSAY_ASSIGN(bool row, found.bind(change.device_id).step());
   if (!row) return Error{ErrorCode::not_found, fmt::format("there is no device {}", change.device_id)};
-  ASSAY_TRY(db.run("UPDATE devices SET drained = ? WHERE id = ?", change.drained, change.device_id));
+  const std::string before = found.text(0);
+  if (before == change.drained_by) return {};
+  ASSAY_TRY(db.run("UPDATE devices SET drained_by = ? WHERE id = ?", change.drained_by, change.device_id));
+  const bool drained = !change.drained_by.empty();
   EventRow event;
-  event.kind = change.drained ? "device_drained" : "device_undrained";
-  event.from_state = found.integer(0) != 0 ? "drained" : "free";
-  event.to_state = change.drained ? "drained" : "free";
-  event.cause = fmt::format("{}: {}", change.device_id, change.cause);
+  event.kind = drained ? "device_drained" : "device_undrained";
+  event.from_state = before.empty() ? "free" : "drained";
+  event.to_state = drained ? "drained" : "free";
+  event.cause = drained ? fmt::format("{}: used by {}", change.device_id, change.drained_by)
+                        : fmt::format("{}: nobody else uses it any longer", change.device_id);
   return write_event(event);
 }
 
@@ -180,8 +185,9 @@ Result<std::vector<DeviceListing>> RunStore::list_devices() {
   ASSAY_ASSIGN(
       auto rows,
       impl_->db.prepare("SELECT d.id, d.worker_id, d.kind, d.name, d.memory_bytes, "
-                        "CASE WHEN d.drained THEN 'drained' WHEN l.attempt_id IS NULL THEN 'free' ELSE 'busy' END, "
-                        "w.host, l.attempt_id, r.name FROM devices d JOIN workers w ON w.id = d.worker_id "
+                        "CASE WHEN d.drained_by <> '' THEN 'drained' WHEN l.attempt_id IS NULL THEN 'free' "
+                        "ELSE 'busy' END, d.drained_by, w.host, l.attempt_id, r.name "
+                        "FROM devices d JOIN workers w ON w.id = d.worker_id "
                         "LEFT JOIN allocations l ON l.device_id = d.id LEFT JOIN attempts a ON a.id = l.attempt_id "
                         "LEFT JOIN runs r ON r.id = a.run_id ORDER BY w.host, d.id"));
   rows.bind();
@@ -189,8 +195,9 @@ Result<std::vector<DeviceListing>> RunStore::list_devices() {
   while (true) {
     ASSAY_ASSIGN(bool row, rows.step());
     if (!row) return devices;
-    DeviceRow device{rows.text(0), rows.text(1), rows.text(2), rows.text(3), rows.integer(4), rows.text(5)};
-    devices.push_back({std::move(device), rows.text(6), rows.integer(7), rows.text(8)});
+    DeviceRow device{rows.text(0),    rows.text(1), rows.text(2), rows.text(3),
+                     rows.integer(4), rows.text(5), rows.text(6)};
+    devices.push_back({std::move(device), rows.text(7), rows.integer(8), rows.text(9)});
   }
 }
 

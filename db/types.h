@@ -96,7 +96,8 @@ struct DeviceRow {
   std::string kind;  // "cpu" | "cuda"
   std::string name;
   int64_t memory_bytes = 0;
-  std::string state;  // "free" | "busy" | "drained"
+  std::string state;       // "free" | "busy" | "drained"
+  std::string drained_by;  // who else computes on it, "python3 (pid 4711)"; empty = nobody, it is not drained
 };
 
 struct WorkerRow {

@@ -72,10 +72,12 @@ Result<UniqueFd> lock_worker(const std::string& home) {
   return fd;
 }
 
-Agent::Agent(std::string home, std::string worker_id, std::vector<DeviceInfo> devices, const RunnerContext& context)
+Agent::Agent(std::string home, std::string worker_id, std::vector<DeviceInfo> devices, DeviceUse& use,
+             const RunnerContext& context)
     : home_(std::move(home)),
       worker_id_(std::move(worker_id)),
       devices_(std::move(devices)),
+      use_(use),
       context_(context),
       heartbeat_ms_(limits::heartbeat_ms) {}
 
@@ -102,7 +104,7 @@ Status Agent::recover() {
   return {};
 }
 
-Hello Agent::hello() const {
+Hello Agent::hello() {
   Hello hello;
   hello.worker_id = worker_id_;
   hello.host = host_name();
@@ -110,6 +112,8 @@ Hello Agent::hello() const {
   hello.pid = ::getpid();
   if (const auto self = identify_process(::getpid()); self.ok()) hello.start_ticks = self->start_ticks;
   hello.devices = devices_;
+  for (const DeviceInfo& device : devices_) look_at(device.id);
+  hello.occupied = occupied_;
   for (const auto& runner : runners_) hello.leases.push_back(runner->stored());
   return hello;
 }
@@ -139,6 +143,13 @@ void Agent::on(const LeaseMessage& lease) {
       return refuse(lease.lease,
                     fmt::format("attempt {} is held under epoch {}", lease.lease.attempt_id, runner->key().epoch));
   if (draining_ || shutting_down_) return refuse(lease.lease, "the worker is draining and takes no new lease");
+  for (const std::string& id : lease.device_ids) {
+    look_at(id);
+    if (const auto user = occupied_.find(id); user != occupied_.end()) {
+      send_heartbeat();  // goes first, so that the run is not given the same device again
+      return refuse(lease.lease, fmt::format("{} is used by {}", id, user->second));
+    }
+  }
   Status indexed = write_file_atomically(index_path(lease.lease), lease.folder, 0600);
   if (!indexed.ok()) return refuse(lease.lease, indexed.error().message);
   auto runner = LeaseRunner::start(lease, context_);
@@ -203,14 +214,35 @@ void Agent::forget_finished() {
     std::error_code error;
     std::filesystem::remove(index_path(runner->key()), error);
     if (error) log::error("cannot remove {}: {}", index_path(runner->key()), error.message());
+    former_trainers_.push_back(runner->trainer_pid());
+    if (former_trainers_.size() > limits::former_trainers) former_trainers_.pop_front();
     return true;
   });
 }
 
 void Agent::send_heartbeat() {
-  std::vector<LeaseStatus> leases;
-  for (const auto& runner : runners_) leases.push_back(runner->status());
-  context_.uplink.send(leases);
+  for (const auto& [id, user] : OccupiedDevices(occupied_)) look_at(id);
+  Heartbeat heartbeat{.occupied = occupied_};
+  for (const auto& runner : runners_) heartbeat.leases.push_back(runner->status());
+  context_.uplink.send(heartbeat);
+}
+
+// Is anybody else's process on it?
+void Agent::look_at(const std::string& device_id) {
+  std::vector<std::string> users;
+  for (const int64_t pid : use_.users(device_id))
+    if (!is_ours(pid)) users.push_back(name_process(pid));
+  if (users.empty())
+    occupied_.erase(device_id);
+  else
+    occupied_[device_id] = users.size() == 1 ? users[0] : fmt::format("{} and {} more", users[0], users.size() - 1);
+}
+
+// The driver may name a process for a moment after its end.
+bool Agent::is_ours(int64_t pid) const {
+  if (std::any_of(runners_.begin(), runners_.end(), [&](const auto& runner) { return runner->owns(pid); })) return true;
+  const bool was_ours = std::find(former_trainers_.begin(), former_trainers_.end(), pid) != former_trainers_.end();
+  return was_ours && !identify_process(static_cast<pid_t>(pid)).ok();
 }
 
 int64_t Agent::sleep_ms() const {

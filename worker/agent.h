@@ -6,10 +6,12 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "worker/device_use.h"
 #include "worker/lease_runner.h"
 #include "worker/messages.h"
 
@@ -22,13 +24,13 @@ Result<UniqueFd> lock_worker(const std::string& home);
 
 class Agent {
  public:
-  // `devices` are what Hello offers.
-  Agent(std::string home, std::string worker_id, std::vector<DeviceInfo> devices, const RunnerContext&);
+  // `devices` are what Hello offers; `use` outlives the agent.
+  Agent(std::string home, std::string worker_id, std::vector<DeviceInfo> devices, DeviceUse& use, const RunnerContext&);
 
   // Takes up the leases of a former life. Call once, before connecting.
   Status recover();
 
-  Hello hello() const;
+  Hello hello();
   void handle(const DaemonMessage&);
   // The stream ended; nothing is sent until the next Welcome.
   void disconnected() { online_ = false; }
@@ -59,12 +61,17 @@ class Agent {
   std::string index_path(const LeaseKey&) const;
   void forget_finished();
   void send_heartbeat();
+  void look_at(const std::string& device_id);
+  bool is_ours(int64_t pid) const;
 
   std::string home_;
   std::string worker_id_;
   std::vector<DeviceInfo> devices_;
+  DeviceUse& use_;
+  OccupiedDevices occupied_;  // as last seen
   RunnerContext context_;
   std::vector<std::unique_ptr<LeaseRunner>> runners_;
+  std::deque<int64_t> former_trainers_;  // pids of the last ones that have ended
   bool online_ = false;
   bool draining_ = false;
   bool shutting_down_ = false;

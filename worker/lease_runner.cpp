@@ -1,6 +1,7 @@
 #include "worker/lease_runner.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
@@ -219,6 +220,10 @@ void LeaseRunner::finish() {
 }
 
 // --- reporting -----------------------------------------------------------------------------------------------------
+
+bool LeaseRunner::owns(int64_t pid) const {
+  return record_.trainer && (pid == trainer_pid() || ::getpgid(static_cast<pid_t>(pid)) == trainer_pid());
+}
 
 LeaseStatus LeaseRunner::status() const {
   const Progress progress = read_progress(folder_).value_or(Progress{});

@@ -50,6 +50,9 @@ class LeaseRunner {
   // Look at process, log, journal and deadlines; send what is due if `online`.
   void tick(bool online);
 
+  // The process is the trainer, or one of its group.
+  bool owns(int64_t pid) const;
+  pid_t trainer_pid() const { return record_.trainer ? record_.trainer->pid : 0; }
   bool ended() const { return record_.outcome.has_value(); }
   // Nothing is left to do: the files may stay, the lease itself can be forgotten.
   bool forgettable() const { return forgettable_; }

@@ -100,13 +100,19 @@ int main(int argc, char** argv) {
   SystemProcesses processes;
   Session session(socket, clock);
   std::vector<DeviceInfo> devices = list_devices(host_name());
+  std::optional<Nvml> nvml;
 #ifdef ASSAY_WITH_CUDA
-  for (DeviceInfo& gpu : offer_gpus(list_gpus(), std::getenv("CUDA_VISIBLE_DEVICES")))
+  std::string problem;
+  nvml = load_nvml(&problem);
+#endif
+  GpuUse use(nvml);
+#ifdef ASSAY_WITH_CUDA
+  for (DeviceInfo& gpu : offer_gpus(list_gpus(nvml, problem), std::getenv("CUDA_VISIBLE_DEVICES")))
     devices.push_back(std::move(gpu));
 #else
   log::info("no GPU is offered: this build has no CUDA engine");
 #endif
-  Agent agent(*folder, *id, std::move(devices),
+  Agent agent(*folder, *id, std::move(devices), use,
               {clock, processes, session, program_folder() + "/assay-trainer", allow_faults});
   if (const Status recovered = agent.recover(); !recovered.ok()) return fail(recovered.error());
   return serve(agent, session);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,6 +29,8 @@ struct StoredSeq {
   LeaseKey lease;
   int64_t seq = 0;
 };
+// Devices on which processes compute that are not this worker's, and what they are: "python3 (pid 4711)".
+using OccupiedDevices = std::map<std::string, std::string>;
 struct Hello {
   std::string worker_id;
   std::string host;
@@ -35,12 +38,17 @@ struct Hello {
   int64_t pid = 0;
   int64_t start_ticks = 0;
   std::vector<DeviceInfo> devices;
+  OccupiedDevices occupied;
   std::vector<StoredSeq> leases;
 };
 struct LeaseStatus {
   LeaseKey lease;
   Phase phase = Phase::load;
   int64_t last_step = -1;
+};
+struct Heartbeat {
+  std::vector<LeaseStatus> leases;
+  OccupiedDevices occupied;  // all there are now
 };
 struct MetricBatch {
   LeaseKey lease;
@@ -96,7 +104,7 @@ using DaemonMessage = std::variant<WelcomeMessage, LeaseMessage, MetricAckMessag
 class Uplink {
  public:
   virtual ~Uplink() = default;
-  virtual void send(const std::vector<LeaseStatus>& heartbeat) = 0;
+  virtual void send(const Heartbeat&) = 0;
   virtual void send(const MetricBatch&) = 0;
   virtual void send(const AttemptEvent&) = 0;
 };

@@ -36,6 +36,8 @@ v1::WorkerMessage to_proto(const Hello& hello) {
     d.set_name(device.name);
     d.set_memory_bytes(device.memory_bytes);
     d.set_host(hello.host);
+    if (const auto user = hello.occupied.find(device.id); user != hello.occupied.end())
+      d.set_drained_by(to_utf8(user->second));
   }
   for (const StoredSeq& held : hello.leases) {
     v1::HeldLease& l = *out.add_leases();
@@ -46,15 +48,20 @@ v1::WorkerMessage to_proto(const Hello& hello) {
   return message;
 }
 
-v1::WorkerMessage to_proto(const std::vector<LeaseStatus>& heartbeat) {
+v1::WorkerMessage to_proto(const Heartbeat& heartbeat) {
   v1::WorkerMessage message;
-  message.mutable_heartbeat();
-  for (const LeaseStatus& status : heartbeat) {
-    v1::LeaseStatus& s = *message.mutable_heartbeat()->add_leases();
+  v1::Heartbeat& out = *message.mutable_heartbeat();
+  for (const LeaseStatus& status : heartbeat.leases) {
+    v1::LeaseStatus& s = *out.add_leases();
     s.set_attempt_id(status.lease.attempt_id);
     s.set_lease_epoch(status.lease.epoch);
     s.set_phase(std::string(to_string(status.phase)));
     s.set_last_step(status.last_step);
+  }
+  for (const auto& [id, user] : heartbeat.occupied) {
+    v1::OccupiedDevice& o = *out.add_occupied();
+    o.set_device_id(id);
+    o.set_by(to_utf8(user));
   }
   return message;
 }
@@ -287,7 +294,7 @@ Session::Received Session::receive() {
   return received;
 }
 
-void Session::send(const std::vector<LeaseStatus>& heartbeat) {
+void Session::send(const Heartbeat& heartbeat) {
   // A daemon that does not read (stopped in a debugger) must not fill our memory with heartbeats.
   if (stream_ && stream_->backlog() < 64) stream_->write(to_proto(heartbeat));
 }

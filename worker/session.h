@@ -34,7 +34,7 @@ class Session final : public Uplink {
   // Readable when receive() has something.
   int wake_fd() const;
 
-  void send(const std::vector<LeaseStatus>& heartbeat) override;
+  void send(const Heartbeat&) override;
   void send(const MetricBatch&) override;
   void send(const AttemptEvent&) override;
 

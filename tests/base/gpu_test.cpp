@@ -12,7 +12,7 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::SizeIs;
 
-constexpr int not_supported = 3, gpu_is_lost = 15;
+constexpr int not_supported = 3, too_little_room = 7, gpu_is_lost = 15;
 
 // A driver with `count` GPUs; a test changes what it answers.
 struct FakeDriver {
@@ -21,6 +21,7 @@ struct FakeDriver {
   int shutdowns = 0;
   int lost = -1;  // this GPU does not answer
   std::vector<int> handles = {0, 1, 2, 3};
+  std::vector<unsigned> pids;  // that compute on GPU 0
 
   static int copy(const std::string& text, char* to, unsigned bytes) {
     std::strncpy(to, text.c_str(), bytes - 1);
@@ -45,6 +46,15 @@ struct FakeDriver {
     nvml.compute_capability = [](void*, int* major, int* minor) { return *major = 9, *minor = 0, 0; };
     nvml.power = [](void*, unsigned* milliwatts) { return *milliwatts = 512'400, 0; };
     nvml.ecc_errors = [](void*, int, int, unsigned long long*) { return not_supported; };
+    nvml.device_by_uuid = [this](const char* uuid, void** device) {
+      return *device = &handles[0], std::string_view(uuid) == "GPU-0" ? 0 : gpu_is_lost;
+    };
+    nvml.compute_processes = [this](void*, unsigned* count, Nvml::Process* processes) {
+      const bool fits = pids.size() <= *count;
+      *count = static_cast<unsigned>(pids.size());
+      for (size_t i = 0; fits && i < pids.size(); ++i) processes[i].pid = pids[i];
+      return fits ? 0 : too_little_room;
+    };
     return nvml;
   }
 };
@@ -71,6 +81,18 @@ TEST(Gpu, FactsComeFromTheDriver) {
   EXPECT_EQ(gpu.temperature_c, std::nullopt) << "the driver has no such function";
   EXPECT_EQ(gpu.ecc_uncorrected, std::nullopt) << "the GPU has no such counter";
   EXPECT_EQ(driver.shutdowns, 1);
+}
+
+TEST(Gpu, ProcessesThatComputeAreListedHoweverManyThereAre) {
+  FakeDriver driver;
+  const Nvml nvml = driver.functions();
+  EXPECT_THAT(*compute_processes(nvml, "GPU-0"), IsEmpty());
+  driver.pids = {4711, 12};
+  EXPECT_THAT(*compute_processes(nvml, "GPU-0"), ElementsAre(4711, 12));
+  driver.pids.assign(1'000, 5);
+  EXPECT_THAT(*compute_processes(nvml, "GPU-0"), SizeIs(1'000));
+  EXPECT_EQ(compute_processes(nvml, "GPU-9").error().message, "processes of GPU-9: GPU is lost");
+  EXPECT_EQ(compute_processes(Nvml{}, "GPU-0").error().message, "the NVIDIA driver cannot list processes");
 }
 
 TEST(Gpu, NoDriverIsNoFailure) {

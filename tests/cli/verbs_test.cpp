@@ -360,6 +360,15 @@ TEST_F(Verbs, DevicesAreATable) {
   EXPECT_EQ(out,
             "device    kind  name      memory  now  state  host  worker  run\n"
             "cpu:host  cpu   2 cores  8.0 GiB  -    free   host  w1      -\n");
+  d.set_id("GPU-a");
+  d.set_state("drained");
+  d.set_drained_by("python3 (pid 4711)");
+  EXPECT_EQ(run({"devices"}), ExitCode::ok);
+  EXPECT_THAT(out,
+              testing::EndsWith("GPU-a is drained: used by python3 (pid 4711); it gets runs again when nobody else "
+                                "uses it\n"));
+  EXPECT_EQ(run({"--json", "devices"}), ExitCode::ok);
+  EXPECT_EQ(json::parse(out)["devices"][0]["drained_by"], "python3 (pid 4711)");
 }
 
 }  // namespace

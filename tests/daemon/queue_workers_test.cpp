@@ -70,6 +70,47 @@ TEST_F(QueueTest, SilenceMakesAnAttemptUnreachableAndNothingElse) {
   EXPECT_EQ(attempts("a").size(), 1u);
 }
 
+TEST_F(QueueTest, ADeviceOnWhichOthersComputeGetsNoRunUntilTheyHaveEnded) {
+  FakeWorker worker("w", 2);
+  worker.occupied["w-gpu0"] = "python3 (pid 7)";
+  enqueue(spec_of({"a", "b"}, Backend::cuda));
+  connect(worker);
+  const int64_t a = worker.attempt_of("a");
+  ASSERT_NE(a, 0);
+  EXPECT_EQ(worker.held.at(a).order.device_ids, std::vector<std::string>{"w-gpu1"});
+  EXPECT_EQ(worker.attempt_of("b"), 0);
+
+  worker.cut();
+  restart();  // what a daemon knew of devices is in the store, and the next greeting says it again
+  connect(worker);
+  EXPECT_EQ(worker.attempt_of("b"), 0);
+
+  worker.occupied.clear();
+  worker.heartbeat(*queue_);
+  commit();
+  const int64_t b = worker.attempt_of("b");
+  ASSERT_NE(b, 0);
+  EXPECT_EQ(worker.held.at(b).order.device_ids, std::vector<std::string>{"w-gpu0"});
+}
+
+TEST_F(QueueTest, ARunRefusedForAnOccupiedDeviceGetsAnother) {
+  FakeWorker worker("w", 2);
+  enqueue(spec_of({"a"}, Backend::cuda));
+  connect(worker);
+  const int64_t first = worker.attempt_of("a");
+  const std::string device = worker.held.at(first).order.device_ids.at(0);
+  worker.occupied = {{device, "python3 (pid 7)"}, {"another's", "nobody we know"}};
+  worker.heartbeat(*queue_);
+  worker.tell_refused(*queue_, first, device + " is used by python3 (pid 7)");
+  commit();
+  pass_ms(limits::refused_pause_min_ms);
+  const int64_t second = worker.attempt_of("a");
+  ASSERT_NE(second, 0);
+  EXPECT_NE(worker.held.at(second).order.device_ids.at(0), device);
+  finish(worker, second);
+  EXPECT_EQ(state("a"), "completed");
+}
+
 TEST_F(QueueTest, AWorkerThatComesBackWithoutALeaseProvesItGone) {
   FakeWorker worker("w");
   enqueue(spec_of({"a"}));
@@ -126,7 +167,7 @@ TEST_F(QueueTest, OldEpochsChangeNothingAndAreAbandoned) {
   const LeaseRef stale{live, attempts("a").back().lease_epoch - 1};
   const std::string before = state("a");
   queue_->steps(worker.link(), {stale, 1, {StepMetrics{}}});
-  queue_->heartbeat(worker.link(), {{stale, Phase::step, 5}});
+  queue_->heartbeat(worker.link(), {{{stale, Phase::step, 5}}, {}});
   queue_->report(worker.link(), {stale, "ended", {.result = AttemptResult::completed}, "", -1, ""});
   worker.abandoned.clear();
   commit();
@@ -315,8 +356,9 @@ TEST_F(QueueTest, NobodyIsConnectedToADaemonThatHasJustStarted) {
   EXPECT_EQ(runs_->list_workers()->at(0).state, "disconnected");
 }
 
-// Seeded chaos: daemon and workers are killed and cut at random, between staging and commit too. In the end every run
-// is completed, none was executed twice at once (FakeWorker throws), and every step is stored once.
+// Seeded chaos: daemon and workers are killed and cut at random, between staging and commit too, and others' processes
+// come to devices and go. In the end every run is completed, none was executed twice at once (FakeWorker throws), and
+// every step is stored once.
 class QueueChaos : public QueueTest, public testing::WithParamInterface<unsigned> {};
 
 TEST_P(QueueChaos, LosesNothingAndDoublesNothing) {
@@ -337,6 +379,8 @@ TEST_P(QueueChaos, LosesNothingAndDoublesNothing) {
         if (chaos && one_in(3)) continue;  // its welcome is not committed yet when it goes on
         commit();
       }
+      if (one_in(20)) worker->occupied[worker->id() + "-gpu0"] = "stranger " + std::to_string(random() % 2);
+      if (one_in(chaos ? 10 : 3)) worker->occupied.clear();
       std::vector<int64_t> ids;
       for (const auto& [id, lease] : worker->held) ids.push_back(id);
       for (const int64_t id : ids) {

@@ -352,6 +352,45 @@ TEST_F(ServiceTest, ErrorsKeepTheirMeaning) {
   EXPECT_THAT(state.error_message(), HasSubstr("\"runing\" is no run state"));
 }
 
+TEST_F(ServiceTest, DevicesThatOthersUseAreListedWithTheirUsers) {
+  Stream worker(*workers_);
+  v1::WorkerMessage hello;
+  hello.mutable_hello()->set_worker_id("w");
+  v1::Device* gpu = hello.mutable_hello()->add_devices();
+  gpu->set_id("GPU-a");
+  gpu->set_kind("cuda");
+  gpu->set_drained_by("python3 (pid 7)");
+  worker.write(hello);
+  ASSERT_TRUE(worker.read().has_welcome());
+  const auto listed = [&] {
+    v1::ListDevicesResponse devices;
+    EXPECT_TRUE(call(&v1::QueueService::Stub::ListDevices, v1::ListDevicesRequest(), &devices).ok());
+    return devices.devices(0).state() + ": " + devices.devices(0).drained_by();
+  };
+  EXPECT_EQ(listed(), "drained: python3 (pid 7)");
+
+  // A heartbeat has no answer; that to a word on an unknown attempt comes when the heartbeat has been stored.
+  const auto heartbeat = [&](const std::string& user) {
+    v1::WorkerMessage message;
+    message.mutable_heartbeat();
+    if (!user.empty()) {
+      v1::OccupiedDevice* device = message.mutable_heartbeat()->add_occupied();
+      device->set_device_id("GPU-a");
+      device->set_by(user);
+    }
+    worker.write(message);
+    v1::Lease unknown;
+    unknown.set_attempt_id(99);
+    worker.write(event_of(unknown, "started"));
+    EXPECT_TRUE(worker.read().has_abandon());
+  };
+  heartbeat("julia (pid 8)");
+  EXPECT_EQ(listed(), "drained: julia (pid 8)");
+  heartbeat("");
+  EXPECT_EQ(listed(), "free: ");
+  worker.cancel();
+}
+
 TEST_F(ServiceTest, AStrangeWorkerIsRefused) {
   Stream no_hello(*workers_);
   v1::WorkerMessage heartbeat;

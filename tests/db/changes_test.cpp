@@ -190,7 +190,7 @@ TEST_F(ChangesTest, UnknownRowsAreNamed) {
   EXPECT_THAT(apply_error({lease(77)}).message, "there is no run 77");
   EXPECT_THAT(apply_error({end({.id = 78}, completed())}).message, "there is no attempt 78");
   EXPECT_THAT(apply_error({WorkerChange{"w9", "disconnected", ""}}).message, "there is no worker w9");
-  EXPECT_THAT(apply_error({DeviceChange{"d9", true, ""}}).message, "there is no device d9");
+  EXPECT_THAT(apply_error({DeviceChange{"d9", "python3 (pid 7)"}}).message, "there is no device d9");
   int64_t run = enqueue(1)[0];
   Error error = apply_error({move(run, RunState::queued, RunState::running), lease(run, {}, "w9")});
   EXPECT_EQ(error.code, ErrorCode::not_found);

@@ -49,11 +49,16 @@ TEST_F(FleetTest, DrainedUnknownAndForeignDevicesAreRefused) {
   };
   EXPECT_EQ(claim("nope"), "there is no device nope");
   EXPECT_EQ(claim("x0"), "device x0 belongs to worker w2, not w1");
-  apply_ok({DeviceChange{"d0", true, "foreign process"}});
-  EXPECT_EQ(claim("d0"), "device d0 is drained");
+  apply_ok({DeviceChange{"d0", "python3 (pid 7)"}});
+  EXPECT_EQ(claim("d0"), "device d0 is drained: used by python3 (pid 7)");
   EXPECT_EQ(events().back().kind, "device_drained");
-  EXPECT_EQ(events().back().cause, "d0: foreign process");
-  apply_ok({DeviceChange{"d0", false, "operator"}});
+  EXPECT_EQ(events().back().cause, "d0: used by python3 (pid 7)");
+  EXPECT_EQ(store_->list_devices()->at(0).device.drained_by, "python3 (pid 7)");
+  const int64_t last = events().back().id;
+  apply_ok({DeviceChange{"d0", "python3 (pid 7)"}});
+  EXPECT_EQ(events().back().id, last) << "nothing has changed";
+  apply_ok({DeviceChange{"d0", ""}});
+  EXPECT_EQ(events().back().cause, "d0: nobody else uses it any longer");
   start(run);
 }
 
@@ -68,10 +73,9 @@ TEST_F(FleetTest, HelloReplacesTheWorkerAndItsDevices) {
   add_worker(3);
   int64_t run = enqueue(1)[0];
   start(run, {"d2"});
-  apply_ok({DeviceChange{"d0", true, "test"}});
   WorkerHello hello;
   hello.worker = {"w1", "host", "boot2", 43, 2000, "connected", clock_.unix_ms() + 5};
-  hello.devices = {{"d0", "", "cuda", "H200", 141, ""}};
+  hello.devices = {{"d0", "", "cuda", "H200", 141, "", "python3 (pid 7)"}};
   apply_ok({hello});
   auto workers = store_->list_workers();
   ASSERT_EQ(workers->size(), 1u);
@@ -80,7 +84,8 @@ TEST_F(FleetTest, HelloReplacesTheWorkerAndItsDevices) {
   EXPECT_EQ(workers->at(0).start_ticks, 2000);
   EXPECT_EQ(workers->at(0).last_seen, clock_.unix_ms() + 5);
   EXPECT_THAT(device_states(), ElementsAre("d0 drained", "d2 busy run0#1"))
-      << "d1 is gone, d2 is held by an attempt, d0 stays drained";
+      << "d1 is gone, d2 is held by an attempt, d0 is used by others";
+  EXPECT_EQ(events().back().kind, "worker_connected");
   EXPECT_EQ(store_->list_devices()->at(0).device.name, "H200");
   EXPECT_EQ(store_->list_devices()->at(0).host, "host");
 }

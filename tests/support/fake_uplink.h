@@ -10,7 +10,7 @@ namespace assay {
 
 class FakeUplink final : public Uplink {
  public:
-  void send(const std::vector<LeaseStatus>& heartbeat) override { heartbeats.push_back(heartbeat); }
+  void send(const Heartbeat& heartbeat) override { heartbeats.push_back(heartbeat); }
   void send(const MetricBatch& batch) override {
     batches.push_back(batch);
     order.push_back("metrics");
@@ -39,7 +39,7 @@ class FakeUplink final : public Uplink {
     order.clear();
   }
 
-  std::vector<std::vector<LeaseStatus>> heartbeats;
+  std::vector<Heartbeat> heartbeats;
   std::vector<MetricBatch> batches;
   std::vector<AttemptEvent> events;
   std::vector<std::string> order;  // kinds of everything but heartbeats, as sent

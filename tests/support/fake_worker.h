@@ -26,9 +26,10 @@ class FakeWorker {
 
   explicit FakeWorker(std::string id, int gpus = 0, std::string host = "host") {
     greeting_.worker = {id, host, "boot-1", 100, 1, "connected", 0};
-    if (gpus == 0) greeting_.devices.push_back({"cpu:" + id, id, "cpu", "a cpu", int64_t{8} << 30, "free"});
+    if (gpus == 0) greeting_.devices.push_back({"cpu:" + id, id, "cpu", "a cpu", int64_t{8} << 30, "free", ""});
     for (int i = 0; i < gpus; ++i)
-      greeting_.devices.push_back({id + "-gpu" + std::to_string(i), id, "cuda", "a gpu", int64_t{80} << 30, "free"});
+      greeting_.devices.push_back(
+          {id + "-gpu" + std::to_string(i), id, "cuda", "a gpu", int64_t{80} << 30, "free", ""});
   }
   ~FakeWorker() { cut(); }
   FakeWorker(const FakeWorker&) = delete;
@@ -40,6 +41,8 @@ class FakeWorker {
     link_ = std::make_shared<Link>(this);
     greeting_.leases.clear();
     for (const auto& [id, lease] : held) greeting_.leases.push_back(lease.order.lease);
+    for (DeviceRow& device : greeting_.devices)
+      device.drained_by = occupied.contains(device.id) ? occupied.at(device.id) : "";
     queue.greet(link_, greeting_);
   }
   void disconnect(Queue& queue) {
@@ -57,10 +60,10 @@ class FakeWorker {
 
   // --- what it tells ---
   void heartbeat(Queue& queue, Phase phase = Phase::step) {
-    std::vector<LeaseReport> reports;
+    HeartbeatReport report{.occupied = occupied};
     for (const auto& [id, lease] : held)
-      if (!lease.ended) reports.push_back({lease.order.lease, phase, lease.steps - 1});
-    queue.heartbeat(link_.get(), reports);
+      if (!lease.ended) report.leases.push_back({lease.order.lease, phase, lease.steps - 1});
+    queue.heartbeat(link_.get(), report);
   }
   void tell_started(Queue& queue, int64_t attempt) { report(queue, attempt, "started"); }
   // Everything after what is acknowledged, at most `most` steps.
@@ -107,8 +110,9 @@ class FakeWorker {
     return 0;
   }
 
-  std::map<int64_t, Held> held;       // by attempt
-  std::vector<WorkerOrder> received;  // in order
+  std::map<std::string, std::string> occupied;  // its devices on which others compute, and who
+  std::map<int64_t, Held> held;                 // by attempt
+  std::vector<WorkerOrder> received;            // in order
   std::vector<int64_t> abandoned;
   std::vector<std::string> receipts;  // kinds
   std::string closed;                 // why the daemon closed the session

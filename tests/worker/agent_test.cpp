@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "tests/support/fake_device_use.h"
 #include "tests/support/fake_process.h"
 #include "tests/support/fake_uplink.h"
 #include "tests/support/manual_clock.h"
@@ -33,8 +34,9 @@ class AgentTest : public testing::Test {
 
   // A new life of the worker on the same home.
   void start_worker() {
-    agent_ = std::make_unique<Agent>(home(), "host-1", std::vector<DeviceInfo>{{"cpu:host", "cpu", "CPU", 1 << 30}},
-                                     RunnerContext{clock_, processes_, uplink_, "/bin/assay-trainer", true});
+    agent_ = std::make_unique<Agent>(
+        home(), "host-1", std::vector<DeviceInfo>{{"cpu:host", "cpu", "CPU", 1 << 30}, {"GPU-a", "cuda", "H100", 80}},
+        use_, RunnerContext{clock_, processes_, uplink_, "/bin/assay-trainer", true});
     const Status recovered = agent_->recover();
     ASSERT_TRUE(recovered.ok()) << recovered.error().message;
   }
@@ -88,6 +90,7 @@ class AgentTest : public testing::Test {
   ManualClock clock_;
   FakeProcesses processes_;
   FakeUplink uplink_;
+  FakeDeviceUse use_;
   std::unique_ptr<Agent> agent_;
 };
 
@@ -113,6 +116,74 @@ TEST_F(AgentTest, TrainerSeesTheGpusOfItsLeaseAndNoOthers) {
   message.device_ids = {"GPU-b", "GPU-a"};
   agent_->handle(message);
   EXPECT_EQ(processes_.last().options.environment.at("CUDA_VISIBLE_DEVICES"), "GPU-b,GPU-a");
+}
+
+// --- devices that others use ---------------------------------------------------------------------------------------
+
+constexpr int64_t stranger = int64_t{1} << 30;  // above the largest process id of Linux
+
+TEST_F(AgentTest, HelloNamesTheDevicesOnWhichOthersCompute) {
+  EXPECT_THAT(agent_->hello().occupied, IsEmpty());
+  use_.pids["GPU-a"] = {stranger};
+  EXPECT_THAT(agent_->hello().occupied, ElementsAre(Pair("GPU-a", "pid 1073741824")));
+  use_.pids["GPU-a"] = {stranger, stranger + 1, stranger + 2};
+  EXPECT_THAT(agent_->hello().occupied, ElementsAre(Pair("GPU-a", "pid 1073741824 and 2 more")));
+  use_.pids.clear();
+  EXPECT_THAT(agent_->hello().occupied, IsEmpty());
+}
+
+TEST_F(AgentTest, AProcessIsNamedWhereItCanBe) {
+  use_.pids["GPU-a"] = {::getpid()};
+  EXPECT_THAT(agent_->hello().occupied,
+              ElementsAre(Pair("GPU-a", "worker_tests (pid " + std::to_string(::getpid()) + ")")));
+}
+
+TEST_F(AgentTest, ALeaseOfAnOccupiedDeviceIsRefusedAfterTheDaemonKnows) {
+  welcome();
+  agent_->tick();
+  const size_t heartbeats = uplink_.heartbeats.size();
+  use_.pids["GPU-a"] = {stranger};
+  LeaseMessage message = lease();
+  message.device_ids = {"GPU-a"};
+  agent_->handle(message);
+  ASSERT_THAT(uplink_.heartbeats, SizeIs(heartbeats + 1));
+  EXPECT_THAT(uplink_.heartbeats.back().occupied, ElementsAre(Pair("GPU-a", "pid 1073741824")));
+  ASSERT_NE(uplink_.last(EventKind::refused), nullptr);
+  EXPECT_EQ(uplink_.last(EventKind::refused)->message, "GPU-a is used by pid 1073741824");
+  EXPECT_THAT(processes_.processes, IsEmpty());
+  EXPECT_FALSE(lease_remembered());
+
+  use_.pids.clear();
+  clock_.advance_ms(5'000);
+  agent_->tick();
+  EXPECT_THAT(uplink_.heartbeats.back().occupied, IsEmpty()) << "the others have ended";
+  agent_->handle(message);
+  EXPECT_THAT(processes_.processes, SizeIs(1));
+}
+
+TEST_F(AgentTest, ItsOwnTrainersAreNoOthers) {
+  welcome();
+  LeaseMessage message = lease();
+  message.device_ids = {"GPU-a"};
+  agent_->handle(message);
+  use_.pids["GPU-a"] = {processes_.last().identity.pid};
+  EXPECT_THAT(agent_->hello().occupied, IsEmpty());
+  restart_worker();
+  EXPECT_THAT(agent_->hello().occupied, IsEmpty()) << "nor are those of its former life";
+  use_.pids["GPU-a"].push_back(stranger);
+  EXPECT_THAT(agent_->hello().occupied, SizeIs(1));
+}
+
+TEST_F(AgentTest, ATrainerThatHasEndedIsNoOther) {
+  run_lease();
+  use_.pids["GPU-a"] = {processes_.last().identity.pid};
+  end_trainer({.exit_code = 1});
+  agent_->handle(EventAckMessage{key, "ended"});
+  agent_->tick();
+  EXPECT_THAT(agent_->hello().leases, IsEmpty());
+  EXPECT_THAT(agent_->hello().occupied, IsEmpty()) << "the driver has not noticed yet";
+  use_.pids["GPU-a"].push_back(stranger);
+  EXPECT_THAT(agent_->hello().occupied, ElementsAre(Pair("GPU-a", "pid 1073741824")));
 }
 
 TEST_F(AgentTest, TrainerOfACpuLeaseSeesNoGpu) {
@@ -181,10 +252,10 @@ TEST_F(AgentTest, HeartbeatsTellPhaseAndStepEveryInterval) {
   clock_.advance_ms(1);
   agent_->tick();
   ASSERT_THAT(uplink_.heartbeats, SizeIs(1));
-  ASSERT_THAT(uplink_.heartbeats[0], SizeIs(1));
-  EXPECT_EQ(uplink_.heartbeats[0][0].lease, key);
-  EXPECT_EQ(uplink_.heartbeats[0][0].phase, Phase::step);
-  EXPECT_EQ(uplink_.heartbeats[0][0].last_step, 2);
+  ASSERT_THAT(uplink_.heartbeats[0].leases, SizeIs(1));
+  EXPECT_EQ(uplink_.heartbeats[0].leases[0].lease, key);
+  EXPECT_EQ(uplink_.heartbeats[0].leases[0].phase, Phase::step);
+  EXPECT_EQ(uplink_.heartbeats[0].leases[0].last_step, 2);
 }
 
 TEST_F(AgentTest, SleepsUntilTheHeartbeatWhenIdleAndPollsWhileARunIsLive) {

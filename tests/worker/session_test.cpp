@@ -110,7 +110,14 @@ class SessionTest : public testing::Test {
 };
 
 TEST_F(SessionTest, HelloComesFirstWithDevicesAndLeases) {
-  session_.connect({"w-1", "host", "boot", 42, 77, {{"cpu:host", "cpu", "CPU, 2 cores", 1 << 30}}, {{{5, 6}, 9}}});
+  session_.connect({.worker_id = "w-1",
+                    .host = "host",
+                    .boot_id = "boot",
+                    .pid = 42,
+                    .start_ticks = 77,
+                    .devices = {{"cpu:host", "cpu", "CPU, 2 cores", 1 << 30}, {"GPU-a", "cuda", "H100", 80}},
+                    .occupied = {{"GPU-a", "python3 (pid 7)"}},
+                    .leases = {{{5, 6}, 9}}});
   const v1::WorkerMessage message = daemon_->next();
   ASSERT_TRUE(message.has_hello());
   const v1::Hello& hello = message.hello();
@@ -119,11 +126,13 @@ TEST_F(SessionTest, HelloComesFirstWithDevicesAndLeases) {
   EXPECT_EQ(hello.boot_id(), "boot");
   EXPECT_EQ(hello.pid(), 42);
   EXPECT_EQ(hello.start_ticks(), 77);
-  ASSERT_EQ(hello.devices_size(), 1);
+  ASSERT_EQ(hello.devices_size(), 2);
   EXPECT_EQ(hello.devices(0).id(), "cpu:host");
   EXPECT_EQ(hello.devices(0).kind(), "cpu");
   EXPECT_EQ(hello.devices(0).name(), "CPU, 2 cores");
   EXPECT_EQ(hello.devices(0).memory_bytes(), 1 << 30);
+  EXPECT_EQ(hello.devices(0).drained_by(), "");
+  EXPECT_EQ(hello.devices(1).drained_by(), "python3 (pid 7)");
   ASSERT_EQ(hello.leases_size(), 1);
   EXPECT_EQ(hello.leases(0).attempt_id(), 5);
   EXPECT_EQ(hello.leases(0).lease_epoch(), 6);
@@ -138,7 +147,7 @@ TEST_F(SessionTest, EverythingTheWorkerSaysArrivesInOrder) {
   step.val_loss = NAN;
   step.unix_ms = 99;
   session_.send(MetricBatch{{5, 6}, 4, {step}});
-  session_.send(std::vector<LeaseStatus>{{{5, 6}, Phase::checkpoint, 3}});
+  session_.send(Heartbeat{{{{5, 6}, Phase::checkpoint, 3}}, {{"GPU-a", "python3 (pid 7)"}}});
   AttemptEvent event;
   event.lease = {5, 6};
   event.kind = EventKind::ended;
@@ -163,6 +172,9 @@ TEST_F(SessionTest, EverythingTheWorkerSaysArrivesInOrder) {
   ASSERT_TRUE(heartbeat.has_heartbeat());
   EXPECT_EQ(heartbeat.heartbeat().leases(0).phase(), "checkpoint");
   EXPECT_EQ(heartbeat.heartbeat().leases(0).last_step(), 3);
+  ASSERT_EQ(heartbeat.heartbeat().occupied_size(), 1);
+  EXPECT_EQ(heartbeat.heartbeat().occupied(0).device_id(), "GPU-a");
+  EXPECT_EQ(heartbeat.heartbeat().occupied(0).by(), "python3 (pid 7)");
   const v1::WorkerMessage ended = daemon_->next();
   ASSERT_TRUE(ended.has_event());
   EXPECT_EQ(ended.event().kind(), "ended");
@@ -259,7 +271,7 @@ TEST_F(SessionTest, PausesGrowToTheirLimitAndAWelcomeResetsThem) {
 TEST_F(SessionTest, SendingWithoutAConnectionIsHarmless) {
   session_.send(AttemptEvent{});
   connect();
-  session_.send(std::vector<LeaseStatus>{});
+  session_.send(Heartbeat{});
   EXPECT_TRUE(daemon_->next().has_heartbeat()) << "what was sent before the connection is not sent on it";
 }
 
