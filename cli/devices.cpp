@@ -60,7 +60,7 @@ Result<ExitCode> run_devices(Context& context, const Options&) {
                d.worker_id(), d.run().empty() ? "-" : d.run()});
   context.console.out << table.text(context.console.width, context.console.colour);
   for (const v1::Device& d : list.devices())
-    if (!d.drained_by().empty())
+    if (d.state() == "drained")
       context.console.out << fmt::format("{} is drained: used by {}; it gets runs again when nobody else uses it\n",
                                          printable(d.id()), printable(d.drained_by()));
   return ExitCode::ok;

@@ -62,14 +62,15 @@ void print(Context& context, const v1::InfoResponse& info, bool started) {
                                      info.pid(), printable(info.home()));
 }
 
-// The daemon's answer once its worker has connected, or the last one within the time given.
-v1::InfoResponse await_worker(Context& context, v1::InfoResponse info) {
-  const int64_t deadline = context.clock.monotonic_ms() + worker_deadline_ms;
-  while (info.workers_connected() == 0 && context.clock.monotonic_ms() < deadline) {
-    context.pause(poll_ms);
-    if (auto now = running_daemon(context.home)) info = *now;
-  }
-  return info;
+// An error if the daemon's process has ended.
+Status check_lives(pid_t pid, const std::string& log, int64_t offset) {
+  const auto status = try_wait(pid);
+  if (!status) return {};
+  const std::string how = status->signal ? fmt::format("was ended by signal {}", status->signal)
+                                         : fmt::format("ended with exit code {}", status->exit_code);
+  const std::string line = last_line_since(log, offset);
+  return Error{ErrorCode::failed_precondition,
+               fmt::format("the daemon {} at start: {} (log: {})", how, line.empty() ? "it wrote nothing" : line, log)};
 }
 
 Result<ExitCode> run_up(Context& context, const Options& options) {
@@ -91,28 +92,27 @@ Result<ExitCode> run_up(Context& context, const Options& options) {
       .program = program, .arguments = {"--home", context.home}, .output_path = log, .new_session = true};
   if (options.allow_fault_injection) spawned.arguments.push_back("--allow-fault-injection");
   ASSAY_ASSIGN(const pid_t pid, spawn(spawned));
-  const int64_t deadline = context.clock.monotonic_ms() + start_deadline_ms;
+  int64_t deadline = context.clock.monotonic_ms() + start_deadline_ms;
+  bool answered = false;
   while (context.clock.monotonic_ms() < deadline) {
-    if (auto info = running_daemon(context.home)) {
-      *info = await_worker(context, *info);
+    const auto info = running_daemon(context.home);
+    if (info && info->workers_connected() > 0) {
       print(context, *info, true);
-      if (info->workers_connected() == 0)
-        context.console.err << fmt::format(
-            "assay: no worker has connected yet, and without one nothing runs; its log: {}\n",
-            printable(worker_log_path(context.home)));
       return ExitCode::ok;
     }
-    if (auto status = try_wait(pid)) {
-      const std::string how = status->signal ? fmt::format("was ended by signal {}", status->signal)
-                                             : fmt::format("ended with exit code {}", status->exit_code);
-      const std::string line = last_line_since(log, offset);
-      return Error{ErrorCode::failed_precondition, fmt::format("the daemon {} at start: {} (log: {})", how,
-                                                               line.empty() ? "it wrote nothing" : line, log)};
-    }
+    if (info && !std::exchange(answered, true)) deadline = context.clock.monotonic_ms() + worker_deadline_ms;
+    // Another call may have started the daemon that answers; then ours has ended, as it should.
+    if (!info || info->pid() == pid) ASSAY_TRY(check_lives(pid, log, offset));
     context.pause(poll_ms);
   }
-  return Error{ErrorCode::unavailable, fmt::format("the daemon (pid {}) does not answer after {} s; its log is {}", pid,
-                                                   start_deadline_ms / 1000, log)};
+  const auto info = running_daemon(context.home);
+  if (!info)
+    return Error{ErrorCode::unavailable, fmt::format("the daemon (pid {}) does not answer after {} s; its log is {}",
+                                                     pid, start_deadline_ms / 1000, log)};
+  print(context, *info, true);
+  context.console.err << fmt::format("assay: no worker has connected yet, and without one nothing runs; its log: {}\n",
+                                     printable(worker_log_path(context.home)));
+  return ExitCode::ok;
 }
 
 }  // namespace

@@ -152,7 +152,7 @@ void fill(v1::Device& out, const DeviceListing& listed, bool connected) {
   out.set_worker_id(device.worker_id);
   out.set_host(listed.host);
   out.set_run(listed.run);
-  out.set_drained_by(device.drained_by);
+  if (connected) out.set_drained_by(device.drained_by);
 }
 
 void fill(v1::ChangeResponse& out, const ChangeAnswer& answer) {

@@ -125,6 +125,7 @@ class Queue {
   void keep(const Subject& subject, int64_t attempt_id);
   Status commit_once();
   void stage(ChangeList list);
+  std::vector<WorkerSlots> slots_of(const std::vector<DeviceListing>& listed) const;
   void assign_devices();
   void grant(const ClaimCandidate& candidate, const Assignment& assignment);
   Status start_leases(const std::vector<Result<Applied>>& applied);

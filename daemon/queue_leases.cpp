@@ -15,21 +15,6 @@ namespace {
 constexpr int64_t first_claims = 64;
 constexpr int64_t claims_growth = 8;
 
-std::vector<WorkerSlots> slots_of(const std::vector<DeviceListing>& listed, const std::set<std::string>& connected,
-                                  const std::set<std::string>& busy) {
-  std::map<std::string, WorkerSlots> fleet;
-  for (const DeviceListing& listing : listed) {
-    const DeviceRow& device = listing.device;
-    if (device.state == "drained" || !connected.contains(device.worker_id)) continue;
-    WorkerSlots& worker = fleet[device.worker_id];
-    worker.worker_id = device.worker_id;
-    worker.devices.push_back({device.id, device.kind, !busy.contains(device.id)});
-  }
-  std::vector<WorkerSlots> slots;
-  for (auto& [id, worker] : fleet) slots.push_back(std::move(worker));
-  return slots;
-}
-
 bool any_free(const std::vector<WorkerSlots>& fleet) {
   for (const WorkerSlots& worker : fleet)
     for (const DeviceSlot& device : worker.devices)
@@ -39,15 +24,31 @@ bool any_free(const std::vector<WorkerSlots>& fleet) {
 
 }  // namespace
 
+// The devices of connected workers.
+std::vector<WorkerSlots> Queue::slots_of(const std::vector<DeviceListing>& listed) const {
+  std::set<std::string> busy;
+  for (const auto& [id, subject] : live_) busy.insert(subject.device_ids.begin(), subject.device_ids.end());
+  std::map<std::string, WorkerSlots> fleet;
+  for (const DeviceListing& listing : listed) {
+    const DeviceRow& device = listing.device;
+    const auto owner = workers_.find(device.worker_id);
+    if (owner == workers_.end() || !owner->second.link) continue;
+    const Worker& worker = owner->second;
+    const bool usable = worker.lease_again_at == 0 && !worker.occupied.contains(device.id);
+    WorkerSlots& slots = fleet[device.worker_id];
+    slots.worker_id = device.worker_id;
+    slots.devices.push_back({device.id, device.kind, usable && !busy.contains(device.id), usable});
+  }
+  std::vector<WorkerSlots> slots;
+  for (auto& [id, worker] : fleet) slots.push_back(std::move(worker));
+  return slots;
+}
+
 void Queue::assign_devices() {
   if (!std::exchange(assign_, false) || held_ || stopping_) return;
-  std::set<std::string> connected, busy;
-  for (const auto& [id, worker] : workers_)
-    if (worker.link && worker.lease_again_at == 0) connected.insert(id);
-  for (const auto& [id, subject] : live_) busy.insert(subject.device_ids.begin(), subject.device_ids.end());
   const auto listed = runs_.list_devices();
   if (!listed.ok()) return log::error("cannot assign devices: {}", listed.error().message);
-  const std::vector<WorkerSlots> fleet = slots_of(*listed, connected, busy);
+  const std::vector<WorkerSlots> fleet = slots_of(*listed);
   if (!any_free(fleet)) return;
 
   for (int64_t limit = first_claims;; limit *= claims_growth) {

@@ -51,6 +51,10 @@ void Queue::greet(std::shared_ptr<WorkerLink> link, const WorkerGreeting& greeti
   worker.device_ids.clear();
   worker.occupied.clear();
   for (const DeviceRow& device : greeting.devices) {
+    for (auto& [id, other] : workers_) {  // a device belongs to the worker that named it last
+      other.device_ids.erase(device.id);
+      other.occupied.erase(device.id);
+    }
     worker.device_ids.insert(device.id);
     if (!device.drained_by.empty()) worker.occupied[device.id] = device.drained_by;
   }
@@ -147,11 +151,10 @@ void Queue::drain_occupied(Worker& worker, std::map<std::string, std::string> oc
       log::info("device {}: nobody else uses it any longer", id);
       changes.push_back(DeviceChange{id, {}});
     }
-  for (const auto& [id, user] : occupied)
-    if (const auto known = worker.occupied.find(id); known == worker.occupied.end() || known->second != user) {
-      log::warn("device {} is drained: used by {}", id, user);
-      changes.push_back(DeviceChange{id, user});
-    }
+  for (const auto& [id, user] : occupied) {
+    if (!worker.occupied.contains(id)) log::warn("device {} is drained: used by {}", id, user);
+    changes.push_back(DeviceChange{id, user});
+  }
   worker.occupied = std::move(occupied);
   stage(std::move(changes));
   events_staged_ = true;
@@ -201,7 +204,9 @@ void Queue::report(const WorkerLink* link, const AttemptReport& report) {
     event.outcome = report.outcome;
     if (report.kind == "refused") {
       event.kind = RunEventKind::attempt_refused;
-      pause_leases(*worker);
+      const auto& ids = held->device_ids;  // of drained devices no lease comes again, so the others need not wait
+      if (std::none_of(ids.begin(), ids.end(), [&](const auto& id) { return worker->occupied.contains(id); }))
+        pause_leases(*worker);
       event.outcome.error = fmt::format("worker {} refused the lease: {}", worker->row.id, report.message);
     } else if (!held->life.attempt->started) {
       facts.started_at = clock_.unix_ms();  // over so soon that its start was not told

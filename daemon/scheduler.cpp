@@ -6,26 +6,29 @@
 namespace assay {
 namespace {
 
-int64_t count(const WorkerSlots& worker, std::string_view kind, bool only_free) {
-  return std::count_if(worker.devices.begin(), worker.devices.end(),
-                       [&](const DeviceSlot& d) { return d.kind == kind && (d.free || !only_free); });
+enum class Of { all, usable, free };
+
+int64_t count(const WorkerSlots& worker, std::string_view kind, Of which) {
+  return std::count_if(worker.devices.begin(), worker.devices.end(), [&](const DeviceSlot& d) {
+    return d.kind == kind && (which == Of::all || (which == Of::usable ? d.usable : d.free));
+  });
 }
 
 std::string_view kind_for(const WaitingRun& run, const std::vector<WorkerSlots>& fleet) {
   if (run.backend == Backend::cpu) return "cpu";
   if (run.backend == Backend::cuda) return "cuda";
   const bool gpus = std::any_of(fleet.begin(), fleet.end(),
-                                [&](const WorkerSlots& w) { return count(w, "cuda", false) >= run.devices; });
+                                [&](const WorkerSlots& w) { return count(w, "cuda", Of::all) >= run.devices; });
   return gpus ? "cuda" : "cpu";
 }
 
-// The worker that could ever take the run and has the most free devices for it; null if none ever could. Free devices
-// of a reserving worker only grow, so the choice is stable until the run starts.
+// The worker that could take the run once its usable devices are free and has the most free devices for it; null if
+// none ever could. Free devices of a reserving worker only grow, so the choice is stable until the run starts.
 WorkerSlots* best_worker(std::vector<WorkerSlots>& fleet, std::string_view kind, int devices) {
   WorkerSlots* best = nullptr;
   for (WorkerSlots& worker : fleet) {
-    if (count(worker, kind, false) < devices) continue;
-    if (!best || count(worker, kind, true) > count(*best, kind, true)) best = &worker;
+    if (count(worker, kind, Of::usable) < devices) continue;
+    if (!best || count(worker, kind, Of::free) > count(*best, kind, Of::free)) best = &worker;
   }
   return best;
 }
@@ -58,7 +61,7 @@ Schedule schedule(std::span<const WaitingRun> in_order, std::vector<WorkerSlots>
     const std::string_view kind = kind_for(run, fleet);
     WorkerSlots* worker = best_worker(fleet, kind, run.devices);
     if (!worker) continue;
-    const bool fits_now = count(*worker, kind, true) >= run.devices;
+    const bool fits_now = count(*worker, kind, Of::free) >= run.devices;
     std::vector<std::string> ids = take(*worker, kind, run.devices);  // taken or reserved
     if (fits_now) result.assignments.push_back({run.run_id, worker->worker_id, std::move(ids)});
   }

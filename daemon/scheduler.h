@@ -14,8 +14,9 @@ struct DeviceSlot {
   std::string id;
   std::string kind;  // "cpu" | "cuda"
   bool free = true;
+  bool usable = true;  // false: drained, or its worker takes no lease for now; then it is not free either
 };
-// A connected worker and its devices; drained devices are left out.
+// A connected worker and its devices.
 struct WorkerSlots {
   std::string worker_id;
   std::vector<DeviceSlot> devices;
@@ -23,7 +24,8 @@ struct WorkerSlots {
 struct WaitingRun {
   int64_t run_id = 0;
   int devices = 1;
-  Backend backend = Backend::automatic;  // automatic: GPUs where some worker has enough of them, else the CPU
+  // automatic: GPUs where some worker has enough of them, usable or not, else the CPU
+  Backend backend = Backend::automatic;
 };
 struct Assignment {
   int64_t run_id = 0;

@@ -86,6 +86,7 @@ struct WorkerChange {
   std::string state;  // "connected" | "disconnected"
   std::string cause;
 };
+// In the feed as device_drained and device_undrained; that other users have come instead is no event.
 struct DeviceChange {
   std::string device_id;
   std::string

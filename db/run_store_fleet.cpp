@@ -65,9 +65,10 @@ Status RunStore::Impl::apply_one(const DeviceChange& change, Applied&) {
   if (before == change.drained_by) return {};
   ASSAY_TRY(db.run("UPDATE devices SET drained_by = ? WHERE id = ?", change.drained_by, change.device_id));
   const bool drained = !change.drained_by.empty();
+  if (drained != before.empty()) return {};
   EventRow event;
   event.kind = drained ? "device_drained" : "device_undrained";
-  event.from_state = before.empty() ? "free" : "drained";
+  event.from_state = drained ? "free" : "drained";
   event.to_state = drained ? "drained" : "free";
   event.cause = drained ? fmt::format("{}: used by {}", change.device_id, change.drained_by)
                         : fmt::format("{}: nobody else uses it any longer", change.device_id);

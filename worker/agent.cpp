@@ -112,7 +112,10 @@ Hello Agent::hello() {
   hello.pid = ::getpid();
   if (const auto self = identify_process(::getpid()); self.ok()) hello.start_ticks = self->start_ticks;
   hello.devices = devices_;
-  for (const DeviceInfo& device : devices_) look_at(device.id);
+  if (const int64_t now = context_.clock.monotonic_ms(); now >= next_look_ms_) {
+    for (const DeviceInfo& device : devices_) look_at(device.id);
+    next_look_ms_ = now + heartbeat_ms_;
+  }
   hello.occupied = occupied_;
   for (const auto& runner : runners_) hello.leases.push_back(runner->stored());
   return hello;
@@ -143,12 +146,18 @@ void Agent::on(const LeaseMessage& lease) {
       return refuse(lease.lease,
                     fmt::format("attempt {} is held under epoch {}", lease.lease.attempt_id, runner->key().epoch));
   if (draining_ || shutting_down_) return refuse(lease.lease, "the worker is draining and takes no new lease");
+  std::vector<std::string> used;
   for (const std::string& id : lease.device_ids) {
-    look_at(id);
-    if (const auto user = occupied_.find(id); user != occupied_.end()) {
-      send_heartbeat();  // goes first, so that the run is not given the same device again
-      return refuse(lease.lease, fmt::format("{} is used by {}", id, user->second));
-    }
+    for (const int64_t pid : look_at(id))
+      for (const auto& runner : runners_)
+        if (runner->owns(pid))
+          used.push_back(fmt::format("the trainer of attempt {} has not left {} yet", runner->key().attempt_id, id));
+    if (const auto user = occupied_.find(id); user != occupied_.end())
+      used.push_back(fmt::format("{} is used by {}", id, user->second));
+  }
+  if (!used.empty()) {
+    send_heartbeat();  // goes first, so that the run is not given the same devices again
+    return refuse(lease.lease, fmt::format("{}", fmt::join(used, ", ")));
   }
   Status indexed = write_file_atomically(index_path(lease.lease), lease.folder, 0600);
   if (!indexed.ok()) return refuse(lease.lease, indexed.error().message);
@@ -201,6 +210,7 @@ void Agent::tick() {
   forget_finished();
   const int64_t now = context_.clock.monotonic_ms();
   if (online_ && now >= next_heartbeat_ms_) {
+    for (const auto& [id, user] : OccupiedDevices(occupied_)) look_at(id);
     send_heartbeat();
     next_heartbeat_ms_ = now + heartbeat_ms_;
   }
@@ -214,34 +224,39 @@ void Agent::forget_finished() {
     std::error_code error;
     std::filesystem::remove(index_path(runner->key()), error);
     if (error) log::error("cannot remove {}: {}", index_path(runner->key()), error.message());
-    former_trainers_.push_back(runner->trainer_pid());
+    if (runner->trainer_pid() != 0) former_trainers_.push_back(runner->trainer_pid());
     if (former_trainers_.size() > limits::former_trainers) former_trainers_.pop_front();
     return true;
   });
 }
 
 void Agent::send_heartbeat() {
-  for (const auto& [id, user] : OccupiedDevices(occupied_)) look_at(id);
   Heartbeat heartbeat{.occupied = occupied_};
   for (const auto& runner : runners_) heartbeat.leases.push_back(runner->status());
   context_.uplink.send(heartbeat);
 }
 
-// Is anybody else's process on it?
-void Agent::look_at(const std::string& device_id) {
+// Is anybody else's process on it? Where the driver does not tell, what was seen last stands. All processes on it.
+std::vector<int64_t> Agent::look_at(const std::string& device_id) {
+  auto pids = use_.users(device_id);
+  if (!pids) return {};
   std::vector<std::string> users;
-  for (const int64_t pid : use_.users(device_id))
+  for (const int64_t pid : *pids)
     if (!is_ours(pid)) users.push_back(name_process(pid));
   if (users.empty())
     occupied_.erase(device_id);
   else
     occupied_[device_id] = users.size() == 1 ? users[0] : fmt::format("{} and {} more", users[0], users.size() - 1);
+  return *std::move(pids);
 }
 
-// The driver may name a process for a moment after its end.
+// The driver may name a trainer for a moment after its end.
 bool Agent::is_ours(int64_t pid) const {
-  if (std::any_of(runners_.begin(), runners_.end(), [&](const auto& runner) { return runner->owns(pid); })) return true;
-  const bool was_ours = std::find(former_trainers_.begin(), former_trainers_.end(), pid) != former_trainers_.end();
+  bool was_ours = std::find(former_trainers_.begin(), former_trainers_.end(), pid) != former_trainers_.end();
+  for (const auto& runner : runners_) {
+    if (runner->owns(pid)) return true;
+    was_ours = was_ours || runner->trainer_pid() == pid;
+  }
   return was_ours && !identify_process(static_cast<pid_t>(pid)).ok();
 }
 

@@ -61,7 +61,7 @@ class Agent {
   std::string index_path(const LeaseKey&) const;
   void forget_finished();
   void send_heartbeat();
-  void look_at(const std::string& device_id);
+  std::vector<int64_t> look_at(const std::string& device_id);
   bool is_ours(int64_t pid) const;
 
   std::string home_;
@@ -69,6 +69,7 @@ class Agent {
   std::vector<DeviceInfo> devices_;
   DeviceUse& use_;
   OccupiedDevices occupied_;  // as last seen
+  int64_t next_look_ms_ = 0;  // monotonic: a hello before it tells what was seen last
   RunnerContext context_;
   std::vector<std::unique_ptr<LeaseRunner>> runners_;
   std::deque<int64_t> former_trainers_;  // pids of the last ones that have ended

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/file.h"
 #include "base/log.h"
 #include "worker/device_inventory.h"
@@ -16,13 +18,17 @@ GpuUse::~GpuUse() {
   if (nvml_) nvml_->shutdown();
 }
 
-std::vector<int64_t> GpuUse::users(const std::string& device_id) {
-  if (!nvml_ || gpus_of({device_id}).empty()) return {};
+std::optional<std::vector<int64_t>> GpuUse::users(const std::string& device_id) {
+  if (!nvml_ || gpus_of({device_id}).empty()) return std::nullopt;
   auto pids = compute_processes(*nvml_, device_id);
-  if (pids.ok()) return *std::move(pids);
-  if (!std::exchange(warned_, true))
-    log::warn("{}; devices are leased without looking whether they are free", pids.error().message);
-  return {};
+  if (!pids.ok()) {
+    if (silent_.insert(device_id).second)
+      log::warn("{}; it is leased without looking whether others use it", pids.error().message);
+    return std::nullopt;
+  }
+  silent_.erase(device_id);
+  std::sort(pids->begin(), pids->end());
+  return *std::move(pids);
 }
 
 std::string name_process(int64_t pid) {

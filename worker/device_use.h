@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,8 @@ namespace assay {
 class DeviceUse {
  public:
   virtual ~DeviceUse() = default;
-  // Process ids, nothing where it cannot be found out.
-  virtual std::vector<int64_t> users(const std::string& device_id) = 0;
+  // Process ids, in order; nothing where it cannot be found out.
+  virtual std::optional<std::vector<int64_t>> users(const std::string& device_id) = 0;
 };
 
 // GPUs by the driver, whose library stays open for the life of this object: opening it wakes every GPU, which can take
@@ -26,11 +27,11 @@ class GpuUse final : public DeviceUse {
   ~GpuUse() override;
   GpuUse(const GpuUse&) = delete;
   GpuUse& operator=(const GpuUse&) = delete;
-  std::vector<int64_t> users(const std::string& device_id) override;
+  std::optional<std::vector<int64_t>> users(const std::string& device_id) override;
 
  private:
-  std::optional<Nvml> nvml_;  // open
-  bool warned_ = false;
+  std::optional<Nvml> nvml_;      // open
+  std::set<std::string> silent_;  // devices of which the driver does not tell, which the log knows
 };
 
 // "python3 (pid 4711)"

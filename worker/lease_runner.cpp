@@ -222,7 +222,7 @@ void LeaseRunner::finish() {
 // --- reporting -----------------------------------------------------------------------------------------------------
 
 bool LeaseRunner::owns(int64_t pid) const {
-  return record_.trainer && (pid == trainer_pid() || ::getpgid(static_cast<pid_t>(pid)) == trainer_pid());
+  return record_.trainer && !ended() && (pid == trainer_pid() || ::getpgid(static_cast<pid_t>(pid)) == trainer_pid());
 }
 
 LeaseStatus LeaseRunner::status() const {

@@ -50,7 +50,7 @@ class LeaseRunner {
   // Look at process, log, journal and deadlines; send what is due if `online`.
   void tick(bool online);
 
-  // The process is the trainer, or one of its group.
+  // The process is the live trainer, or one of its group.
   bool owns(int64_t pid) const;
   pid_t trainer_pid() const { return record_.trainer ? record_.trainer->pid : 0; }
   bool ended() const { return record_.outcome.has_value(); }

@@ -90,6 +90,20 @@ TEST_F(DaemonVerbs, UpEndsWellWithoutAWorkerAndSaysSo) {
                      "/worker.log\n");
 }
 
+TEST_F(DaemonVerbs, UpNoticesADaemonThatEndsAfterItsFirstAnswer) {
+  install("echo 'assayd: the disk is full' >&2; exit 1\n");
+  on_pause = [this] {
+    ::usleep(1000);
+    if (pauses == 1) {
+      start_daemon();
+      fake.info.set_workers_connected(0);
+    }
+    if (pauses == 2) server->Shutdown();
+  };
+  EXPECT_EQ(run({"up"}), ExitCode::refused);
+  EXPECT_THAT(err, HasSubstr("ended with exit code 1 at start: assayd: the disk is full"));
+}
+
 TEST_F(DaemonVerbs, UpGivesUpOnASilentDaemon) {
   install("exec sleep 5\n");
   EXPECT_EQ(run({"up"}), ExitCode::unavailable);

@@ -93,7 +93,7 @@ TEST_F(QueueTest, ADeviceOnWhichOthersComputeGetsNoRunUntilTheyHaveEnded) {
   EXPECT_EQ(worker.held.at(b).order.device_ids, std::vector<std::string>{"w-gpu0"});
 }
 
-TEST_F(QueueTest, ARunRefusedForAnOccupiedDeviceGetsAnother) {
+TEST_F(QueueTest, ARunRefusedForAnOccupiedDeviceGetsAnotherAtOnce) {
   FakeWorker worker("w", 2);
   enqueue(spec_of({"a"}, Backend::cuda));
   connect(worker);
@@ -103,12 +103,49 @@ TEST_F(QueueTest, ARunRefusedForAnOccupiedDeviceGetsAnother) {
   worker.heartbeat(*queue_);
   worker.tell_refused(*queue_, first, device + " is used by python3 (pid 7)");
   commit();
-  pass_ms(limits::refused_pause_min_ms);
   const int64_t second = worker.attempt_of("a");
   ASSERT_NE(second, 0);
   EXPECT_NE(worker.held.at(second).order.device_ids.at(0), device);
   finish(worker, second);
   EXPECT_EQ(state("a"), "completed");
+}
+
+TEST_F(QueueTest, AnAutomaticRunWaitsForGpusThatOthersUse) {
+  FakeWorker gpus("w", 1), cpu("x");
+  gpus.occupied["w-gpu0"] = "python3 (pid 7)";
+  enqueue(spec_of({"a"}, Backend::automatic));
+  connect(gpus);
+  connect(cpu);
+  EXPECT_EQ(cpu.attempt_of("a"), 0);
+  gpus.occupied.clear();
+  gpus.heartbeat(*queue_);
+  commit();
+  const int64_t attempt = gpus.attempt_of("a");
+  ASSERT_NE(attempt, 0);
+  gpus.tell_refused(*queue_, attempt, "no space left");  // no lease for a while, but still a worker with a GPU
+  commit();
+  EXPECT_EQ(cpu.attempt_of("a"), 0);
+  pass_ms(limits::refused_pause_min_ms);
+  EXPECT_NE(gpus.attempt_of("a"), 0);
+}
+
+TEST_F(QueueTest, OnlyTheWorkerThatNamedADeviceLastSpeaksForIt) {
+  FakeWorker first("w", 1), second("x", 1);
+  second.greeting().devices[0].id = "w-gpu0";
+  connect(first);
+  connect(second);
+  first.occupied["w-gpu0"] = "a trainer of the other worker";
+  first.heartbeat(*queue_);
+  commit();
+  EXPECT_EQ(runs_->list_devices()->at(0).device.drained_by, "");
+  second.greeting().devices.clear();
+  connect(second);
+  first.occupied.clear();
+  first.heartbeat(*queue_);
+  first.occupied["w-gpu0"] = "python3 (pid 7)";
+  first.heartbeat(*queue_);
+  commit();  // of a device that is no longer there: nothing fails
+  EXPECT_TRUE(first.connected());
 }
 
 TEST_F(QueueTest, AWorkerThatComesBackWithoutALeaseProvesItGone) {

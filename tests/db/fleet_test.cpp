@@ -57,6 +57,9 @@ TEST_F(FleetTest, DrainedUnknownAndForeignDevicesAreRefused) {
   const int64_t last = events().back().id;
   apply_ok({DeviceChange{"d0", "python3 (pid 7)"}});
   EXPECT_EQ(events().back().id, last) << "nothing has changed";
+  apply_ok({DeviceChange{"d0", "julia (pid 8)"}});
+  EXPECT_EQ(events().back().id, last) << "drained as before";
+  EXPECT_EQ(store_->list_devices()->at(0).device.drained_by, "julia (pid 8)");
   apply_ok({DeviceChange{"d0", ""}});
   EXPECT_EQ(events().back().cause, "d0: nobody else uses it any longer");
   start(run);

@@ -34,6 +34,17 @@ TEST_F(MigrationsTest, FromNothingToTheNewest) {
       << "the second time nothing is done";
 }
 
+TEST_F(MigrationsTest, AQueueOfTheFirstVersionKeepsItsDevices) {
+  Database db = open();
+  const Schema old{queue_schema().what, queue_schema().application_id, queue_schema().migrations.first(1)};
+  ASSERT_TRUE(migrate(db, old, 1).ok());
+  ASSERT_TRUE(db.run("INSERT INTO workers VALUES ('w', 'host', 'boot', 1, 2, 'connected', 3)").ok());
+  ASSERT_TRUE(db.run("INSERT INTO devices VALUES ('GPU-a', 'w', 'cuda', 'H100', 80, 1)").ok());
+  ASSERT_TRUE(migrate(db, queue_schema(), 2).ok());
+  EXPECT_EQ(*db.integer("SELECT count(*) FROM devices WHERE id = 'GPU-a' AND memory_bytes = 80 AND drained_by = ''"),
+            1);
+}
+
 TEST_F(MigrationsTest, AnOlderFileGetsWhatItLacksAndKeepsItsRows) {
   Database db = open();
   ASSERT_TRUE(migrate(db, {"test", 5, std::array{first}}, 1).ok());

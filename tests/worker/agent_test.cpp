@@ -123,13 +123,28 @@ TEST_F(AgentTest, TrainerSeesTheGpusOfItsLeaseAndNoOthers) {
 constexpr int64_t stranger = int64_t{1} << 30;  // above the largest process id of Linux
 
 TEST_F(AgentTest, HelloNamesTheDevicesOnWhichOthersCompute) {
-  EXPECT_THAT(agent_->hello().occupied, IsEmpty());
+  const auto hello = [this] {
+    clock_.advance_ms(limits::heartbeat_ms);
+    return agent_->hello().occupied;
+  };
+  EXPECT_THAT(hello(), IsEmpty());
   use_.pids["GPU-a"] = {stranger};
-  EXPECT_THAT(agent_->hello().occupied, ElementsAre(Pair("GPU-a", "pid 1073741824")));
+  EXPECT_THAT(hello(), ElementsAre(Pair("GPU-a", "pid 1073741824")));
   use_.pids["GPU-a"] = {stranger, stranger + 1, stranger + 2};
-  EXPECT_THAT(agent_->hello().occupied, ElementsAre(Pair("GPU-a", "pid 1073741824 and 2 more")));
+  EXPECT_THAT(hello(), ElementsAre(Pair("GPU-a", "pid 1073741824 and 2 more")));
+  use_.answers = false;
   use_.pids.clear();
-  EXPECT_THAT(agent_->hello().occupied, IsEmpty());
+  EXPECT_THAT(hello(), SizeIs(1)) << "not known to be free";
+  use_.answers = true;
+  EXPECT_THAT(hello(), IsEmpty());
+}
+
+TEST_F(AgentTest, WithoutADaemonTheDriverIsNotAskedAtEveryAttemptToConnect) {
+  agent_->hello();
+  const int questions = use_.questions;
+  clock_.advance_ms(limits::reconnect_min_ms);
+  agent_->hello();
+  EXPECT_EQ(use_.questions, questions);
 }
 
 TEST_F(AgentTest, AProcessIsNamedWhereItCanBe) {
@@ -144,7 +159,7 @@ TEST_F(AgentTest, ALeaseOfAnOccupiedDeviceIsRefusedAfterTheDaemonKnows) {
   const size_t heartbeats = uplink_.heartbeats.size();
   use_.pids["GPU-a"] = {stranger};
   LeaseMessage message = lease();
-  message.device_ids = {"GPU-a"};
+  message.device_ids = {"cpu:host", "GPU-a"};
   agent_->handle(message);
   ASSERT_THAT(uplink_.heartbeats, SizeIs(heartbeats + 1));
   EXPECT_THAT(uplink_.heartbeats.back().occupied, ElementsAre(Pair("GPU-a", "pid 1073741824")));
@@ -171,7 +186,24 @@ TEST_F(AgentTest, ItsOwnTrainersAreNoOthers) {
   restart_worker();
   EXPECT_THAT(agent_->hello().occupied, IsEmpty()) << "nor are those of its former life";
   use_.pids["GPU-a"].push_back(stranger);
+  clock_.advance_ms(limits::heartbeat_ms);
   EXPECT_THAT(agent_->hello().occupied, SizeIs(1));
+}
+
+TEST_F(AgentTest, ALeaseWaitsUntilAnAbandonedTrainerHasLeftItsDevice) {
+  run_lease();
+  const pid_t old = processes_.last().identity.pid;
+  processes_.last().stragglers = processes_.last().straggler_survives_kill = true;
+  use_.pids["GPU-a"] = {old};
+  agent_->handle(AbandonMessage{key});
+  LeaseMessage next = lease();
+  next.lease = {13, 8};
+  next.folder = temp_.path() + "/runs/b/attempt-1";
+  next.device_ids = {"GPU-a"};
+  agent_->handle(next);
+  ASSERT_NE(uplink_.last(EventKind::refused), nullptr);
+  EXPECT_EQ(uplink_.last(EventKind::refused)->message, "the trainer of attempt 12 has not left GPU-a yet");
+  EXPECT_THAT(uplink_.heartbeats.back().occupied, IsEmpty()) << "it is no other";
 }
 
 TEST_F(AgentTest, ATrainerThatHasEndedIsNoOther) {
@@ -183,6 +215,7 @@ TEST_F(AgentTest, ATrainerThatHasEndedIsNoOther) {
   EXPECT_THAT(agent_->hello().leases, IsEmpty());
   EXPECT_THAT(agent_->hello().occupied, IsEmpty()) << "the driver has not noticed yet";
   use_.pids["GPU-a"].push_back(stranger);
+  clock_.advance_ms(limits::heartbeat_ms);
   EXPECT_THAT(agent_->hello().occupied, ElementsAre(Pair("GPU-a", "pid 1073741824")));
 }
 
