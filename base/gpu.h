@@ -71,8 +71,8 @@ struct GpuInventory {
 GpuInventory list_gpus(const std::optional<Nvml>& nvml, const std::string& load_problem);
 GpuInventory list_gpus();  // of this machine
 
-// Ids of the processes of this PID namespace that compute on the GPU. To be asked between nvml.init() and nvml.shutdown().
-// An error: the driver does not tell.
+// Ids of the processes of this PID namespace that compute on the GPU. To be asked between nvml.init() and
+// nvml.shutdown(). An error: the driver does not tell.
 Result<std::vector<int64_t>> compute_processes(const Nvml& nvml, const std::string& uuid);
 
 // Why the engine cannot run on the GPU, in one line with what to do; empty = it can.
