@@ -118,18 +118,20 @@ Result<std::vector<int64_t>> compute_processes(const Nvml& nvml, const std::stri
   constexpr int too_little_room = 7;  // NVML_ERROR_INSUFFICIENT_SIZE: there may be more by the next call
   if (!nvml.device_by_uuid || !nvml.compute_processes)
     return Error{ErrorCode::unavailable, "the NVIDIA driver cannot list processes"};
+  const auto failed = [&](int code) {
+    return Error{ErrorCode::unavailable, fmt::format("processes of {}: {}", uuid, nvml.error_text(code))};
+  };
   void* device = nullptr;
-  int code = nvml.device_by_uuid(uuid.c_str(), &device);
-  std::vector<Nvml::Process> found(64);
+  if (const int code = nvml.device_by_uuid(uuid.c_str(), &device); code != 0) return failed(code);
+  std::vector<Nvml::Process> found(32);
   unsigned count = 0;
-  while (code == 0) {
+  int code = too_little_room;
+  while (code == too_little_room) {
+    found.resize(2 * found.size());
     count = static_cast<unsigned>(found.size());
     code = nvml.compute_processes(device, &count, found.data());
-    if (code != too_little_room) break;
-    found.resize(2 * std::max<size_t>(count, found.size()));
-    code = 0;
   }
-  if (code != 0) return Error{ErrorCode::unavailable, fmt::format("processes of {}: {}", uuid, nvml.error_text(code))};
+  if (code != 0) return failed(code);
   std::vector<int64_t> pids;
   for (unsigned i = 0; i < count; ++i) pids.push_back(found[i].pid);
   return pids;

@@ -93,11 +93,11 @@ class Queue {
   struct Worker {
     WorkerRow row;
     std::set<std::string> device_ids;
-    std::map<std::string, std::string> occupied;  // its drained devices, and by whom
-    std::shared_ptr<WorkerLink> link;             // null: not connected
-    int64_t heartbeat_at = 0;                     // monotonic ms
-    int64_t refused_pause_ms = 0;                 // how long it got no lease after its last refusal
-    int64_t lease_again_at = 0;                   // monotonic ms, 0 = now
+    OccupiedDevices occupied;          // those of them that are drained
+    std::shared_ptr<WorkerLink> link;  // null: not connected
+    int64_t heartbeat_at = 0;          // monotonic ms
+    int64_t refused_pause_ms = 0;      // how long it got no lease after its last refusal
+    int64_t lease_again_at = 0;        // monotonic ms, 0 = now
   };
   // The attempt's own facts that travel with an event.
   struct AttemptFacts {
@@ -138,7 +138,7 @@ class Queue {
   void note_started(const Subject& held, const AttemptReport& report);
   void lose_missing(const WorkerGreeting& greeting);
   void pause_leases(Worker& worker);
-  void drain_occupied(Worker& worker, std::map<std::string, std::string> occupied);
+  void drain_occupied(Worker& worker, OccupiedDevices occupied);
   void answer_ended(const Worker& worker, const AttemptReport& report);
   void raise(const LeaseAlarm& alarm);
   void send(const std::string& worker_id, WorkerOrder order);

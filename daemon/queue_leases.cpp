@@ -15,13 +15,6 @@ namespace {
 constexpr int64_t first_claims = 64;
 constexpr int64_t claims_growth = 8;
 
-bool any_free(const std::vector<WorkerSlots>& fleet) {
-  for (const WorkerSlots& worker : fleet)
-    for (const DeviceSlot& device : worker.devices)
-      if (device.free) return true;
-  return false;
-}
-
 }  // namespace
 
 // The devices of connected workers.

@@ -142,7 +142,7 @@ void Queue::heartbeat(const WorkerLink* link, const HeartbeatReport& heartbeat) 
 }
 
 // Nobody is given a device on which others compute; an attempt that holds it goes on.
-void Queue::drain_occupied(Worker& worker, std::map<std::string, std::string> occupied) {
+void Queue::drain_occupied(Worker& worker, OccupiedDevices occupied) {
   std::erase_if(occupied, [&](const auto& device) { return !worker.device_ids.contains(device.first); });
   if (occupied == worker.occupied) return;
   ChangeList changes;

@@ -45,13 +45,13 @@ std::vector<std::string> take(WorkerSlots& worker, std::string_view kind, int de
   return ids;
 }
 
+}  // namespace
+
 bool any_free(const std::vector<WorkerSlots>& fleet) {
   return std::any_of(fleet.begin(), fleet.end(), [](const WorkerSlots& w) {
     return std::any_of(w.devices.begin(), w.devices.end(), [](const DeviceSlot& d) { return d.free; });
   });
 }
-
-}  // namespace
 
 Schedule schedule(std::span<const WaitingRun> in_order, std::vector<WorkerSlots> fleet, bool held) {
   Schedule result;

@@ -37,6 +37,8 @@ struct Schedule {
   bool devices_left = false;  // some device is neither assigned nor reserved: a run further back may use it
 };
 
+bool any_free(const std::vector<WorkerSlots>& fleet);
+
 // `in_order`: the order in which runs deserve devices (priority, then age). A run's devices are of one worker and taken
 // together or not at all. The first runs that fit some worker but not now reserve the free devices of the worker that
 // has most of what they need, so that smaller runs behind them cannot starve them. Nothing is assigned while held.

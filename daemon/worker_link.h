@@ -32,9 +32,11 @@ struct LeaseReport {
   Phase phase = Phase::load;
   int64_t last_step = -1;
 };
+// Devices on which others compute, and who: DeviceRow::drained_by.
+using OccupiedDevices = std::map<std::string, std::string>;
 struct HeartbeatReport {
   std::vector<LeaseReport> leases;
-  std::map<std::string, std::string> occupied;  // devices on which others compute, and who: DeviceRow::drained_by
+  OccupiedDevices occupied;  // all there are now
 };
 struct StepReport {
   LeaseRef lease;

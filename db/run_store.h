@@ -86,11 +86,11 @@ struct WorkerChange {
   std::string state;  // "connected" | "disconnected"
   std::string cause;
 };
-// In the feed as device_drained and device_undrained; that other users have come instead is no event.
+// Who else computes on a device, empty = nobody any longer. While somebody does no new attempt gets it; the one that
+// holds it goes on. In the feed as device_drained and device_undrained; that other users have come instead is no event.
 struct DeviceChange {
   std::string device_id;
-  std::string
-      drained_by;  // who else computes on it: no new attempt gets it, the one that holds it goes on; empty = free
+  std::string drained_by;
 };
 struct SettingChange {
   std::string key;

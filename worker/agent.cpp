@@ -147,14 +147,8 @@ void Agent::on(const LeaseMessage& lease) {
                     fmt::format("attempt {} is held under epoch {}", lease.lease.attempt_id, runner->key().epoch));
   if (draining_ || shutting_down_) return refuse(lease.lease, "the worker is draining and takes no new lease");
   std::vector<std::string> used;
-  for (const std::string& id : lease.device_ids) {
-    for (const int64_t pid : look_at(id))
-      for (const auto& runner : runners_)
-        if (runner->owns(pid))
-          used.push_back(fmt::format("the trainer of attempt {} has not left {} yet", runner->key().attempt_id, id));
-    if (const auto user = occupied_.find(id); user != occupied_.end())
-      used.push_back(fmt::format("{} is used by {}", id, user->second));
-  }
+  for (const std::string& id : lease.device_ids)
+    for (std::string& user : users_of(id)) used.push_back(std::move(user));
   if (!used.empty()) {
     send_heartbeat();  // goes first, so that the run is not given the same devices again
     return refuse(lease.lease, fmt::format("{}", fmt::join(used, ", ")));
@@ -248,6 +242,19 @@ std::vector<int64_t> Agent::look_at(const std::string& device_id) {
   else
     occupied_[device_id] = users.size() == 1 ? users[0] : fmt::format("{} and {} more", users[0], users.size() - 1);
   return *std::move(pids);
+}
+
+// What keeps a trainer from being started on the device, our own former ones too: "GPU-a is used by python3 (pid 7)".
+std::vector<std::string> Agent::users_of(const std::string& device_id) {
+  std::vector<std::string> users;
+  for (const int64_t pid : look_at(device_id))
+    for (const auto& runner : runners_)
+      if (runner->owns(pid))
+        users.push_back(
+            fmt::format("the trainer of attempt {} has not left {} yet", runner->key().attempt_id, device_id));
+  if (const auto others = occupied_.find(device_id); others != occupied_.end())
+    users.push_back(fmt::format("{} is used by {}", device_id, others->second));
+  return users;
 }
 
 // The driver may name a trainer for a moment after its end.

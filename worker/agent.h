@@ -62,6 +62,7 @@ class Agent {
   void forget_finished();
   void send_heartbeat();
   std::vector<int64_t> look_at(const std::string& device_id);
+  std::vector<std::string> users_of(const std::string& device_id);
   bool is_ours(int64_t pid) const;
 
   std::string home_;

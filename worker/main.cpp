@@ -100,16 +100,14 @@ int main(int argc, char** argv) {
   SystemProcesses processes;
   Session session(socket, clock);
   std::vector<DeviceInfo> devices = list_devices(host_name());
-  std::optional<Nvml> nvml;
 #ifdef ASSAY_WITH_CUDA
   std::string problem;
-  nvml = load_nvml(&problem);
-#endif
-  GpuUse use(nvml);
-#ifdef ASSAY_WITH_CUDA
+  const std::optional<Nvml> nvml = load_nvml(&problem);
+  GpuUse use(nvml);  // first, so that the driver is opened once
   for (DeviceInfo& gpu : offer_gpus(list_gpus(nvml, problem), std::getenv("CUDA_VISIBLE_DEVICES")))
     devices.push_back(std::move(gpu));
 #else
+  GpuUse use(std::nullopt);
   log::info("no GPU is offered: this build has no CUDA engine");
 #endif
   Agent agent(*folder, *id, std::move(devices), use,

@@ -110,9 +110,9 @@ class FakeWorker {
     return 0;
   }
 
-  std::map<std::string, std::string> occupied;  // its devices on which others compute, and who
-  std::map<int64_t, Held> held;                 // by attempt
-  std::vector<WorkerOrder> received;            // in order
+  OccupiedDevices occupied;           // what it reports
+  std::map<int64_t, Held> held;       // by attempt
+  std::vector<WorkerOrder> received;  // in order
   std::vector<int64_t> abandoned;
   std::vector<std::string> receipts;  // kinds
   std::string closed;                 // why the daemon closed the session
