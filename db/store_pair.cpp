@@ -24,7 +24,8 @@ std::string what_is_forgotten(const QueueMark& queue, const QueueMark& known) {
     if (lacks <= 0) continue;
     behind = true;
     if (counter == "lease_epoch") continue;
-    forgotten += fmt::format("{}{} {}", forgotten.empty() ? "" : ", ", lacks, counter);
+    const std::string_view word = std::string_view(counter).substr(0, counter.size() - (lacks == 1));  // without its s
+    forgotten += fmt::format("{}{} {}", forgotten.empty() ? "" : ", ", lacks, word);
   }
   return behind && forgotten.empty() ? "leases" : forgotten;
 }
