@@ -2,9 +2,9 @@
 //
 // Passive and single-threaded: daemon/queue_loop.h drives it in the daemon, tests drive it by hand. Every input stages
 // its changes; commit() stores those of all inputs since the last one in one transaction, then sends what follows from
-// them. So no lease, stop or receipt is ever sent for a change that is not on disk, and a burst costs one fsync. Steps are
-// acknowledged when they are stored and would survive a kill; before the end of an attempt is stored or acknowledged,
-// they are synced and survive a power cut (db/metric_store.h). One sync serves all ends of a commit.
+// them. So no lease, stop or receipt is ever sent for a change that is not on disk, and a burst costs one fsync. Steps
+// are acknowledged when they are stored and would survive a kill; before the end of an attempt is stored or
+// acknowledged, they are synced and survive a power cut (db/metric_store.h). One sync serves all ends of a commit.
 // If a commit fails, everything staged is dropped, workers are disconnected and the state is read from the store again:
 // they come back and say again what was not acknowledged.
 #pragma once

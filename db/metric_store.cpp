@@ -155,7 +155,8 @@ Result<Appended> MetricStore::Impl::append(int64_t attempt_id, int64_t first_seq
   Appended appended{0, progress.acked_seq};
   if (steps.empty()) return appended;
 
-  ASSAY_ASSIGN(auto insert, db.prepare("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"));
+  ASSAY_ASSIGN(auto insert, db.prepare("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                                       "ON CONFLICT DO NOTHING"));
   for (const StepMetrics& m : steps) {
     if (m.step < 0) return Error{ErrorCode::invalid_argument, fmt::format("attempt {}: step {}", attempt_id, m.step)};
     ASSAY_TRY(insert
@@ -179,13 +180,15 @@ Result<Appended> MetricStore::Impl::append(int64_t attempt_id, int64_t first_seq
 Status MetricStore::Impl::expect_same(int64_t attempt_id, const StepMetrics& m) {
   // IS, because NaN is stored as NULL.
   ASSAY_ASSIGN(int64_t same,
-               db.integer("SELECT count(*) FROM steps WHERE attempt_id = ? AND step = ? AND loss IS ? AND dt_ms IS ? AND "
-                          "tok_per_sec IS ? AND mfu IS ? AND lr_scale IS ? AND grad_norm IS ? AND expert_load_min IS ? "
-                          "AND expert_load_max IS ? AND peak_mem_mib IS ? AND val_loss IS ? AND unix_ms = ?",
+               db.integer("SELECT count(*) FROM steps WHERE attempt_id = ? AND step = ? AND loss IS ? AND dt_ms IS ? "
+                          "AND tok_per_sec IS ? AND mfu IS ? AND lr_scale IS ? AND grad_norm IS ? AND "
+                          "expert_load_min IS ? AND expert_load_max IS ? AND peak_mem_mib IS ? AND val_loss IS ? AND "
+                          "unix_ms = ?",
                           attempt_id, m.step, m.loss, m.dt_ms, m.tok_per_sec, m.mfu, m.lr_scale, m.grad_norm,
                           m.expert_load_min, m.expert_load_max, m.peak_mem_mib, m.val_loss, m.unix_ms));
   if (same == 1) return {};
-  ASSAY_ASSIGN(auto found, db.prepare(fmt::format("SELECT {} FROM steps WHERE attempt_id = ? AND step = ?", step_columns)));
+  ASSAY_ASSIGN(auto found,
+               db.prepare(fmt::format("SELECT {} FROM steps WHERE attempt_id = ? AND step = ?", step_columns)));
   ASSAY_ASSIGN(bool row, found.bind(attempt_id, m.step).step());
   std::string stored = "missing, though its journal record was stored";
   if (row) {
@@ -193,8 +196,8 @@ Status MetricStore::Impl::expect_same(int64_t attempt_id, const StepMetrics& m) 
     stored = fmt::format("stored with loss {}, made at {} ms", known.loss, known.unix_ms);
   }
   return Error{ErrorCode::already_exists,
-               fmt::format("attempt {}: step {} is {}, and was sent with loss {}, made at {} ms: these are steps of two "
-                           "executions",
+               fmt::format("attempt {}: step {} is {}, and was sent with loss {}, made at {} ms: these are steps of "
+                           "two executions",
                            attempt_id, m.step, stored, m.loss, m.unix_ms)};
 }
 
@@ -221,8 +224,9 @@ Status MetricStore::note(const QueueMark& mark) {
   if (mark == impl_->noted) return {};
   ASSAY_ASSIGN(auto transaction, Transaction::begin(impl_->db));
   for (const auto& [counter, greatest] : mark) {
-    ASSAY_TRY(impl_->db.run("INSERT INTO queue_mark VALUES (?1, ?2) ON CONFLICT DO UPDATE SET greatest = max(greatest, ?2)",
-                            counter, greatest));
+    ASSAY_TRY(
+        impl_->db.run("INSERT INTO queue_mark VALUES (?1, ?2) ON CONFLICT DO UPDATE SET greatest = max(greatest, ?2)",
+                      counter, greatest));
   }
   ASSAY_TRY(transaction.commit());
   for (const auto& [counter, greatest] : mark) {

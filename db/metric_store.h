@@ -1,9 +1,9 @@
 // metrics.db: every step of every attempt. Apart from queue.db so that a burst of metrics never delays a lease.
 //
-// Thread-safe: one lock, one connection. synchronous=NORMAL: what append() stored survives a killed daemon at once, and a
-// power cut after the next sync(). A power cut before it takes the last appends, steps and acknowledgement together: the
-// worker is told the stored acked_seq when it greets, and its journal sends them again. Of an attempt that has ended
-// nobody sends again, so whoever makes an end final calls sync() first.
+// Thread-safe: one lock, one connection. synchronous=NORMAL: what append() stored survives a killed daemon at once, and
+// a power cut after the next sync(). A power cut before it takes the last appends, steps and acknowledgement together:
+// the worker is told the stored acked_seq when it greets, and its journal sends them again. Of an attempt that has
+// ended nobody sends again, so whoever makes an end final calls sync() first.
 // Fail-stop as RunStore: after a failed commit, a full disk, an I/O error or a damaged page, writes are refused.
 #pragma once
 
@@ -35,9 +35,9 @@ class MetricStore {
 
   // steps[i] is journal record first_seq + i. One transaction stores the new steps, the acknowledgement and the
   // summary. Records already acknowledged are skipped. A gap (first_seq > acked_seq + 1) is aborted and stores nothing:
-  // the sender must go back to acked_seq(). A step that is stored with other values, or an acknowledged record whose step
-  // is not stored, is already_exists, names both and stores nothing: these steps are another execution's, and sending
-  // them again cannot help. The caller has checked the lease epoch.
+  // the sender must go back to acked_seq(). A step that is stored with other values, or an acknowledged record whose
+  // step is not stored, is already_exists, names both and stores nothing: these steps are another execution's, and
+  // sending them again cannot help. The caller has checked the lease epoch.
   Result<Appended> append(int64_t attempt_id, int64_t first_seq, std::span<const StepMetrics> steps);
   Result<int64_t> acked_seq(int64_t attempt_id);  // 0 = none yet
   // All that append() has stored is on disk. Costs nothing if nothing was stored since the last time.

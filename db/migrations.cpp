@@ -22,8 +22,9 @@ constexpr std::array queue_migrations = {
     Migration{3, "log paths relative to the home",
               "DROP TRIGGER attempts_end_for_good;"
               "UPDATE attempts AS a SET log_path = t.path FROM ("
-              "  SELECT l.id, 'runs/' || e.name || '/' || e.tag || '/' || r.name || '/attempt' || l.n || '/trainer.log' "
-              "  AS path FROM attempts l JOIN runs r ON r.id = l.run_id JOIN experiments e ON e.id = r.experiment_id) t "
+              "  SELECT l.id, "
+              "  'runs/' || e.name || '/' || e.tag || '/' || r.name || '/attempt' || l.n || '/trainer.log' AS path "
+              "  FROM attempts l JOIN runs r ON r.id = l.run_id JOIN experiments e ON e.id = r.experiment_id) t "
               "WHERE t.id = a.id AND substr(a.log_path, -length(t.path) - 1) = '/' || t.path;"
               "CREATE TRIGGER attempts_end_for_good BEFORE UPDATE ON attempts WHEN OLD.state = 'ended' BEGIN "
               "SELECT RAISE(ABORT, 'an ended attempt is never changed'); END;"}};

@@ -79,8 +79,9 @@ Status tie_stores(RunStore& runs, MetricStore& metrics) {
   ASSAY_ASSIGN(const QueueMark queue, runs.mark());
   if (const std::string forgotten = what_is_forgotten(queue, known); !forgotten.empty()) {
     const std::string cause = fmt::format(
-        "queue.db is older than metrics.db (a backup was put back, or its last changes were lost): it has forgotten {}. "
-        "What is new is numbered after them, so nothing of theirs is taken for another's; their files stay in runs/",
+        "queue.db is older than metrics.db (a backup was put back, or its last changes were lost): it has forgotten "
+        "{}. What is new is numbered after them, so nothing of theirs is taken for another's; their files stay in "
+        "runs/",
         forgotten);
     ASSAY_TRY(runs.move_past(known, note("store_restored", cause)));
   }

@@ -18,8 +18,8 @@ struct Cut {
 class PowerCutTest : public testing::Test {
  protected:
   void remember(const PowerCutVfs& vfs, bool some_written) {
-    Cut cut{some_written ? vfs.some_written(static_cast<unsigned>(cuts_.size())) : vfs.synced(), acknowledged_, leased_};
-    cuts_.push_back(std::move(cut));
+    const auto seed = static_cast<unsigned>(cuts_.size());
+    cuts_.push_back({some_written ? vfs.some_written(seed) : vfs.synced(), acknowledged_, leased_});
   }
   void work(bool some_written);
   void look_at(const Cut& cut);

@@ -39,7 +39,7 @@ class RestoredStoreTest : public QueueTest {
     if (stored.empty()) return 0;
     const auto execution = static_cast<int64_t>(stored.front().loss);
     for (const StepMetrics& step : stored)
-      EXPECT_EQ(step.loss, FakeWorker::loss_of(execution, step.step)) << "attempt " << attempt << ", step " << step.step;
+      EXPECT_EQ(step.loss, FakeWorker::loss_of(execution, step.step)) << "attempt " << attempt;
     return execution;
   }
   std::vector<EventRow> events_of(const std::string& kind) {
@@ -226,7 +226,7 @@ TEST_F(RestoredStoreTest, StepsOfAnotherExecutionEndTheAttemptInsteadOfBeingDrop
   commit();
   EXPECT_EQ(state("a"), "failed");
   EXPECT_EQ(attempts("a")[0].outcome.reason, FailureReason::internal);
-  EXPECT_THAT(attempts("a")[0].outcome.error, HasSubstr("its steps cannot be stored: attempt 1: step 2 is stored with"));
+  EXPECT_THAT(attempts("a")[0].outcome.error, HasSubstr("its steps cannot be stored: attempt 1: step 2 is stored"));
   EXPECT_THAT(worker.abandoned, ElementsAre(attempt)) << "it kills the trainer and does not send them for ever";
   EXPECT_TRUE(worker.connected());
   EXPECT_EQ(execution_of(attempt, 4), 1);

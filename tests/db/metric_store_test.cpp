@@ -113,8 +113,8 @@ TEST_F(MetricStoreTest, AStepWithOtherValuesIsRefusedAndNamesBoth) {
   other.loss = -1;
   other.unix_ms = 77;
   const std::string message =
-      "attempt 1: step 2 is stored with loss 9.98, made at 1002 ms, and was sent with loss -1, made at 77 ms: these are "
-      "steps of two executions";
+      "attempt 1: step 2 is stored with loss 9.98, made at 1002 ms, and was sent with loss -1, made at 77 ms: these "
+      "are steps of two executions";
   for (const int64_t seq : {3, 4}) {  // under its own record, which is acknowledged, and under a new one
     auto refused = store_->append(1, seq, std::vector{other});
     ASSERT_FALSE(refused.ok());

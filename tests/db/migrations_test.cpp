@@ -52,14 +52,14 @@ TEST_F(MigrationsTest, LogPathsBecomeRelativeToTheHomeWhereverItWas) {
   ASSERT_TRUE(migrate(db, old, 1).ok());
   ASSERT_TRUE(db.run_script("INSERT INTO workers VALUES ('w', 'host', 'boot', 1, 2, 'connected', 3);"
                             "INSERT INTO experiments VALUES (1, 'exp', 't1', 'h', '', 'continue', 1, '', 0, 1, 'text');"
-                            "INSERT INTO runs (id, experiment_id, name, cell_key, repeat, seed, state, priority, devices, "
-                            "backend, attempts, total_steps, created_at) "
+                            "INSERT INTO runs (id, experiment_id, name, cell_key, repeat, seed, state, priority, "
+                            "devices, backend, attempts, total_steps, created_at) "
                             "VALUES (1, 1, 'a', 'cell', 1, 1, 'running', 0, 1, 'cpu', 4, 10, 1)")
                   .ok());
   const auto attempt = [&](int n, const std::string& path, bool ended) {
     const auto inserted =
-        db.run("INSERT INTO attempts (run_id, n, lease_epoch, worker_id, state, phase, result, created_at, finished_at, "
-               "log_path) VALUES (1, ?1, ?1, 'w', ?2, 'step', ?3, 1, ?4, ?5)",
+        db.run("INSERT INTO attempts (run_id, n, lease_epoch, worker_id, state, phase, result, created_at, "
+               "finished_at, log_path) VALUES (1, ?1, ?1, 'w', ?2, 'step', ?3, 1, ?4, ?5)",
                n, ended ? "ended" : "running", ended ? "completed" : "none",
                ended ? std::optional<int64_t>(2) : std::nullopt, path);
     ASSERT_TRUE(inserted.ok()) << inserted.error().message;

@@ -1,5 +1,5 @@
 // SQLite on a disk that forgets at a power cut whatever was not synced. While it lives every database opened in this
-// process goes through it; the files themselves are written as usual, and what a cut would leave of them is kept beside.
+// process goes through it; the files themselves are written as usual, and what a cut would leave of them is kept.
 #pragma once
 
 #include <sqlite3.h>

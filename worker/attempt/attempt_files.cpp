@@ -108,7 +108,8 @@ Result<std::optional<T>> read_json(const std::string& path, T (*from)(const json
 AttemptFolder unused_folder(const std::string& wanted) {
   AttemptFolder folder{wanted};
   std::error_code unreadable;  // then executing there fails, with the reason
-  for (int i = 2; std::filesystem::exists(folder.lease(), unreadable); ++i) folder.path = fmt::format("{}.{}", wanted, i);
+  for (int i = 2; std::filesystem::exists(folder.lease(), unreadable); ++i)
+    folder.path = fmt::format("{}.{}", wanted, i);
   return folder;
 }
 
