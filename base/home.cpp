@@ -47,6 +47,27 @@ Result<std::string> socket_path(const std::string& home) {
   return path;
 }
 
+std::string path_in_home(const std::string& home, const std::string& path) {
+  if (path.empty() || path.front() != '/') return path;
+  const auto inside = [](const std::filesystem::path& file, const std::filesystem::path& folder) {
+    const std::filesystem::path relative = file.lexically_relative(folder);
+    return relative.empty() || *relative.begin() == ".." ? std::string() : relative.string();
+  };
+  if (std::string relative = inside(path, home); !relative.empty()) return relative;
+  // The same folder may go by two names (a symbolic link).
+  std::error_code ec;
+  const auto folder = std::filesystem::weakly_canonical(home, ec);
+  if (ec) return path;
+  const auto file = std::filesystem::weakly_canonical(path, ec);
+  if (ec) return path;
+  const std::string relative = inside(file, folder);
+  return relative.empty() ? path : relative;
+}
+
+std::string path_from_home(const std::string& home, const std::string& stored) {
+  return stored.empty() || stored.front() == '/' ? stored : home + "/" + stored;
+}
+
 std::string daemon_log_path(const std::string& home) {
   return home + "/assayd.log";
 }

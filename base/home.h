@@ -13,6 +13,10 @@ Result<std::string> home_folder(const std::string& chosen = {});
 
 // The Unix socket of the daemon. An error if the path does not fit into a socket address (107 bytes on Linux).
 Result<std::string> socket_path(const std::string& home);
+// How a path inside `home` is stored, so that the folder can be moved: relative to it. A path elsewhere stays as it is.
+std::string path_in_home(const std::string& home, const std::string& path);
+// Where a path stored so is now.
+std::string path_from_home(const std::string& home, const std::string& stored);
 // The daemon's own log.
 std::string daemon_log_path(const std::string& home);
 // That of the worker the daemon starts.

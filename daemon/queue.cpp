@@ -7,11 +7,13 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "daemon/transition_rows.h"
+#include "db/store_pair.h"
 #include "spec/run_config_toml.h"
 
 namespace assay {
 Result<std::unique_ptr<Queue>> Queue::open(RunStore& runs, MetricStore& metrics, const Clock& clock, std::string home) {
   std::unique_ptr<Queue> queue(new Queue(runs, metrics, clock, std::move(home)));
+  ASSAY_TRY(tie_stores(runs, metrics));
   ASSAY_TRY(queue->load());
   // Nobody is connected to a daemon that has just started, whatever its former life wrote.
   for (auto& [id, worker] : queue->workers_)
@@ -116,6 +118,7 @@ Status Queue::advance(Subject& subject, RunEvent event, ChangeList& list, const 
     attempt.resumed_from_step = facts.resumed_from_step;
   }
   events_staged_ |= !t.changes.empty();
+  ends_staged_ |= t.ended.has_value();
   list.insert(list.end(), std::make_move_iterator(changes.begin()), std::make_move_iterator(changes.end()));
   subject.life = t.next;
   keep(subject, before.attempt_id);
@@ -187,6 +190,7 @@ void Queue::forget_staged() {
   grants_.clear();
   staged_.clear();
   staged_requests_.clear();
+  ends_staged_ = false;
   broken_.reset();
 }
 
@@ -195,18 +199,30 @@ Status Queue::commit_once() {
   const size_t inputs = groups_.size();
   assign_devices();
   if (!groups_.empty()) {
+    // Of an ended attempt nobody sends a step again: they are on disk before its end is.
+    if (ends_staged_)
+      if (Status synced = metrics_.sync(); !synced.ok()) return reload(synced.error());
     auto applied = runs_.apply_groups(groups_);
     if (!applied.ok()) return reload(applied.error());
     for (size_t i = 0; i < inputs; ++i)
       if (!(*applied)[i].ok()) return reload((*applied)[i].error());
     if (Status started = start_leases(*applied); !started.ok()) return reload(started.error());
   }
+  // Before a lease is sent, so that metrics.db knows of every attempt that has steps.
+  if (!groups_.empty() || events_staged_) note_mark();
   forget_staged();
   assign_ |= std::exchange(assign_again_, false);
   for (auto& [link, order] : outbox_) link->send(std::move(order));
   outbox_.clear();
   if (std::exchange(events_staged_, false) && events_written_) events_written_();
   return {};
+}
+
+// What it says is stored: if metrics.db cannot take the note, it takes no steps either.
+void Queue::note_mark() {
+  const auto mark = runs_.mark();
+  if (const Status noted = mark.ok() ? metrics_.note(*mark) : Status(mark.error()); !noted.ok())
+    log::error("how far the queue has come was not noted: {}", noted.error().message);
 }
 
 void Queue::send(const std::string& worker_id, WorkerOrder order) {

@@ -2,7 +2,9 @@
 //
 // Passive and single-threaded: daemon/queue_loop.h drives it in the daemon, tests drive it by hand. Every input stages
 // its changes; commit() stores those of all inputs since the last one in one transaction, then sends what follows from
-// them. So nothing is ever acknowledged, leased or stopped that is not on disk, and a burst costs one fsync.
+// them. So no lease, stop or receipt is ever sent for a change that is not on disk, and a burst costs one fsync. Steps
+// are acknowledged when they are stored and would survive a kill; before the end of an attempt is stored or
+// acknowledged, they are synced and survive a power cut (db/metric_store.h). One sync serves all ends of a commit.
 // If a commit fails, everything staged is dropped, workers are disconnected and the state is read from the store again:
 // they come back and say again what was not acknowledged.
 #pragma once
@@ -39,7 +41,8 @@ struct ChangeAnswer {
 
 class Queue {
  public:
-  // All references must outlive the queue. Takes over the attempts that are live in the store.
+  // All references must outlive the queue. Ties the two stores together (db/store_pair.h) and takes over the attempts
+  // that are live in the store.
   static Result<std::unique_ptr<Queue>> open(RunStore& runs, MetricStore& metrics, const Clock& clock,
                                              std::string home);
 
@@ -124,6 +127,7 @@ class Queue {
   Subject subject_of(const ListedRun& listed) const;
   void keep(const Subject& subject, int64_t attempt_id);
   Status commit_once();
+  void note_mark();
   void stage(ChangeList list);
   std::vector<WorkerSlots> slots_of(const std::vector<DeviceListing>& listed) const;
   void assign_devices();
@@ -136,6 +140,7 @@ class Queue {
   Status advance_live(const Subject& subject, const RunEvent& event, const AttemptFacts& facts = {});
   void progress(const Subject& held, const LeaseRef& lease, Phase phase);
   void note_started(const Subject& held, const AttemptReport& report);
+  void refuse_steps(const Subject& held, const LeaseRef& lease, const Error& why);
   void lose_missing(const WorkerGreeting& greeting);
   void pause_leases(Worker& worker);
   void drain_occupied(Worker& worker, OccupiedDevices occupied);
@@ -172,6 +177,7 @@ class Queue {
   std::map<std::string, std::pair<std::string, ChangeAnswer>> staged_requests_;  // id -> (method, answer)
   std::vector<std::pair<std::shared_ptr<WorkerLink>, WorkerOrder>> outbox_;
   bool events_staged_ = false;
+  bool ends_staged_ = false;  // of attempts
 };
 
 }  // namespace assay

@@ -180,6 +180,9 @@ void Queue::steps(const WorkerLink* link, const StepReport& report) {
   Subject* held = live(report.lease, *worker);
   if (!held) return send(worker->row.id, AbandonOrder{report.lease});
   const auto stored = metrics_.append(report.lease.attempt_id, report.first_seq, report.steps);
+  if (!stored.ok() && (stored.error().code == ErrorCode::already_exists ||
+                       stored.error().code == ErrorCode::invalid_argument))
+    return refuse_steps(*held, report.lease, stored.error());
   // Not acknowledged is not lost: the worker sends it again after its next greeting.
   if (!stored.ok()) {
     log::error("metrics of attempt {} were not stored: {}", report.lease.attempt_id, stored.error().message);
@@ -190,6 +193,19 @@ void Queue::steps(const WorkerLink* link, const StepReport& report) {
     progress(*held, report.lease, Phase::step);
   }
   send(worker->row.id, StepReceipt{report.lease, stored->acked_seq});
+}
+
+// Sent again they would be refused again, for ever: the attempt ends here, and its worker is told to let it go.
+void Queue::refuse_steps(const Subject& held, const LeaseRef& lease, const Error& why) {
+  log::error("steps of attempt {} are refused: {}", lease.attempt_id, why.message);
+  const std::string worker_id = held.worker_id;
+  RunEvent event = event_about(lease, RunEventKind::attempt_ended);
+  event.outcome.result = AttemptResult::failed;
+  event.outcome.reason = FailureReason::internal;
+  event.outcome.error = "its steps cannot be stored: " + why.message;
+  if (Status ended = advance_live(held, event); !ended.ok())
+    log::error("attempt {}: {}", lease.attempt_id, ended.error().message);
+  send(worker_id, AbandonOrder{lease});
 }
 
 void Queue::report(const WorkerLink* link, const AttemptReport& report) {

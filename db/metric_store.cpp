@@ -72,9 +72,13 @@ struct MetricStore::Impl {
   Status write_progress(int64_t attempt_id, const Progress& progress);
   Status add_tail(int64_t attempt_id, AttemptSummary& summary);
   Result<Appended> append(int64_t attempt_id, int64_t first_seq, std::span<const StepMetrics> steps);
+  Status expect_same(int64_t attempt_id, const StepMetrics& sent);
+  Result<QueueMark> read_mark();
 
   mutable std::mutex mutex;
   Database db;
+  QueueMark noted;
+  bool synced = false;  // what an earlier life of the daemon appended may not be
 };
 
 MetricStore::MetricStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -87,6 +91,7 @@ Result<std::unique_ptr<MetricStore>> MetricStore::open(const std::string& path, 
   ASSAY_TRY(impl->adopt(store_id));
   // Steps are not read here (a long history is gigabytes): a damaged page of theirs is found when it is read.
   ASSAY_TRY(impl->db.quick_check("progress"));
+  ASSAY_ASSIGN(impl->noted, impl->read_mark());
   return std::unique_ptr<MetricStore>(new MetricStore(std::move(impl)));
 }
 
@@ -123,8 +128,17 @@ Result<Appended> MetricStore::append(int64_t attempt_id, int64_t first_seq, std:
   std::lock_guard lock(impl_->mutex);
   ASSAY_ASSIGN(auto transaction, Transaction::begin(impl_->db));
   ASSAY_ASSIGN(Appended appended, impl_->append(attempt_id, first_seq, steps));
+  impl_->synced = false;
   ASSAY_TRY(transaction.commit());
   return appended;
+}
+
+Status MetricStore::sync() {
+  std::lock_guard lock(impl_->mutex);
+  if (impl_->synced) return {};
+  ASSAY_TRY(impl_->db.sync());
+  impl_->synced = true;
+  return {};
 }
 
 Result<Appended> MetricStore::Impl::append(int64_t attempt_id, int64_t first_seq, std::span<const StepMetrics> steps) {
@@ -136,18 +150,23 @@ Result<Appended> MetricStore::Impl::append(int64_t attempt_id, int64_t first_seq
                              attempt_id, first_seq, progress.acked_seq)};
   }
   int64_t known = std::min<int64_t>(progress.acked_seq - first_seq + 1, steps.size());
+  for (const StepMetrics& m : steps.first(known)) ASSAY_TRY(expect_same(attempt_id, m));
   steps = steps.subspan(known);
   Appended appended{0, progress.acked_seq};
   if (steps.empty()) return appended;
 
-  ASSAY_ASSIGN(auto insert, db.prepare("INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+  ASSAY_ASSIGN(auto insert, db.prepare("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                                       "ON CONFLICT DO NOTHING"));
   for (const StepMetrics& m : steps) {
     if (m.step < 0) return Error{ErrorCode::invalid_argument, fmt::format("attempt {}: step {}", attempt_id, m.step)};
     ASSAY_TRY(insert
                   .bind(attempt_id, m.step, m.loss, m.dt_ms, m.tok_per_sec, m.mfu, m.lr_scale, m.grad_norm,
                         m.expert_load_min, m.expert_load_max, m.peak_mem_mib, m.val_loss, m.unix_ms)
                   .run());
-    if (db.rows_changed() == 0) continue;
+    if (db.rows_changed() == 0) {
+      ASSAY_TRY(expect_same(attempt_id, m));
+      continue;
+    }
     ++appended.stored;
     add_to(progress, m);
   }
@@ -156,6 +175,68 @@ Result<Appended> MetricStore::Impl::append(int64_t attempt_id, int64_t first_seq
   ASSAY_TRY(write_progress(attempt_id, progress));
   return appended;
 }
+
+// A step that is sent again has the values it had: a journal is never rewritten.
+Status MetricStore::Impl::expect_same(int64_t attempt_id, const StepMetrics& m) {
+  // IS, because NaN is stored as NULL.
+  ASSAY_ASSIGN(int64_t same,
+               db.integer("SELECT count(*) FROM steps WHERE attempt_id = ? AND step = ? AND loss IS ? AND dt_ms IS ? "
+                          "AND tok_per_sec IS ? AND mfu IS ? AND lr_scale IS ? AND grad_norm IS ? AND "
+                          "expert_load_min IS ? AND expert_load_max IS ? AND peak_mem_mib IS ? AND val_loss IS ? AND "
+                          "unix_ms = ?",
+                          attempt_id, m.step, m.loss, m.dt_ms, m.tok_per_sec, m.mfu, m.lr_scale, m.grad_norm,
+                          m.expert_load_min, m.expert_load_max, m.peak_mem_mib, m.val_loss, m.unix_ms));
+  if (same == 1) return {};
+  ASSAY_ASSIGN(auto found,
+               db.prepare(fmt::format("SELECT {} FROM steps WHERE attempt_id = ? AND step = ?", step_columns)));
+  ASSAY_ASSIGN(bool row, found.bind(attempt_id, m.step).step());
+  std::string stored = "missing, though its journal record was stored";
+  if (row) {
+    const StepMetrics known = read_step(found);
+    stored = fmt::format("stored with loss {}, made at {} ms", known.loss, known.unix_ms);
+  }
+  return Error{ErrorCode::already_exists,
+               fmt::format("attempt {}: step {} is {}, and was sent with loss {}, made at {} ms: these are steps of "
+                           "two executions",
+                           attempt_id, m.step, stored, m.loss, m.unix_ms)};
+}
+
+// --- how far the queue has come --------------------------------------------------------------------------------------
+
+Result<QueueMark> MetricStore::Impl::read_mark() {
+  ASSAY_ASSIGN(auto rows, db.prepare("SELECT counter, greatest FROM queue_mark"));
+  rows.bind();
+  QueueMark mark;
+  while (true) {
+    ASSAY_ASSIGN(bool row, rows.step());
+    if (!row) return mark;
+    mark[rows.text(0)] = rows.integer(1);
+  }
+}
+
+Result<QueueMark> MetricStore::queue_mark() {
+  std::lock_guard lock(impl_->mutex);
+  return impl_->noted;
+}
+
+Status MetricStore::note(const QueueMark& mark) {
+  std::lock_guard lock(impl_->mutex);
+  if (mark == impl_->noted) return {};
+  ASSAY_ASSIGN(auto transaction, Transaction::begin(impl_->db));
+  for (const auto& [counter, greatest] : mark) {
+    ASSAY_TRY(
+        impl_->db.run("INSERT INTO queue_mark VALUES (?1, ?2) ON CONFLICT DO UPDATE SET greatest = max(greatest, ?2)",
+                      counter, greatest));
+  }
+  ASSAY_TRY(transaction.commit());
+  for (const auto& [counter, greatest] : mark) {
+    int64_t& noted = impl_->noted[counter];
+    noted = std::max(noted, greatest);
+  }
+  return {};
+}
+
+// --- steps -----------------------------------------------------------------------------------------------------------
 
 // The last 50 steps by primary key: a fixed cost per append, whatever the length of the run.
 Status MetricStore::Impl::add_tail(int64_t attempt_id, AttemptSummary& summary) {

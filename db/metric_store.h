@@ -1,7 +1,9 @@
 // metrics.db: every step of every attempt. Apart from queue.db so that a burst of metrics never delays a lease.
 //
-// Thread-safe: one lock, one connection. synchronous=NORMAL: what append() stored survives a killed daemon; power loss
-// may take the last moments, steps and acknowledgement together, and the worker's journal sends them again.
+// Thread-safe: one lock, one connection. synchronous=NORMAL: what append() stored survives a killed daemon at once, and
+// a power cut after the next sync(). A power cut before it takes the last appends, steps and acknowledgement together:
+// the worker is told the stored acked_seq when it greets, and its journal sends them again. Of an attempt that has
+// ended nobody sends again, so whoever makes an end final calls sync() first.
 // Fail-stop as RunStore: after a failed commit, a full disk, an I/O error or a damaged page, writes are refused.
 #pragma once
 
@@ -18,7 +20,7 @@
 namespace assay {
 
 struct Appended {
-  int64_t stored = 0;     // steps that were new; the others were there already and stay as they are
+  int64_t stored = 0;     // steps that were new; the others were there already, with the same values
   int64_t acked_seq = 0;  // every journal record up to this one is stored: what to acknowledge
 };
 
@@ -33,9 +35,18 @@ class MetricStore {
 
   // steps[i] is journal record first_seq + i. One transaction stores the new steps, the acknowledgement and the
   // summary. Records already acknowledged are skipped. A gap (first_seq > acked_seq + 1) is aborted and stores nothing:
-  // the sender must go back to acked_seq(). The caller has checked the lease epoch.
+  // the sender must go back to acked_seq(). A step that is stored with other values, or an acknowledged record whose
+  // step is not stored, is already_exists, names both and stores nothing: these steps are another execution's, and
+  // sending them again cannot help. The caller has checked the lease epoch.
   Result<Appended> append(int64_t attempt_id, int64_t first_seq, std::span<const StepMetrics> steps);
   Result<int64_t> acked_seq(int64_t attempt_id);  // 0 = none yet
+  // All that append() has stored is on disk. Costs nothing if nothing was stored since the last time.
+  Status sync();
+
+  // How far queue.db had come when this file was written last. A counter never goes down.
+  Result<QueueMark> queue_mark();
+  // Survives a power cut with the next sync() that has steps to write: before it nothing depends on it.
+  Status note(const QueueMark& mark);
 
   // Steps >= from_step in order; limit 0 = all.
   Result<std::vector<StepMetrics>> query(int64_t attempt_id, int64_t from_step, int64_t limit);

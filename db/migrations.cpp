@@ -16,8 +16,27 @@ constexpr std::array queue_migrations = {
     // Who else computes on a drained device. A device on which nobody does is not drained.
     Migration{2, "users of drained devices",
               "ALTER TABLE devices ADD COLUMN drained_by TEXT NOT NULL DEFAULT '';"
-              "ALTER TABLE devices DROP COLUMN drained;"}};
-constexpr std::array metrics_migrations = {Migration{1, "initial metrics", metrics_schema_sql}};
+              "ALTER TABLE devices DROP COLUMN drained;"},
+    // The home can be moved. Until here log_path was absolute; the row itself tells how it ends, so this holds for
+    // paths of a home that has been moved before, too.
+    Migration{3, "log paths relative to the home",
+              "DROP TRIGGER attempts_end_for_good;"
+              "UPDATE attempts AS a SET log_path = t.path FROM ("
+              "  SELECT l.id, "
+              "  'runs/' || e.name || '/' || e.tag || '/' || r.name || '/attempt' || l.n || '/trainer.log' AS path "
+              "  FROM attempts l JOIN runs r ON r.id = l.run_id JOIN experiments e ON e.id = r.experiment_id) t "
+              "WHERE t.id = a.id AND substr(a.log_path, -length(t.path) - 1) = '/' || t.path;"
+              "CREATE TRIGGER attempts_end_for_good BEFORE UPDATE ON attempts WHEN OLD.state = 'ended' BEGIN "
+              "SELECT RAISE(ABORT, 'an ended attempt is never changed'); END;"}};
+constexpr std::array metrics_migrations = {
+    Migration{1, "initial metrics", metrics_schema_sql},
+    // How far queue.db has come, so that an older copy of it is noticed (db/store_pair.h). `counter` is a table of
+    // queue.db whose ids are never used twice, or lease_epoch; `greatest` the greatest number it has given out. What
+    // was written before is known from the attempts alone; epochs were given out with them, one each.
+    Migration{2, "how far the queue has come",
+              "CREATE TABLE queue_mark (counter TEXT PRIMARY KEY, greatest INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+              "INSERT INTO queue_mark SELECT 'attempts', max(attempt_id) FROM progress HAVING max(attempt_id) > 0;"
+              "INSERT INTO queue_mark SELECT 'lease_epoch', greatest FROM queue_mark WHERE counter = 'attempts';"}};
 
 Status refuse_foreign(Database& database, const Schema& schema, int64_t version) {
   ASSAY_ASSIGN(int64_t application_id, database.integer("PRAGMA application_id"));

@@ -2,10 +2,16 @@
 
 #include <fmt/core.h>
 
+#include <filesystem>
+
+#include "base/home.h"
 #include "db/migrations.h"
 #include "db/run_store_impl.h"
 
 namespace assay {
+
+RunStore::Impl::Impl(Database opened, const Clock& time)
+    : db(std::move(opened)), clock(time), home(std::filesystem::path(db.path()).parent_path().string()) {}
 
 RunStore::RunStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RunStore::~RunStore() = default;
@@ -62,6 +68,46 @@ Status RunStore::check() {
   return Error{ErrorCode::data_loss, fmt::format("{} is damaged: row {} of {} names a row of {} that does not exist",
                                                  impl_->db.path(), broken.integer(1), broken.text(0), broken.text(2))};
 }
+
+// --- how far the queue has come --------------------------------------------------------------------------------------
+
+Result<QueueMark> RunStore::mark() {
+  std::lock_guard lock(impl_->mutex);
+  ASSAY_ASSIGN(auto rows, impl_->db.prepare("SELECT name, seq FROM sqlite_sequence "
+                                            "UNION ALL SELECT 'lease_epoch', lease_epoch FROM store"));
+  rows.bind();
+  QueueMark mark;
+  while (true) {
+    ASSAY_ASSIGN(bool row, rows.step());
+    if (!row) return mark;
+    mark[rows.text(0)] = rows.integer(1);
+  }
+}
+
+Status RunStore::move_past(const QueueMark& mark, const EventRow& why) {
+  std::lock_guard lock(impl_->mutex);
+  Database& db = impl_->db;
+  ASSAY_ASSIGN(auto transaction, Transaction::begin(db));
+  for (const auto& [counter, greatest] : mark) {
+    if (counter == "lease_epoch") {
+      ASSAY_TRY(db.run("UPDATE store SET lease_epoch = max(lease_epoch, ?)", greatest));
+      continue;
+    }
+    ASSAY_TRY(db.run("UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1", counter, greatest));
+    // A table that has never had a row has none here either.
+    if (db.rows_changed() == 0) ASSAY_TRY(db.run("INSERT INTO sqlite_sequence VALUES (?, ?)", counter, greatest));
+  }
+  ASSAY_TRY(impl_->write_event(why));
+  return transaction.commit();
+}
+
+Result<AttemptRow> RunStore::Impl::attempt_from(const Statement& row, int& at) const {
+  ASSAY_ASSIGN(AttemptRow attempt, read_attempt(row, at));
+  attempt.log_path = path_from_home(home, attempt.log_path);
+  return attempt;
+}
+
+// --- changes ---------------------------------------------------------------------------------------------------------
 
 Result<Applied> RunStore::apply(const ChangeList& changes) {
   std::lock_guard lock(impl_->mutex);

@@ -3,6 +3,8 @@
 // Thread-safe: one lock, one connection. Every write is one BEGIN IMMEDIATE transaction with synchronous=FULL: when a
 // call returns success its changes survive power loss; when it returns an error nothing of it was written.
 //
+// Paths are stored relative to the folder of the file, so that the folder can be moved, and read as they are now.
+//
 // Fail-stop: after a failed commit, or a full disk, I/O error or damaged page met while writing, every later write is
 // refused with that first error (write_health()); reads go on. Free the disk or repair the file, then open again.
 #pragma once
@@ -184,6 +186,11 @@ class RunStore {
   // read-only, a folder, on a network file system.
   static Result<std::unique_ptr<RunStore>> open(const std::string& path, const Clock& clock);
   ~RunStore();
+
+  // The greatest numbers given out so far.
+  Result<QueueMark> mark();
+  // What is given out from now on is greater than all that `mark` holds; `why` is written into the feed with it.
+  Status move_past(const QueueMark& mark, const EventRow& why);
 
   // Names this queue for ever; metrics.db carries the same name so that the two files are never mixed up.
   const std::string& store_id() const;

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "base/home.h"
 #include "base/limits.h"
 #include "db/run_store_impl.h"
 
@@ -144,6 +145,8 @@ Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
   AttemptOutcome outcome = change.outcome.value_or(AttemptOutcome{});
   std::optional<int64_t> finished_at;
   if (to == AttemptState::ended) finished_at = now();
+  std::optional<std::string> log_path;
+  if (change.log_path) log_path = path_in_home(home, *change.log_path);
   std::optional<std::string_view> phase;
   if (change.phase) phase = to_string(*change.phase);
   ASSAY_TRY(db.run(
@@ -151,7 +154,7 @@ Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
       "log_path = coalesce(?5, log_path), resumed_from_step = coalesce(?6, resumed_from_step), finished_at = ?7, "
       "result = ?8, reason = ?9, step = ?10, exit_code = ?11, signal = ?12, peak_mem_mib = ?13, operation = ?14, "
       "tensor = ?15, error = ?16, log_tail = ?17 WHERE id = ?1",
-      change.attempt_id, to_string(to), phase, change.started_at, change.log_path, change.resumed_from_step,
+      change.attempt_id, to_string(to), phase, change.started_at, log_path, change.resumed_from_step,
       finished_at, to_string(outcome.result), to_string(outcome.reason), outcome.step, outcome.exit_code,
       outcome.signal, std::isfinite(outcome.peak_mem_mib) ? outcome.peak_mem_mib : 0.0,
       clip(outcome.operation, limits::error_chars), clip(outcome.tensor, limits::error_chars),

@@ -60,7 +60,7 @@ Result<std::vector<AttemptContext>> RunStore::Impl::attempt_contexts(std::string
     if (!row) return contexts;
     AttemptContext context;
     int at = 0;
-    ASSAY_ASSIGN(context.attempt, read_attempt(rows, at));
+    ASSAY_ASSIGN(context.attempt, attempt_from(rows, at));
     context.attempt.outcome.log_tail = rows.text(at++);
     ASSAY_ASSIGN(context.run, read_run(rows, at));
     context.run.config_toml = rows.text(at++);

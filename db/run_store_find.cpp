@@ -80,7 +80,7 @@ Result<ListedRun> RunStore::Impl::listed_run(int64_t run_id, bool complete) {
   ASSAY_ASSIGN(listed.run, read_run(rows, at));
   int attempt_at = at;
   if (!rows.is_null(at)) {
-    ASSAY_ASSIGN(listed.latest, read_attempt(rows, at));
+    ASSAY_ASSIGN(listed.latest, attempt_from(rows, at));
   }
   if (complete) {
     at = attempt_at + 1 + static_cast<int>(std::count(attempt_columns.begin(), attempt_columns.end(), ','));
@@ -112,7 +112,7 @@ Result<std::vector<AttemptRow>> RunStore::attempts_of(int64_t run_id) {
     ASSAY_ASSIGN(bool row, rows.step());
     if (!row) return attempts;
     int at = 0;
-    ASSAY_ASSIGN(AttemptRow attempt, read_attempt(rows, at));
+    ASSAY_ASSIGN(AttemptRow attempt, impl_->attempt_from(rows, at));
     attempt.outcome.log_tail = rows.text(at);
     attempts.push_back(std::move(attempt));
   }

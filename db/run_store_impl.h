@@ -16,7 +16,7 @@ namespace assay {
 inline constexpr std::string_view queue_held_key = "queue_held";
 
 struct RunStore::Impl {
-  Impl(Database opened, const Clock& time) : db(std::move(opened)), clock(time) {}
+  Impl(Database opened, const Clock& time);
 
   // One transaction's time, so that everything written together says the same.
   int64_t now() const { return clock.unix_ms(); }
@@ -40,6 +40,8 @@ struct RunStore::Impl {
   Result<int64_t> upsert_experiment(const ExperimentSpec& spec, const std::string& tag);
 
   // --- reads ---
+  // read_attempt with the log's path as it is now.
+  Result<AttemptRow> attempt_from(const Statement& row, int& at) const;
   Result<std::string> setting(std::string_view key);
   Result<bool> held();
   Result<std::optional<std::string>> find_request(const std::string& request_id, const std::string& method);
@@ -54,6 +56,7 @@ struct RunStore::Impl {
   mutable std::mutex mutex;
   Database db;
   const Clock& clock;
+  const std::string home;  // the folder of the file
   std::string store_id;
 };
 

@@ -111,7 +111,7 @@ Result<std::vector<ListedRun>> RunStore::Impl::list_all(const RunFilter& filter)
       int at = 2;
       ASSAY_ASSIGN(run.run, read_run(rows, at));
       if (!rows.is_null(at)) {
-        ASSAY_ASSIGN(run.latest, read_attempt(rows, at));
+        ASSAY_ASSIGN(run.latest, attempt_from(rows, at));
       }
       listed.push_back(std::move(run));
     }

@@ -189,6 +189,19 @@ Error Database::failure(int extended_code, std::string_view sql) {
   return error;
 }
 
+Status Database::sync() {
+  if (stopped_) return *stopped_;
+  sqlite3_file* log = nullptr;
+  int code = sqlite3_file_control(handle_.get(), "main", SQLITE_FCNTL_JOURNAL_POINTER, static_cast<void*>(&log));
+  if (code == SQLITE_OK && log != nullptr && log->pMethods != nullptr)
+    code = log->pMethods->xSync(log, SQLITE_SYNC_NORMAL);
+  if (code == SQLITE_OK) return {};
+  Error error{ErrorCode::unavailable, fmt::format("{}: {} [{}, SQLite code {}, in: sync of the write-ahead log]", path_,
+                                                  meaning_of(SQLITE_IOERR).text, sqlite3_errstr(code), code)};
+  stop(error);
+  return error;
+}
+
 void Database::stop(const Error& cause) {
   if (stopped_) return;
   stopped_ = cause;

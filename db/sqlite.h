@@ -107,6 +107,9 @@ class Database {
     if (!row.ok()) return row.error();
     return *row ? statement->integer(0) : 0;
   }
+  // Every commit so far is on disk when this returns success, with Synchronous::normal too. A failure stops the
+  // database: the kernel may have dropped what it could not write.
+  Status sync();
   // Any number of statements without parameters: schemas and migrations.
   Status run_script(const char* sql);
 

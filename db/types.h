@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -99,6 +100,10 @@ struct DeviceRow {
   std::string state;       // "free" | "busy" | "drained"
   std::string drained_by;  // who else computes on it, "python3 (pid 4711)"; empty = nobody, it is not drained
 };
+
+// How far a queue has come: for each table of queue.db whose ids are never used twice ("attempts", "events", ...), and
+// for "lease_epoch", the greatest number given out so far; a counter that has given out none may be missing.
+using QueueMark = std::map<std::string, int64_t, std::less<>>;
 
 struct WorkerRow {
   std::string id;

@@ -13,6 +13,7 @@
 #include <random>
 
 #include "base/file.h"
+#include "base/home.h"
 #include "base/limits.h"
 #include "base/log.h"
 
@@ -96,7 +97,7 @@ Status Agent::recover() {
     return Error{ErrorCode::internal, fmt::format("cannot read {}: {}", leases_folder(home_), error.message())};
   for (const LeaseKey& key : keys) {
     ASSAY_ASSIGN(const std::string folder, read_file(index_path(key), limits::path_chars));
-    if (auto runner = LeaseRunner::recover(key, folder, context_))
+    if (auto runner = LeaseRunner::recover(key, path_from_home(home_, folder), context_))
       runners_.push_back(std::move(runner));
     else  // nothing had been started: the daemon will offer it again
       std::filesystem::remove(index_path(key), error);
@@ -139,7 +140,8 @@ void Agent::on(const WelcomeMessage& welcome) {
   }
 }
 
-void Agent::on(const LeaseMessage& lease) {
+void Agent::on(const LeaseMessage& offered) {
+  LeaseMessage lease = offered;
   if (find(lease.lease)) return;  // offered again after a reconnect
   for (const auto& runner : runners_)
     if (runner->key().attempt_id == lease.lease.attempt_id)
@@ -153,7 +155,8 @@ void Agent::on(const LeaseMessage& lease) {
     send_heartbeat();  // goes first, so that the run is not given the same devices again
     return refuse(lease.lease, fmt::format("{}", fmt::join(used, ", ")));
   }
-  Status indexed = write_file_atomically(index_path(lease.lease), lease.folder, 0600);
+  lease.folder = unused_folder(lease.folder).path;
+  Status indexed = write_file_atomically(index_path(lease.lease), path_in_home(home_, lease.folder), 0600);
   if (!indexed.ok()) return refuse(lease.lease, indexed.error().message);
   auto runner = LeaseRunner::start(lease, context_);
   if (!runner.ok()) {

@@ -41,9 +41,6 @@ Result<std::unique_ptr<LeaseRunner>> LeaseRunner::start(const LeaseMessage& leas
 Status LeaseRunner::launch(const LeaseMessage& lease) {
   ASSAY_TRY(make_folders(lease.run_folder, 0700));
   ASSAY_TRY(make_folders(folder_.path, 0700));
-  if (std::filesystem::exists(folder_.lease()))
-    return Error{ErrorCode::already_exists,
-                 fmt::format("{} already holds an executed attempt; an attempt is executed once", folder_.path)};
   ASSAY_TRY(write_file_atomically(folder_.config(), lease.config_toml));
   // Written before the trainer exists: a worker killed between the two looks for a trainer of this folder.
   ASSAY_TRY(write_lease(folder_, record_));

@@ -158,6 +158,13 @@ TEST(Home, IsTheFirstOfTheRule) {
   EXPECT_EQ(home_folder().value(), "/assay/y");
   EXPECT_EQ(home_folder("/chosen").value(), "/chosen");
   EXPECT_EQ(home_folder("chosen").value(), std::filesystem::current_path() / "chosen");
+  EXPECT_EQ(path_in_home("/chosen", "/chosen/runs/a/log"), "runs/a/log");
+  EXPECT_EQ(path_in_home("/chosen", "/chosen2/log"), "/chosen2/log");
+  EXPECT_EQ(path_in_home("/chosen", "/chosen/../log"), "/chosen/../log");
+  EXPECT_EQ(path_in_home("/chosen", ""), "");
+  EXPECT_EQ(path_from_home("/moved", "runs/a/log"), "/moved/runs/a/log");
+  EXPECT_EQ(path_from_home("/moved", "/elsewhere/log"), "/elsewhere/log");
+  EXPECT_EQ(path_from_home("/moved", ""), "");
   EXPECT_EQ(daemon_log_path("/chosen"), "/chosen/assayd.log");
 }
 

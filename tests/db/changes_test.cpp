@@ -1,3 +1,4 @@
+#include <filesystem>
 #include <limits>
 
 #include "store_fixture.h"
@@ -51,6 +52,23 @@ TEST_F(ChangesTest, ARunsWholeLifeIsInTheFeedWithItsCauses) {
   EXPECT_EQ((*feed)[3].cause, "worker said so");
   EXPECT_EQ((*feed)[3].attempt_id, attempt.id);
   EXPECT_EQ((*feed)[3].experiment_id, listed.run.experiment_id);
+}
+
+TEST_F(ChangesTest, PathsFollowTheFolderOfTheDatabase) {
+  int64_t run = enqueue(1)[0];
+  AttemptRow attempt = start(run);
+  AttemptChange started = step_to(attempt, AttemptState::leased, AttemptState::running);
+  started.log_path = folder_.path() + "/runs/a/trainer.log";
+  apply_ok({started});
+  EXPECT_EQ(get("run0").latest->log_path, folder_.path() + "/runs/a/trainer.log");
+  EXPECT_EQ(store_->get_attempt(attempt.id)->attempt.log_path, folder_.path() + "/runs/a/trainer.log");
+  store_.reset();
+  const TempFolder moved;
+  std::filesystem::copy(folder_.path(), moved.path(), std::filesystem::copy_options::recursive);
+  auto opened = RunStore::open(moved.file("queue.db"), clock_);
+  ASSERT_TRUE(opened.ok()) << opened.error().message;
+  EXPECT_EQ((*opened)->attempts_of(run)->at(0).log_path, moved.path() + "/runs/a/trainer.log");
+  EXPECT_EQ((*opened)->list_runs({})->at(0).latest->log_path, moved.path() + "/runs/a/trainer.log");
 }
 
 TEST_F(ChangesTest, OutcomeIsKeptWholeWithinItsLimits) {

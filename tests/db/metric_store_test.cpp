@@ -107,15 +107,59 @@ TEST_F(MetricStoreTest, ABatchSentAgainIsStoredOnce) {
   EXPECT_EQ(store_->summary(1)->steps_observed, 15);
 }
 
-TEST_F(MetricStoreTest, AStepTwiceUnderNewRecordsCountsOnceAndKeepsItsFirstValues) {
+TEST_F(MetricStoreTest, AStepWithOtherValuesIsRefusedAndNamesBoth) {
   append(1, 1, make_steps(0, 3));
   StepMetrics other = make_step(2);
   other.loss = -1;
-  Appended appended = append(1, 4, {other});
-  EXPECT_EQ(appended.stored, 0);
-  EXPECT_EQ(appended.acked_seq, 4) << "the record is settled all the same";
-  EXPECT_EQ(store_->summary(1)->steps_observed, 3);
+  other.unix_ms = 77;
+  const std::string message =
+      "attempt 1: step 2 is stored with loss 9.98, made at 1002 ms, and was sent with loss -1, made at 77 ms: these "
+      "are steps of two executions";
+  for (const int64_t seq : {3, 4}) {  // under its own record, which is acknowledged, and under a new one
+    auto refused = store_->append(1, seq, std::vector{other});
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().code, ErrorCode::already_exists);
+    EXPECT_EQ(refused.error().message, message);
+  }
+  // Nothing of such a batch is stored, and nothing of it acknowledged.
+  EXPECT_FALSE(store_->append(1, 4, std::vector{make_step(3), other}).ok());
+  EXPECT_EQ(*store_->acked_seq(1), 3);
+  EXPECT_EQ(count(1), 3);
   EXPECT_EQ(store_->query(1, 2, 1)->at(0).loss, make_step(2).loss);
+}
+
+TEST_F(MetricStoreTest, AnyValueTellsTwoExecutionsApart) {
+  StepMetrics nan = make_step(0);
+  nan.loss = std::numeric_limits<double>::quiet_NaN();
+  nan.grad_norm = -0.0;
+  append(1, 1, {nan});
+  EXPECT_EQ(append(1, 1, {nan}).acked_seq, 1) << "NaN is the same as NaN";
+  for (double StepMetrics::* field :
+       {&StepMetrics::loss, &StepMetrics::dt_ms, &StepMetrics::tok_per_sec, &StepMetrics::mfu, &StepMetrics::lr_scale,
+        &StepMetrics::grad_norm, &StepMetrics::expert_load_min, &StepMetrics::expert_load_max,
+        &StepMetrics::peak_mem_mib, &StepMetrics::val_loss}) {
+    StepMetrics other = nan;
+    other.*field = 12345;
+    EXPECT_EQ(store_->append(1, 1, std::vector{other}).error().code, ErrorCode::already_exists);
+  }
+}
+
+TEST_F(MetricStoreTest, AnAcknowledgedRecordWhoseStepIsNotStoredIsRefused) {
+  append(1, 1, make_steps(0, 3));
+  auto refused = store_->append(1, 2, std::vector{make_step(50)});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::already_exists);
+  EXPECT_THAT(refused.error().message, HasSubstr("step 50 is missing, though its journal record was stored"));
+}
+
+TEST_F(MetricStoreTest, HowFarTheQueueHasComeNeverGoesBack) {
+  EXPECT_TRUE(store_->queue_mark()->empty());
+  ASSERT_TRUE(store_->note({{"attempts", 7}, {"events", 90}}).ok());
+  ASSERT_TRUE(store_->note({{"attempts", 5}, {"events", 95}, {"runs", 1}}).ok());
+  const QueueMark mark = {{"attempts", 7}, {"events", 95}, {"runs", 1}};
+  EXPECT_EQ(*store_->queue_mark(), mark);
+  reopen();
+  EXPECT_EQ(*store_->queue_mark(), mark);
 }
 
 TEST_F(MetricStoreTest, AGapIsAbortedAndStoresNothing) {

@@ -45,6 +45,54 @@ TEST_F(MigrationsTest, AQueueOfTheFirstVersionKeepsItsDevices) {
             1);
 }
 
+// The home may have been moved before, and may itself lie under a folder called runs.
+TEST_F(MigrationsTest, LogPathsBecomeRelativeToTheHomeWhereverItWas) {
+  Database db = open();
+  const Schema old{queue_schema().what, queue_schema().application_id, queue_schema().migrations.first(2)};
+  ASSERT_TRUE(migrate(db, old, 1).ok());
+  ASSERT_TRUE(db.run_script("INSERT INTO workers VALUES ('w', 'host', 'boot', 1, 2, 'connected', 3);"
+                            "INSERT INTO experiments VALUES (1, 'exp', 't1', 'h', '', 'continue', 1, '', 0, 1, 'text');"
+                            "INSERT INTO runs (id, experiment_id, name, cell_key, repeat, seed, state, priority, "
+                            "devices, backend, attempts, total_steps, created_at) "
+                            "VALUES (1, 1, 'a', 'cell', 1, 1, 'running', 0, 1, 'cpu', 4, 10, 1)")
+                  .ok());
+  const auto attempt = [&](int n, const std::string& path, bool ended) {
+    const auto inserted =
+        db.run("INSERT INTO attempts (run_id, n, lease_epoch, worker_id, state, phase, result, created_at, "
+               "finished_at, log_path) VALUES (1, ?1, ?1, 'w', ?2, 'step', ?3, 1, ?4, ?5)",
+               n, ended ? "ended" : "running", ended ? "completed" : "none",
+               ended ? std::optional<int64_t>(2) : std::nullopt, path);
+    ASSERT_TRUE(inserted.ok()) << inserted.error().message;
+  };
+  attempt(1, "/old/home/runs/exp/t1/a/attempt1/trainer.log", true);
+  attempt(2, "/runs/home/runs/exp/t1/a/attempt2/trainer.log", true);
+  attempt(3, "/elsewhere/trainer.log", true);
+  attempt(4, "", false);
+  ASSERT_TRUE(migrate(db, queue_schema(), 2).ok());
+  const auto path_of = [&](int n) {
+    auto row = db.prepare("SELECT log_path FROM attempts WHERE n = ?");
+    EXPECT_TRUE(*row->bind(n).step());
+    return row->text(0);
+  };
+  EXPECT_EQ(path_of(1), "runs/exp/t1/a/attempt1/trainer.log");
+  EXPECT_EQ(path_of(2), "runs/exp/t1/a/attempt2/trainer.log");
+  EXPECT_EQ(path_of(3), "/elsewhere/trainer.log");
+  EXPECT_EQ(path_of(4), "");
+  EXPECT_FALSE(db.run("UPDATE attempts SET error = 'x' WHERE n = 1").ok()) << "ended attempts are protected again";
+}
+
+TEST_F(MigrationsTest, MetricsOfTheFirstVersionKnowHowFarTheQueueHadCome) {
+  Database db = open();
+  const Schema old{metrics_schema().what, metrics_schema().application_id, metrics_schema().migrations.first(1)};
+  ASSERT_TRUE(migrate(db, old, 1).ok());
+  ASSERT_TRUE(db.run_script("INSERT INTO progress (attempt_id, acked_seq, steps_observed, last_step, last_val_step) "
+                            "VALUES (3, 1, 1, 0, -1), (9, 1, 1, 0, -1)")
+                  .ok());
+  ASSERT_TRUE(migrate(db, metrics_schema(), 2).ok());
+  EXPECT_EQ(*db.integer("SELECT greatest FROM queue_mark WHERE counter = 'attempts'"), 9);
+  EXPECT_EQ(*db.integer("SELECT greatest FROM queue_mark WHERE counter = 'lease_epoch'"), 9);
+}
+
 TEST_F(MigrationsTest, AnOlderFileGetsWhatItLacksAndKeepsItsRows) {
   Database db = open();
   ASSERT_TRUE(migrate(db, {"test", 5, std::array{first}}, 1).ok());

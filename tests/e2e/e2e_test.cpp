@@ -11,13 +11,16 @@
 #include "base/file.h"
 #include "tests/e2e/system.h"
 #include "worker/attempt/attempt_files.h"
+#include "worker/attempt/journal.h"
 
 namespace assay {
 namespace {
 
 using testing::ElementsAreArray;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::Not;
+using testing::StartsWith;
 
 std::vector<int64_t> all_from(int64_t first, int64_t end) {
   std::vector<int64_t> steps(static_cast<size_t>(end - first));
@@ -185,6 +188,50 @@ TEST_F(EndToEnd, SecondDaemonOfTheSameHomeIsRefusedByName) {
   EXPECT_THAT(second.output, HasSubstr(std::to_string(system_.daemon_pid())));
   enqueue(system_.spec(2));
   EXPECT_EQ(system_.wait_state("completed").state(), "completed") << "the first one is not harmed";
+}
+
+// The same runs once more, under ids and in folders that were in use before the backup was put back.
+TEST_F(EndToEnd, AQueueRestoredFromABackupKeepsItsRunsApart) {
+  const std::string database = system_.home() + "/queue.db", backup = database + ".backup";
+  start();
+  ASSERT_NO_FATAL_FAILURE(system_.shut_down());
+  std::filesystem::copy_file(database, backup);
+  start();
+  enqueue(system_.spec_of_many(3, 12));
+  for (const char* name : {"r0", "r1", "r2"}) system_.wait_state("completed", name);
+  ASSERT_NO_FATAL_FAILURE(system_.shut_down());
+  std::filesystem::copy_file(backup, database, std::filesystem::copy_options::overwrite_existing);
+  start();
+  enqueue(system_.spec_of_many(3, 12));
+  for (const char* name : {"r0", "r1", "r2"}) {
+    SCOPED_TRACE(name);
+    const v1::Run run = system_.wait_state("completed", name);
+    ASSERT_EQ(run.attempts_size(), 1);
+    const AttemptFolder folder{system_.attempt_folder(run)};
+    EXPECT_THAT(folder.path, EndsWith("/attempt1.2"));
+    EXPECT_EQ((*read_lease(folder))->attempt_id, run.latest().id());
+    std::vector<std::pair<int64_t, double>> journal, stored;
+    const auto records = JournalReader(folder.journal()).read(100);
+    ASSERT_TRUE(records.ok()) << records.error().message;
+    for (const JournalRecord& record : *records)
+      journal.emplace_back(record.metrics.unix_ms, record.metrics.loss);
+    for (const v1::StepMetrics& step : system_.metrics(1, name)) stored.emplace_back(step.unix_ms(), step.loss());
+    EXPECT_EQ(journal.size(), 12u);
+    EXPECT_EQ(stored, journal);
+  }
+}
+
+TEST_F(EndToEnd, AMovedHomeKeepsItsLogs) {
+  start();
+  enqueue(system_.spec(5));
+  const std::string log = system_.wait_state("completed").latest().log_path();
+  ASSERT_NO_FATAL_FAILURE(system_.shut_down());
+  ASSERT_NO_FATAL_FAILURE(system_.move_home());
+  start();
+  const v1::Run run = system_.run();
+  EXPECT_NE(run.latest().log_path(), log);
+  EXPECT_THAT(run.latest().log_path(), StartsWith(system_.home() + "/runs/"));
+  EXPECT_THAT(system_.log(), HasSubstr("step 4/5 | loss"));
 }
 
 TEST_F(EndToEnd, NothingHalfWrittenIsLeft) {

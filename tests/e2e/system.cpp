@@ -123,6 +123,23 @@ void System::shut_down() {
   wait("the worker to end", [&] { return worker_pid() == 0; });
 }
 
+void System::move_home() {
+  const std::string old = home();
+  home_name_ = "moved";
+  std::filesystem::rename(old, home());
+}
+
+std::string System::log(const std::string& name) {
+  grpc::ClientContext context;
+  prepare(context);
+  v1::TailLogRequest request;
+  request.set_name(name);
+  v1::TailLogResponse response;
+  const grpc::Status status = queue_->TailLog(&context, request, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return response.data();
+}
+
 // --- the queue -----------------------------------------------------------------------------------------------------
 
 std::string System::one_run(const std::string& name, int64_t steps, const std::string& train,

@@ -56,13 +56,18 @@ class System {
   // Of the run's newest attempt.
   std::string attempt_folder(const v1::Run&) const;
   ProcessIdentity trainer(const v1::Run&) const;
-  std::string home() const { return temp_.path() + "/home"; }
+  // The newest attempt's log, as the daemon reads it.
+  std::string log(const std::string& name = "a");
+  std::string home() const { return temp_.path() + "/" + home_name_; }
+  // Between a shut_down() and the next start_daemon().
+  void move_home();
   std::string logs() const;
 
  private:
   std::string one_run(const std::string& name, int64_t steps, const std::string& train, const std::string& top) const;
 
   TempFolder temp_;
+  std::string home_name_ = "home";
   pid_t daemon_ = 0;
   std::unique_ptr<v1::QueueService::Stub> queue_;
 };

@@ -17,6 +17,7 @@ class FakeWorker {
  public:
   struct Held {
     LeaseOrder order;
+    int64_t execution = 0;  // no two of this worker's have the same
     int64_t steps = 0;  // in its journal
     int64_t acked = 0;  // journal records known to be stored
     bool ended = false;
@@ -66,6 +67,9 @@ class FakeWorker {
     queue.heartbeat(link_.get(), report);
   }
   void tell_started(Queue& queue, int64_t attempt) { report(queue, attempt, "started"); }
+  static double loss_of(int64_t execution, int64_t step) {
+    return static_cast<double>(execution) + 1.0 / static_cast<double>(step + 2);
+  }
   // Everything after what is acknowledged, at most `most` steps.
   void tell_steps(Queue& queue, int64_t attempt, int64_t most = 1'000) {
     const Held& lease = held.at(attempt);
@@ -73,7 +77,7 @@ class FakeWorker {
     for (int64_t seq = lease.acked + 1; seq <= lease.steps && most > 0; ++seq, --most) {
       StepMetrics step;
       step.step = seq - 1;
-      step.loss = 1.0 / static_cast<double>(seq);
+      step.loss = loss_of(lease.execution, step.step);
       step.dt_ms = 10;
       report.steps.push_back(step);
     }
@@ -94,6 +98,7 @@ class FakeWorker {
     lease.outcome.result = result;
     lease.outcome.reason = reason;
     lease.outcome.error = error;
+    lease.outcome.step = result == AttemptResult::failed && lease.steps > 0 ? lease.steps : lease.steps - 1;
   }
   // Worker and trainers are killed: a new process of the same worker knows nothing of them.
   void die() {
@@ -117,6 +122,7 @@ class FakeWorker {
   std::vector<std::string> receipts;  // kinds
   std::string closed;                 // why the daemon closed the session
   bool draining = false;
+  int64_t executions = 0;  // begun so far
 
  private:
   struct Link final : WorkerLink {
@@ -144,9 +150,10 @@ class FakeWorker {
       for (const auto& [id, other] : held)
         if (other.order.run == lease->run && !other.ended)
           throw std::logic_error(lease->run + " is executed twice at once");
-      held[lease->lease.attempt_id] = {.order = *lease};
+      held[lease->lease.attempt_id] = {.order = *lease, .execution = ++executions};
     } else if (auto* welcome = std::get_if<WelcomeOrder>(&order)) {
-      for (const StepReceipt& stored : welcome->stored) acknowledge(stored);
+      for (const StepReceipt& stored : welcome->stored)
+        if (auto it = held.find(stored.lease.attempt_id); it != held.end()) it->second.acked = stored.seq;
     } else if (auto* stored = std::get_if<StepReceipt>(&order)) {
       acknowledge(*stored);
     } else if (auto* stop = std::get_if<StopOrder>(&order)) {

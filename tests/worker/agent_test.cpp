@@ -603,15 +603,50 @@ TEST_F(AgentTest, RefusesWhenTheTrainerCannotBeStarted) {
   EXPECT_THAT(processes_.processes, SizeIs(1)) << "the same lease works once the trouble is gone";
 }
 
-TEST_F(AgentTest, AnAttemptIsExecutedOnce) {
+// A queue restored from a backup numbers its attempts as before, with other ids.
+TEST_F(AgentTest, AnAttemptNeverUsesTheFolderOfAnother) {
   run_lease();
+  write_steps(0, 3);
   write_completed();
   end_trainer({.exit_code = 0});
   agent_->handle(EventAckMessage{key, "ended"});
   agent_->tick();
-  agent_->handle(lease());
-  EXPECT_THAT(uplink_.last(EventKind::refused)->message, HasSubstr("executed once"));
-  EXPECT_THAT(processes_.processes, SizeIs(1));
+  const std::string journal = *read_file(folder().journal());
+  LeaseMessage other = lease();
+  other.lease = {13, 8};
+  agent_->handle(other);
+  ASSERT_THAT(processes_.processes, SizeIs(2));
+  const AttemptFolder second{folder().path + ".2"};
+  EXPECT_THAT(processes_.last().options.arguments, Contains(second.path));
+  EXPECT_EQ(processes_.last().options.output_path, second.log());
+  agent_->tick();
+  EXPECT_EQ(uplink_.last(EventKind::started)->log_path, second.log());
+  EXPECT_EQ(*read_file(folder().journal()), journal);
+
+  restart_worker();
+  ASSERT_THAT(agent_->hello().leases, SizeIs(1)) << "it finds that folder again";
+  EXPECT_EQ(agent_->hello().leases[0].lease, other.lease);
+}
+
+// What it holds is found again when the whole home was moved between two lives of it.
+TEST_F(AgentTest, AMovedHomeKeepsItsLeases) {
+  welcome();
+  LeaseMessage message = lease();
+  message.run_folder = home() + "/runs/a";
+  message.folder = message.run_folder + "/attempt1";
+  agent_->handle(message);
+  ASSERT_TRUE(write_result({message.folder}, {.result = AttemptResult::completed, .step = 2}).ok());
+  end_trainer({.exit_code = 0});
+  agent_.reset();
+  const std::string moved = temp_.path() + "/moved";
+  std::filesystem::rename(home(), moved);
+  Agent agent(moved, "host-1", {}, use_, RunnerContext{clock_, processes_, uplink_, "/bin/assay-trainer", true});
+  ASSERT_TRUE(agent.recover().ok());
+  uplink_.clear();
+  agent.handle(WelcomeMessage{5000, {}});
+  agent.tick();
+  EXPECT_EQ(uplink_.last(EventKind::started)->log_path, moved + "/runs/a/attempt1/trainer.log");
+  EXPECT_EQ(ended().result, AttemptResult::completed);
 }
 
 TEST_F(AgentTest, RefusesAnotherEpochOfAHeldAttempt) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -103,6 +104,14 @@ Result<std::optional<T>> read_json(const std::string& path, T (*from)(const json
 }
 
 }  // namespace
+
+AttemptFolder unused_folder(const std::string& wanted) {
+  AttemptFolder folder{wanted};
+  std::error_code unreadable;  // then executing there fails, with the reason
+  for (int i = 2; std::filesystem::exists(folder.lease(), unreadable); ++i)
+    folder.path = fmt::format("{}.{}", wanted, i);
+  return folder;
+}
 
 Status write_progress(const AttemptFolder& folder, const Progress& progress) {
   return write_file_atomically(folder.progress(), dump({{"phase", to_string(progress.phase)},

@@ -28,6 +28,10 @@ struct AttemptFolder {
   std::string lease() const { return path + "/lease.json"; }
 };
 
+// The folder `wanted`, or the first of wanted.2, wanted.3, ... in which no attempt has been executed. A queue that was
+// restored from a backup, or begun anew, numbers attempts as another did before it, whose files stay.
+AttemptFolder unused_folder(const std::string& wanted);
+
 struct Progress {
   Phase phase = Phase::load;
   int64_t resumed_from_step = -1;

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <new>
 
 #include "base/unique_handle.h"
@@ -19,6 +21,14 @@ namespace {
 // it.
 void require(const Status& status, int64_t step) {
   if (!status.ok()) throw EngineError(FailureReason::internal, status.error().message, "attempt_files", "", step);
+}
+
+// What the journal holds must survive a power cut before anything says that nobody will make these steps again: a
+// checkpoint behind them, or result.json.
+Status sync_journal(const AttemptFolder& folder) {
+  const UniqueFd fd(::open(folder.journal().c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd && ::fsync(fd.get()) == 0) return {};
+  return Error{ErrorCode::internal, fmt::format("cannot sync {}: {}", folder.journal(), std::strerror(errno))};
 }
 
 class StepLoop {
@@ -152,6 +162,7 @@ void StepLoop::checkpoint() {
   if (!can_checkpoint() || steps_made_ == 0 || saved_at_ == trainer_->next_step()) return;
   enter(Phase::checkpoint);
   const int64_t begin = clock_.monotonic_ms();
+  if (options_.folder) require(sync_journal(*options_.folder), step_);
   trainer_->save_checkpoint();
   saved_at_ = trainer_->next_step();
   hooks_.print(fmt::format("checkpoint before step {} saved in {:.2f} s", saved_at_,
@@ -197,13 +208,6 @@ AttemptOutcome outcome_of(StepLoop& loop) {
   }
 }
 
-// What the journal holds must survive a power cut before result.json says that it is complete.
-Status sync_journal(const AttemptFolder& folder) {
-  const UniqueFd fd(::open(folder.journal().c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd && ::fsync(fd.get()) == 0) return {};
-  return Error{ErrorCode::internal, fmt::format("cannot sync {}", folder.journal())};
-}
-
 }  // namespace
 
 AttemptOutcome run_steps(const StepLoopOptions& options, TrainerRequests& requests, const Clock& clock,
@@ -211,9 +215,10 @@ AttemptOutcome run_steps(const StepLoopOptions& options, TrainerRequests& reques
   StepLoop loop(options, requests, clock, hooks);
   AttemptOutcome outcome = outcome_of(loop);
   outcome.peak_mem_mib = loop.peak_mem_mib();
-  if (options.folder && outcome.result == AttemptResult::completed)
-    if (const Status synced = sync_journal(*options.folder); !synced.ok())
-      return failed(FailureReason::internal, synced.error().message, outcome.step);
+  if (!options.folder) return outcome;
+  const Status synced = sync_journal(*options.folder);
+  if (!synced.ok() && outcome.result == AttemptResult::completed)
+    return failed(FailureReason::internal, synced.error().message, outcome.step);
   return outcome;
 }
 
