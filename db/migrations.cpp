@@ -6,8 +6,10 @@
 
 namespace assay {
 
-extern const char schema_sql[];          // db/schema.sql, embedded by CMake
-extern const char metrics_schema_sql[];  // db/metrics_schema.sql
+// db/<name>.sql, embedded by CMake.
+extern const char schema_sql[];
+extern const char unstarted_attempts_sql[];
+extern const char metrics_schema_sql[];
 
 namespace {
 
@@ -16,7 +18,8 @@ constexpr std::array queue_migrations = {
     // Who else computes on a drained device. A device on which nobody does is not drained.
     Migration{2, "users of drained devices",
               "ALTER TABLE devices ADD COLUMN drained_by TEXT NOT NULL DEFAULT '';"
-              "ALTER TABLE devices DROP COLUMN drained;"}};
+              "ALTER TABLE devices DROP COLUMN drained;"},
+    Migration{3, "attempts that never started", unstarted_attempts_sql}};
 constexpr std::array metrics_migrations = {Migration{1, "initial metrics", metrics_schema_sql}};
 
 Status refuse_foreign(Database& database, const Schema& schema, int64_t version) {
