@@ -24,8 +24,8 @@ std::string time_or_dash(int64_t unix_ms) {
 
 // How far the newest attempt came; where it resumed if it has made no step of its own.
 int64_t steps_done(const v1::Run& run) {
-  if (!run.has_latest()) return 0;
-  const v1::Attempt& latest = run.latest();
+  if (run.attempts_size() == 0) return 0;
+  const v1::Attempt& latest = run.attempts(run.attempts_size() - 1);
   return latest.steps_observed() > 0 ? latest.last_step() + 1 : std::max<int64_t>(0, latest.resumed_from_step());
 }
 

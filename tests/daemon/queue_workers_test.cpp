@@ -313,6 +313,8 @@ TEST_F(QueueTest, ALeaseThatAConnectedWorkerStopsNamingIsLost) {
   enqueue(spec_of({"a"}));
   connect(worker);
   const int64_t attempt = worker.attempt_of("a");
+  worker.tell_started(*queue_, attempt);
+  commit();
   worker.held.clear();
   for (int64_t t = 0; t < limits::lease_ms; t += limits::heartbeat_ms) {
     worker.heartbeat(*queue_);
