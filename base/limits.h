@@ -50,7 +50,7 @@ inline constexpr int64_t checkpoint_deadline_ms = 600'000;
 // Stopping a trainer: SIGTERM, then SIGKILL to the whole process group after this long.
 inline constexpr int64_t stop_grace_ms = 10'000;
 // A worker that refused a lease (no trainer program, a full disk) gets none for this long, then for twice as long, and
-// so on: its trouble may pass, but a run must not burn its attempts on it (max_attempts of them take 8 hours).
+// so on: its trouble may pass, and until then the feed must not fill with refusals (300 a day at most).
 inline constexpr int64_t refused_pause_min_ms = 5'000;
 inline constexpr int64_t refused_pause_max_ms = 300'000;
 // A worker that ends at once is restarted with growing pauses, so a broken binary does not spin a core.

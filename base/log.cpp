@@ -4,36 +4,57 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
-namespace assay::log {
+#include <memory>
+#include <utility>
 
-void start(std::string_view program, const std::string& path) {
-  std::vector<spdlog::sink_ptr> sinks;
-  if (path.empty()) {
-    sinks.push_back(std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
-  } else {
-    sinks.push_back(std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
-  }
-  auto logger = std::make_shared<spdlog::logger>(std::string(program), sinks.begin(), sinks.end());
+namespace assay::log {
+namespace {
+
+std::shared_ptr<spdlog::logger> make_logger(std::string_view program, const std::string& path) {
+  spdlog::sink_ptr sink;
+  if (path.empty())
+    sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
+  else
+    sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
+  auto logger = std::make_shared<spdlog::logger>(std::string(program), std::move(sink));
   logger->set_pattern("%Y-%m-%d %H:%M:%S.%e %n[%P] %^%l%$ %v");
   logger->flush_on(spdlog::level::info);
-  spdlog::set_default_logger(std::move(logger));
+  return logger;
+}
+
+spdlog::level::level_enum level_of(Level level) {
+  switch (level) {
+    case Level::debug:
+      return spdlog::level::debug;
+    case Level::info:
+      return spdlog::level::info;
+    case Level::warn:
+      return spdlog::level::warn;
+    case Level::error:
+      return spdlog::level::err;
+  }
+  return spdlog::level::err;
+}
+
+}  // namespace
+
+Status start(std::string_view program, const std::string& path) {
+  try {
+    spdlog::set_default_logger(make_logger(program, path));
+  } catch (const spdlog::spdlog_ex& e) {
+    spdlog::set_default_logger(make_logger(program, ""));
+    return Error{ErrorCode::internal, e.what()};
+  }
+  return {};
 }
 
 void write(Level level, std::string_view text) {
-  switch (level) {
-    case Level::debug:
-      spdlog::debug("{}", text);
-      break;
-    case Level::info:
-      spdlog::info("{}", text);
-      break;
-    case Level::warn:
-      spdlog::warn("{}", text);
-      break;
-    case Level::error:
-      spdlog::error("{}", text);
-      break;
-  }
+  spdlog::log(level_of(level), "{}", text);  // catches what a sink throws, and tells stderr once a second
+}
+
+void print_line(std::FILE* out, std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), out);
+  std::fputc('\n', out);
 }
 
 }  // namespace assay::log

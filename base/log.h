@@ -3,17 +3,23 @@
 
 #include <fmt/core.h>
 
+#include <cstdio>
 #include <string>
 #include <string_view>
+
+#include "base/status.h"
 
 namespace assay::log {
 
 enum class Level { debug, info, warn, error };
 
-// Before this call, and with an empty path, lines go to stderr; otherwise to `path` (appended). Throws a std::exception
-// that names the path if it cannot be opened.
-void start(std::string_view program, const std::string& path = {});
+// Every program's first act; what is logged before goes to stdout. With an empty path lines go to stderr, otherwise to
+// `path` (appended). An error names the path, and lines go to stderr.
+Status start(std::string_view program, const std::string& path = {});
+// A line that cannot be written (disk full, nobody reads the pipe) is lost, and nothing else is: it never throws.
 void write(Level level, std::string_view text);
+// The same promise for a program's own output. fmt::print throws, which would end the program over a line of text.
+void print_line(std::FILE* out, std::string_view text);
 
 template <class... Args>
 void debug(fmt::format_string<Args...> format, Args&&... args) {

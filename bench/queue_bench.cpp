@@ -315,7 +315,7 @@ int main(int argc, char** argv) {
   app.add_option("--folder", parent, "Where to put the databases (default: the temporary folder)");
   app.add_option("--runs", runs, "Runs to queue, a multiple of 100")->check(CLI::Range(6'000, 10'000));
   CLI11_PARSE(app, argc, argv);
-  log::start("queue_bench", "/dev/null");
+  require(log::start("queue_bench", "/dev/null"));
 
   std::string folder = parent + "/queue_bench_XXXXXX";
   if (::mkdtemp(folder.data()) == nullptr) {

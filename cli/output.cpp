@@ -79,7 +79,10 @@ Json to_json(const v1::Run& r) {
     json["attempts"] = Json::array();
     for (const v1::Attempt& a : r.attempts()) json["attempts"].push_back(to_json(a));
   }
-  if (!r.config_toml().empty()) json["config_toml"] = r.config_toml();
+  if (!r.config_toml().empty()) {  // only what GetRun tells
+    json["config_toml"] = r.config_toml();
+    json["not_started"] = r.not_started();
+  }
   return json;
 }
 

@@ -13,6 +13,10 @@ namespace {
 constexpr const char* states_in_order[] = {"running", "queued",    "retry_wait", "held",
                                            "paused",  "completed", "failed",     "cancelled"};
 
+bool waits(const v1::Run& run) {
+  return is_live(run.state()) && run.state() != "running";
+}
+
 bool observed(const v1::Run& run) {
   return run.has_latest() && run.latest().steps_observed() > 0;
 }
@@ -54,6 +58,7 @@ std::string remark(const v1::Run& run, int64_t now) {
     const int64_t wait = run.not_before() - now;
     return wait > 0 ? "starts again in " + format_duration(wait) : "starts again soon";
   }
+  if (waits(run) && !run.not_started().empty()) return "not started: " + first_line(run.not_started());
   if (!run.has_latest()) return {};
   const v1::Attempt& latest = run.latest();
   if (run.state() == "failed") {
@@ -62,7 +67,9 @@ std::string remark(const v1::Run& run, int64_t now) {
   }
   std::string text = latest.n() > 1 ? fmt::format("attempt {}", latest.n()) : "";
   const auto append = [&](const std::string& more) { text += (text.empty() ? "" : ", ") + more; };
-  if (run.state() == "running" && latest.state() == "unreachable")
+  if (waits(run) && latest.outcome().result() == "stopped")
+    append("stopped with its worker");
+  else if (run.state() == "running" && latest.state() == "unreachable")
     append("worker unreachable");
   else if (run.state() == "running" && latest.phase() != "step" && !latest.phase().empty())
     append(latest.phase());
@@ -71,8 +78,7 @@ std::string remark(const v1::Run& run, int64_t now) {
 
 std::string attempt_name(const v1::Run& run, const v1::Attempt& attempt) {
   const bool followed = attempt.n() < run.attempts(run.attempts_size() - 1).n();
-  const bool waits = is_live(run.state()) && run.state() != "running";
-  if (attempt.outcome().result() != "failed" || !(followed || waits)) return run.name();
+  if (attempt.outcome().result() != "failed" || !(followed || waits(run))) return run.name();
   return fmt::format("{}.fail{}", run.name(), attempt.n());
 }
 

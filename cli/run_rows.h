@@ -18,7 +18,8 @@ double progress(const v1::Run& run);
 int64_t time_left_ms(const v1::Run& run);
 // Wall time of the newest attempt up to its end or `now`; -1 = not started.
 int64_t elapsed_ms(const v1::Run& run, int64_t now);
-// One short remark: "plan_error: ...", "attempt 2, plan", "starts again in 12 s", "cancelling".
+// One short remark: "plan_error: ...", "attempt 2, plan", "starts again in 12 s", "cancelling", "stopped with its
+// worker".
 std::string remark(const v1::Run& run, int64_t now);
 bool is_live(const std::string& state);  // neither completed, failed nor cancelled
 

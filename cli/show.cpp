@@ -1,6 +1,8 @@
 // `assay show RUN`: everything known about one run.
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "base/clock.h"
 #include "cli/client.h"
 #include "cli/format.h"
@@ -20,6 +22,13 @@ std::string time_or_dash(int64_t unix_ms) {
   return unix_ms > 0 ? format_local_time(unix_ms) : "-";
 }
 
+// How far the newest attempt came; where it resumed if it has made no step of its own.
+int64_t steps_done(const v1::Run& run) {
+  if (run.attempts_size() == 0) return 0;
+  const v1::Attempt& latest = run.attempts(run.attempts_size() - 1);
+  return latest.steps_observed() > 0 ? latest.last_step() + 1 : std::max<int64_t>(0, latest.resumed_from_step());
+}
+
 void print_head(Context& context, const v1::Run& run) {
   std::ostream& out = context.console.out;
   const auto line = [&](const char* name, const std::string& value) { out << fmt::format("{:<12}{}\n", name, value); };
@@ -28,10 +37,7 @@ void print_head(Context& context, const v1::Run& run) {
   const std::string why = remark(run, context.clock.unix_ms());
   line("state", paint(run.state(), state_colour(run.state()), context.console.colour) +
                     (why.empty() ? "" : "  " + printable(why)));
-  const int64_t done = run.attempts_size() > 0 && run.attempts(run.attempts_size() - 1).steps_observed() > 0
-                           ? run.attempts(run.attempts_size() - 1).last_step() + 1
-                           : 0;
-  line("steps", fmt::format("{}/{}", done, run.total_steps()));
+  line("steps", fmt::format("{}/{}", steps_done(run), run.total_steps()));
   line("repeat", fmt::format("{} (seed {})", run.repeat(), run.seed()));
   line("devices", fmt::format("{}", run.devices()));
   line("priority", fmt::format("{}", run.priority()));
@@ -106,8 +112,11 @@ Result<ExitCode> run_show(Context& context, const Options& options) {
   if (run.attempts_size() > 0) print_attempts(context, run);
   context.console.out << "\n";
   print_lines(context.console.out, run.config_toml(), "  ");
-  for (const v1::Attempt& attempt : run.attempts())
+  for (const v1::Attempt& attempt : run.attempts()) {
     if (attempt.outcome().result() == "failed") print_failure(context, run, attempt);
+    if (attempt.outcome().result() == "stopped")
+      context.console.out << fmt::format("\nattempt {}: {}\n", attempt.n(), first_line(attempt.outcome().error()));
+  }
   return ExitCode::ok;
 }
 

@@ -44,7 +44,7 @@ int main(int argc, char** argv) {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGHUP, SIG_IGN);
-  log::start("assayd", log_file);
+  if (const Status started = log::start("assayd", log_file); !started.ok()) return fail(started.error());
   const auto folder = home_folder(home);
   if (!folder.ok()) return fail(folder.error());
 

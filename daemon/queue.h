@@ -136,6 +136,7 @@ class Queue {
 
   // queue_workers.cpp, queue_time.cpp
   Worker* worker_of(const WorkerLink* link);
+  bool is_foreign(const WorkerGreeting& greeting, const LeaseRef& lease);
   Subject* live(const LeaseRef& lease, const Worker& worker);
   Status advance_live(const Subject& subject, const RunEvent& event, const AttemptFacts& facts = {});
   void progress(const Subject& held, const LeaseRef& lease, Phase phase);

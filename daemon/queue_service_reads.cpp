@@ -93,6 +93,9 @@ grpc::Status QueueService::GetRun(Call*, const v1::GetRunRequest* request, v1::R
     if (!summary.ok()) return to_grpc(summary.error());
     fill(*response->add_attempts(), attempt, *summary);
   }
+  const auto not_started = context_.runs.why_not_started(listed->run.id);
+  if (!not_started.ok()) return to_grpc(not_started.error());
+  response->set_not_started(*not_started);
   if (!attempts->empty()) *response->mutable_latest() = response->attempts(response->attempts_size() - 1);
   return grpc::Status::OK;
 }

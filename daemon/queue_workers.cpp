@@ -9,6 +9,15 @@
 #include "daemon/transition_rows.h"
 
 namespace assay {
+namespace {
+
+// Its trainer need not have run: the state machine judges by whether its start was told.
+bool ended_with_worker(const AttemptOutcome& outcome) {
+  return outcome.result == AttemptResult::stopped || outcome.reason == FailureReason::worker_lost;
+}
+
+}  // namespace
+
 int Queue::connected_workers() const {
   return static_cast<int>(
       std::count_if(workers_.begin(), workers_.end(), [](const auto& w) { return w.second.link != nullptr; }));
@@ -38,7 +47,23 @@ Status Queue::advance_live(const Subject& subject, const RunEvent& event, const 
 
 // --- connection -----------------------------------------------------------------------------------------------------
 
-void Queue::greet(std::shared_ptr<WorkerLink> link, const WorkerGreeting& greeting) {
+// A lease of another queue, in which its ids were another attempt's: the database was deleted, or replaced by an older
+// copy, while the worker went on.
+bool Queue::is_foreign(const WorkerGreeting& greeting, const LeaseRef& lease) {
+  const auto told = greeting.attempt_keys.find(lease.attempt_id);
+  if (told == greeting.attempt_keys.end()) return false;
+  const auto known = runs_.get_attempt(lease.attempt_id);
+  return known.ok() && runs_.attempt_key(known->attempt) != told->second;
+}
+
+void Queue::greet(std::shared_ptr<WorkerLink> link, const WorkerGreeting& told) {
+  WorkerGreeting greeting = told;
+  std::vector<WorkerOrder> then;
+  std::erase_if(greeting.leases, [&](const LeaseRef& lease) {
+    const bool foreign = is_foreign(told, lease);
+    if (foreign) then.push_back(AbandonOrder{lease});
+    return foreign;
+  });
   Worker& worker = workers_[greeting.worker.id];
   if (worker.link && worker.link != link) worker.link->close("the worker has opened a newer session");
   worker.row = greeting.worker;
@@ -62,7 +87,6 @@ void Queue::greet(std::shared_ptr<WorkerLink> link, const WorkerGreeting& greeti
 
   lose_missing(greeting);
   WelcomeOrder welcome{limits::heartbeat_ms, {}};
-  std::vector<WorkerOrder> then;
   for (const LeaseRef& lease : greeting.leases) {
     Subject* held = live(lease, worker);
     if (!held) {
@@ -224,7 +248,7 @@ void Queue::report(const WorkerLink* link, const AttemptReport& report) {
       if (std::none_of(ids.begin(), ids.end(), [&](const auto& id) { return worker->occupied.contains(id); }))
         pause_leases(*worker);
       event.outcome.error = fmt::format("worker {} refused the lease: {}", worker->row.id, report.message);
-    } else if (!held->life.attempt->started) {
+    } else if (!held->life.attempt->started && !ended_with_worker(report.outcome)) {
       facts.started_at = clock_.unix_ms();  // over so soon that its start was not told
     }
     if (Status ended = advance_live(*held, event, facts); !ended.ok())

@@ -78,37 +78,58 @@ void fail_run(Transition& t, const RunPolicy& policy, std::string cause) {
   if (policy.on_failure == OnFailure::stop_all) t.actions.push_back(Action::cancel_experiment);
 }
 
-// The attempt is gone through no fault of the run: again, unless a person wants it cancelled or it keeps happening.
-Transition lose(const RunLife& life, const RunEvent& event, const RunPolicy& policy) {
+// What became of an attempt that is gone through no fault of the run.
+AttemptResult result_of_gone(const LiveAttempt& a, const AttemptOutcome& told) {
+  if (!a.started && a.phase == Phase::load) return AttemptResult::not_started;
+  const bool stopped = told.result == AttemptResult::stopped || a.stop == StopReason::worker_stopped;
+  return stopped ? AttemptResult::stopped : AttemptResult::failed;
+}
+
+// The attempt is gone through no fault of the run: again, unless a person wants it cancelled or workers keep dying.
+Transition give_back(const RunLife& life, const RunEvent& event, const RunPolicy& policy) {
   Transition t{life};
   AttemptOutcome outcome = event.outcome;
-  outcome.result = AttemptResult::failed;
-  outcome.reason = FailureReason::worker_lost;
+  outcome.result = result_of_gone(*life.attempt, event.outcome);
+  outcome.reason = outcome.result == AttemptResult::failed ? FailureReason::worker_lost : FailureReason::none;
   const std::string cause = or_default(event.cause, outcome.error.empty() ? "the worker is gone" : outcome.error);
   if (outcome.error.empty()) outcome.error = cause;
-  end_attempt(t, std::move(outcome), "attempt_lost", cause);
+  const bool lost = outcome.result == AttemptResult::failed;
+  const bool stopped = outcome.result == AttemptResult::stopped;
+  const char* kind = lost ? "attempt_lost" : stopped ? "attempt_stopped" : "attempt_not_started";
+  end_attempt(t, std::move(outcome), kind, cause);
   if (event.kind != RunEventKind::worker_lost) t.actions.push_back(Action::acknowledge_end);
-  ++t.next.lost_attempts;
+  t.next.lost_attempts += lost;
+  t.next.stopped_attempts += stopped;
+  t.next.attempts -= !lost && !stopped;
   if (life.cancel_requested) {
     move_run(t, RunState::cancelled, "run_cancelled", "cancelled; its worker is gone");
-  } else if (life.attempts >= limits::max_attempts) {
+  } else if (lost && life.attempts - life.stopped_attempts >= limits::max_attempts) {
     fail_run(t, policy, fmt::format("lost {} times in {} attempts", t.next.lost_attempts, life.attempts));
   } else {
-    requeue(t, 0, "a lost worker does not use up retries");
+    requeue(t, 0,
+            lost      ? "a lost worker does not use up retries"
+            : stopped ? "stopped with its worker, it goes on with the next one"
+                      : "it has not started");
   }
   return t;
 }
 
+// Attempts that ended by themselves, the live one included.
+int64_t own_attempts(const RunLife& life) {
+  return life.attempts - life.lost_attempts - life.stopped_attempts;
+}
+
 bool may_retry(const RunLife& life, const RetryPolicy& retry, FailureReason reason) {
   return std::find(retry.on.begin(), retry.on.end(), reason) != retry.on.end() &&
-         life.attempts - life.lost_attempts < retry.max_attempts && life.attempts < limits::max_attempts;
+         own_attempts(life) < retry.max_attempts && life.attempts - life.stopped_attempts < limits::max_attempts;
 }
 
 Result<Transition> on_ended(const RunLife& life, const RunEvent& event, const RunPolicy& policy) {
   const AttemptOutcome& outcome = event.outcome;
   if (outcome.result == AttemptResult::none) return illegal("an attempt cannot end without a result");
-  if (outcome.result == AttemptResult::failed && outcome.reason == FailureReason::worker_lost)
-    return lose(life, event, policy);
+  const bool lost = outcome.result == AttemptResult::failed && outcome.reason == FailureReason::worker_lost;
+  if (lost || outcome.result == AttemptResult::stopped || outcome.result == AttemptResult::not_started)
+    return give_back(life, event, policy);
   Transition t{life};
   const std::string cause = or_default(event.cause, describe(outcome));
   end_attempt(t, outcome, "attempt_ended", cause);
@@ -120,7 +141,7 @@ Result<Transition> on_ended(const RunLife& life, const RunEvent& event, const Ru
   } else if (may_retry(life, policy.retry, outcome.reason)) {
     const int64_t backoff_ms = policy.retry.backoff_s * 1000;
     requeue(t, backoff_ms > 0 ? event.at + backoff_ms : 0,
-            fmt::format("{}: retry {} of {}", to_string(outcome.reason), life.attempts - life.lost_attempts,
+            fmt::format("{}: retry {} of {}", to_string(outcome.reason), own_attempts(life),
                         policy.retry.max_attempts - 1));
   } else {
     fail_run(t, policy, cause);
@@ -259,10 +280,10 @@ Result<Transition> on_attempt_event(const RunLife& life, const RunEvent& event, 
     case RunEventKind::worker_back:
       return on_worker_back(life, event);
     case RunEventKind::worker_lost:
-      return lose(life, event, policy);
+      return give_back(life, event, policy);
     case RunEventKind::attempt_refused:
       if (life.attempt->started) return illegal("a started attempt cannot be refused");
-      return lose(life, event, policy);
+      return give_back(life, event, policy);
     case RunEventKind::lease_expired: {
       if (life.attempt->state == AttemptState::unreachable) return illegal("the attempt is unreachable already");
       Transition t{life};

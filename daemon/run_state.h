@@ -15,7 +15,7 @@
 
 namespace assay {
 
-// worker_stopped: nothing is wrong with the run, its worker is to end; it counts as lost.
+// worker_stopped: nothing is wrong with the run, its worker is to end.
 enum class StopReason { none, cancelled, stalled, timeout, worker_stopped };
 std::string_view to_string(StopReason);
 
@@ -30,12 +30,14 @@ struct LiveAttempt {
 };
 
 // Invariants: `attempt` is set exactly in RunState::running; a waiting run (queued, held, retry_wait) is never
-// cancel_requested; attempts never goes down; lost_attempts <= attempts.
+// cancel_requested; attempts goes down only when the live one ends as not_started, whose number the next one gets;
+// lost_attempts + stopped_attempts <= attempts.
 struct RunLife {
   RunState state = RunState::queued;
   bool cancel_requested = false;
   int64_t attempts = 0;
   int64_t lost_attempts = 0;
+  int64_t stopped_attempts = 0;
   int64_t not_before = 0;  // unix ms, of a retry_wait run
   std::optional<LiveAttempt> attempt;
   bool operator==(const RunLife&) const = default;

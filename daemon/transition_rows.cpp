@@ -5,7 +5,12 @@
 namespace assay {
 
 RunLife life_of(const RunRow& run) {
-  return RunLife{run.state, run.cancel_requested, run.attempts, run.lost_attempts, run.not_before, std::nullopt};
+  return RunLife{.state = run.state,
+                 .cancel_requested = run.cancel_requested,
+                 .attempts = run.attempts,
+                 .lost_attempts = run.lost_attempts,
+                 .stopped_attempts = run.stopped_attempts,
+                 .not_before = run.not_before};
 }
 
 LiveAttempt live_attempt_of(const AttemptRow& row, bool cancel_requested) {
@@ -38,6 +43,7 @@ ChangeList rows_of(int64_t run_id, int64_t attempt_id, const RunLife& before, co
     if (t.next.cancel_requested != before.cancel_requested) row.cancel_requested = t.next.cancel_requested;
     if (t.next.state == RunState::retry_wait) row.not_before = t.next.not_before;
     row.count_lost_attempt = first && t.next.lost_attempts > before.lost_attempts;
+    row.count_stopped_attempt = first && t.next.stopped_attempts > before.stopped_attempts;
     first = false;
     row.kind = change.kind;
     row.cause = change.cause;

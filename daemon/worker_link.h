@@ -26,6 +26,7 @@ struct WorkerGreeting {
   WorkerRow worker;
   std::vector<DeviceRow> devices;
   std::vector<LeaseRef> leases;  // all that it holds, ended and not yet acknowledged ones included
+  std::map<int64_t, std::string> attempt_keys;  // RunStore::attempt_key of the leases, by attempt id, as far as told
 };
 struct LeaseReport {
   LeaseRef lease;
@@ -72,6 +73,8 @@ struct LeaseOrder {
   std::string run_folder;  // absolute, shared by the run's attempts
   std::vector<std::string> device_ids;
   int64_t timeout_s = 0;
+  std::string attempt_key;                // RunStore::attempt_key
+  std::vector<std::string> earlier_keys;  // of the run's earlier attempts, whose checkpoints it may continue
 };
 struct StopOrder {
   LeaseRef lease;

@@ -35,7 +35,10 @@ Result<WorkerInput> convert(const v1::Hello& hello) {
     greeting.devices.push_back({device.id(), hello.worker_id(), device.kind(), device.name(), device.memory_bytes(),
                                 "free", device.drained_by().substr(0, limits::name_chars)});
   }
-  for (const v1::HeldLease& lease : hello.leases()) greeting.leases.push_back(lease_of(lease));
+  for (const v1::HeldLease& lease : hello.leases()) {
+    greeting.leases.push_back(lease_of(lease));
+    if (!lease.attempt_key().empty()) greeting.attempt_keys[lease.attempt_id()] = lease.attempt_key();
+  }
   return WorkerInput(std::move(greeting));
 }
 
@@ -101,6 +104,8 @@ struct ToMessage {
     lease->set_run_folder(order.run_folder);
     for (const std::string& id : order.device_ids) lease->add_device_ids(id);
     lease->set_timeout_s(order.timeout_s);
+    lease->set_attempt_key(order.attempt_key);
+    for (const std::string& key : order.earlier_keys) lease->add_earlier_keys(key);
   }
   void operator()(const StepReceipt& order) {
     set_lease(out.mutable_ack(), order.lease);

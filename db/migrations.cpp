@@ -6,8 +6,10 @@
 
 namespace assay {
 
-extern const char schema_sql[];          // db/schema.sql, embedded by CMake
-extern const char metrics_schema_sql[];  // db/metrics_schema.sql
+// db/<name>.sql, embedded by CMake.
+extern const char schema_sql[];
+extern const char unstarted_attempts_sql[];
+extern const char metrics_schema_sql[];
 
 namespace {
 
@@ -27,7 +29,8 @@ constexpr std::array queue_migrations = {
               "  FROM attempts l JOIN runs r ON r.id = l.run_id JOIN experiments e ON e.id = r.experiment_id) t "
               "WHERE t.id = a.id AND substr(a.log_path, -length(t.path) - 1) = '/' || t.path;"
               "CREATE TRIGGER attempts_end_for_good BEFORE UPDATE ON attempts WHEN OLD.state = 'ended' BEGIN "
-              "SELECT RAISE(ABORT, 'an ended attempt is never changed'); END;"}};
+              "SELECT RAISE(ABORT, 'an ended attempt is never changed'); END;"},
+    Migration{4, "attempts that never started", unstarted_attempts_sql}};
 constexpr std::array metrics_migrations = {
     Migration{1, "initial metrics", metrics_schema_sql},
     // How far queue.db has come, so that an older copy of it is noticed (db/store_pair.h). `counter` is a table of

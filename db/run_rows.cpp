@@ -86,6 +86,7 @@ Result<RunRow> read_run(const Statement& row, int& at) {
   run.cancel_requested = row.integer(at++) != 0;
   run.attempts = row.integer(at++);
   run.lost_attempts = row.integer(at++);
+  run.stopped_attempts = row.integer(at++);
   run.created_at = row.integer(at++);
   run.finished_at = row.integer(at++);
   run.total_steps = row.integer(at++);

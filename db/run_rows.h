@@ -15,7 +15,8 @@ namespace assay {
 // Aliases: runs r, attempts a, experiments e.
 inline constexpr std::string_view run_columns =
     "r.id, r.experiment_id, r.name, r.cell_key, r.repeat, r.seed, r.state, r.priority, r.devices, r.backend, "
-    "r.not_before, r.cancel_requested, r.attempts, r.lost_attempts, r.created_at, r.finished_at, r.total_steps";
+    "r.not_before, r.cancel_requested, r.attempts, r.lost_attempts, r.stopped_attempts, r.created_at, "
+    "r.finished_at, r.total_steps";
 inline constexpr std::string_view attempt_columns =
     "a.id, a.run_id, a.n, a.lease_epoch, a.worker_id, a.state, a.phase, a.result, a.reason, a.step, a.exit_code, "
     "a.signal, a.peak_mem_mib, a.created_at, a.started_at, a.finished_at, a.resumed_from_step, a.log_path, "

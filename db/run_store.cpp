@@ -53,6 +53,10 @@ const std::string& RunStore::store_id() const {
   return impl_->store_id;
 }
 
+std::string RunStore::attempt_key(const AttemptRow& attempt) const {
+  return fmt::format("{}/{}/{}/{}", store_id(), attempt.run_id, attempt.id, attempt.created_at);
+}
+
 Status RunStore::write_health() const {
   std::lock_guard lock(impl_->mutex);
   if (impl_->db.stopped()) return *impl_->db.stopped();

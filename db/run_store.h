@@ -45,14 +45,16 @@ struct RunChange {
   std::optional<int64_t> not_before;  // with to = retry_wait
   std::optional<bool> cancel_requested;
   std::optional<int> priority;
-  bool count_lost_attempt = false;  // lost_attempts + 1
-  std::string kind;                 // event kind: "run_completed", "run_retry_wait", "run_held", ...
+  bool count_lost_attempt = false;     // lost_attempts + 1
+  bool count_stopped_attempt = false;  // stopped_attempts + 1
+  std::string kind;                    // event kind: "run_completed", "run_retry_wait", "run_held", ...
   std::string cause;
 };
 
-// A lease: attempt n = (attempts so far) + 1 with the next lease epoch, state leased, phase load, holding every device
-// of `device_ids` or none. Aborted when the run has a live attempt, a device is busy, drained or unknown, or belongs to
-// another worker. Does not touch the run's state: send a RunChange to running before it.
+// A lease: attempt n = (attempts so far, without those that never started) + 1 with the next lease epoch, state leased,
+// phase load, holding every device of `device_ids` or none. Aborted when the run has a live attempt, a device is busy,
+// drained or unknown, or belongs to another worker. Does not touch the run's state: send a RunChange to running before
+// it.
 struct NewAttempt {
   int64_t run_id = 0;
   std::string worker_id;
@@ -62,7 +64,8 @@ struct NewAttempt {
 };
 
 // Compare-and-swap on (attempt, lease_epoch, from). `to = ended` needs `outcome`, stores finished_at and frees the
-// devices. An ended attempt never changes again.
+// devices. An ended attempt never changes again. One that ends as not_started loses its number, and the run's next one
+// gets it: it stays in the table and in the feed, and in no list of a run's attempts.
 struct AttemptChange {
   int64_t attempt_id = 0;
   int64_t lease_epoch = 0;
@@ -194,6 +197,9 @@ class RunStore {
 
   // Names this queue for ever; metrics.db carries the same name so that the two files are never mixed up.
   const std::string& store_id() const;
+  // Names an attempt for ever, "<store>/<run>/<attempt>/<when it was leased>": never used again, not by a new database
+  // beside old run folders, nor by an older copy of this one that counts from where it was.
+  std::string attempt_key(const AttemptRow& attempt) const;
   // The error that stopped the writer, if any.
   Status write_health() const;
   // Reads every page (seconds for a large file): PRAGMA quick_check and foreign_key_check. data_loss names what is
@@ -235,7 +241,10 @@ class RunStore {
   // the candidates.
   Result<ListedRun> get_run(const std::string& name);
   Result<ListedRun> get_run_by_id(int64_t run_id);
-  Result<std::vector<AttemptRow>> attempts_of(int64_t run_id);  // oldest first, complete rows
+  // Oldest first, complete rows, without those that never started.
+  Result<std::vector<AttemptRow>> attempts_of(int64_t run_id);
+  // Why the run's newest lease came to nothing; "" if its newest attempt did start, or there is none.
+  Result<std::string> why_not_started(int64_t run_id);
   // "" = the newest experiment, else "tag" or "experiment/tag". not_found, or invalid_argument when two share the tag.
   Result<ExperimentRow> find_experiment(const std::string& tag);
   Result<ExperimentRow> get_experiment(int64_t id);

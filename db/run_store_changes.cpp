@@ -53,9 +53,10 @@ Status RunStore::Impl::apply_one(const RunChange& change, Applied&) {
   ASSAY_TRY(db.run(
       "UPDATE runs SET state = ?2, finished_at = CASE WHEN ?3 IS NULL OR finished_at IS NULL THEN ?3 ELSE finished_at "
       "END, not_before = coalesce(?4, not_before), cancel_requested = coalesce(?5, cancel_requested), "
-      "priority = coalesce(?6, priority), lost_attempts = lost_attempts + ?7 WHERE id = ?1",
+      "priority = coalesce(?6, priority), lost_attempts = lost_attempts + ?7, "
+      "stopped_attempts = stopped_attempts + ?8 WHERE id = ?1",
       change.run_id, to_string(to), finished_at, not_before, change.cancel_requested, change.priority,
-      change.count_lost_attempt));
+      change.count_lost_attempt, change.count_stopped_attempt));
   EventRow event;
   event.experiment_id = experiment_id;
   event.run_id = change.run_id;
@@ -153,12 +154,14 @@ Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
       "UPDATE attempts SET state = ?2, phase = coalesce(?3, phase), started_at = coalesce(?4, started_at), "
       "log_path = coalesce(?5, log_path), resumed_from_step = coalesce(?6, resumed_from_step), finished_at = ?7, "
       "result = ?8, reason = ?9, step = ?10, exit_code = ?11, signal = ?12, peak_mem_mib = ?13, operation = ?14, "
-      "tensor = ?15, error = ?16, log_tail = ?17 WHERE id = ?1",
+      "tensor = ?15, error = ?16, log_tail = ?17, n = CASE WHEN ?8 = 'not_started' THEN NULL ELSE n END WHERE id = ?1",
       change.attempt_id, to_string(to), phase, change.started_at, log_path, change.resumed_from_step,
       finished_at, to_string(outcome.result), to_string(outcome.reason), outcome.step, outcome.exit_code,
       outcome.signal, std::isfinite(outcome.peak_mem_mib) ? outcome.peak_mem_mib : 0.0,
       clip(outcome.operation, limits::error_chars), clip(outcome.tensor, limits::error_chars),
       clip(outcome.error, limits::error_chars), clip(outcome.log_tail, limits::log_tail_bytes, true)));
+  if (outcome.result == AttemptResult::not_started)
+    ASSAY_TRY(db.run("UPDATE runs SET attempts = attempts - 1 WHERE id = ?", found.integer(2)));
   if (!change.to) return {};
   EventRow event;
   event.experiment_id = found.integer(3);

@@ -104,7 +104,8 @@ Result<ListedRun> RunStore::get_run_by_id(int64_t run_id) {
 Result<std::vector<AttemptRow>> RunStore::attempts_of(int64_t run_id) {
   std::lock_guard lock(impl_->mutex);
   ASSAY_ASSIGN(auto rows,
-               impl_->db.prepare(fmt::format("SELECT {}, a.log_tail FROM attempts a WHERE a.run_id = ? ORDER BY a.n",
+               impl_->db.prepare(fmt::format("SELECT {}, a.log_tail FROM attempts a WHERE a.run_id = ? AND "
+                                             "a.n IS NOT NULL ORDER BY a.n",
                                              attempt_columns)));
   rows.bind(run_id);
   std::vector<AttemptRow> attempts;
@@ -116,6 +117,14 @@ Result<std::vector<AttemptRow>> RunStore::attempts_of(int64_t run_id) {
     attempt.outcome.log_tail = rows.text(at);
     attempts.push_back(std::move(attempt));
   }
+}
+
+Result<std::string> RunStore::why_not_started(int64_t run_id) {
+  std::lock_guard lock(impl_->mutex);
+  ASSAY_ASSIGN(auto rows, impl_->db.prepare("SELECT CASE WHEN n IS NULL THEN error ELSE '' END FROM attempts "
+                                            "WHERE run_id = ? ORDER BY id DESC LIMIT 1"));
+  ASSAY_ASSIGN(bool row, rows.bind(run_id).step());
+  return row ? rows.text(0) : std::string();
 }
 
 Result<ExperimentRow> RunStore::find_experiment(const std::string& tag) {

@@ -38,8 +38,9 @@ struct RunRow {
   Backend backend = Backend::automatic;  // stored as a column: the scheduler must not parse configs
   int64_t not_before = 0;                // retry_wait: earliest start
   bool cancel_requested = false;
-  int64_t attempts = 0;       // attempts made so far
-  int64_t lost_attempts = 0;  // of those, ended by losing a worker or daemon: they do not use up retries
+  int64_t attempts = 0;          // attempts made so far: those whose trainer ran, and the live one
+  int64_t lost_attempts = 0;     // of those, ended by losing a worker or daemon: they do not use up retries
+  int64_t stopped_attempts = 0;  // of those, ended with a worker that was told to stop: they use up nothing
   int64_t created_at = 0;
   int64_t finished_at = 0;
   int64_t total_steps = 0;  // train.steps, for progress without parsing the config
@@ -48,7 +49,7 @@ struct RunRow {
 struct AttemptRow {
   int64_t id = 0;
   int64_t run_id = 0;
-  int64_t n = 0;            // 1-based within the run
+  int64_t n = 0;            // 1-based within the run; 0 = it never started (AttemptResult::not_started)
   int64_t lease_epoch = 0;  // fencing token, unique over all attempts
   std::string worker_id;
   AttemptState state = AttemptState::leased;

@@ -17,7 +17,7 @@ void measure(ReportCell& cell) {
   std::vector<double> loss;
   std::vector<double> peak;
   for (const ReportRun* run : cell.runs) {
-    const ReportAttempt* attempt = current_attempt(*run);
+    const ReportAttempt* attempt = measured_attempt(*run);
     if (run->run.state != RunState::completed || !attempt || attempt->summary.steps_observed == 0) continue;
     cell.done.push_back(run);
     tok_per_sec.push_back(attempt->summary.tail50_tok_per_sec);

@@ -30,7 +30,7 @@ std::vector<std::string> more_columns(const SummaryRow& row) {
   const bool tried = row.attempt != nullptr;
   const AttemptRow none;
   const AttemptRow& a = tried ? row.attempt->attempt : none;
-  const AttemptSummary s = tried ? row.attempt->summary : AttemptSummary{};
+  const AttemptSummary s = row.measured ? row.measured->summary : AttemptSummary{};
   const bool observed = s.steps_observed > 0;
   const bool failed = a.outcome.result == AttemptResult::failed;
   return {number_or_empty(observed, s.tail50_loss),

@@ -73,6 +73,16 @@ std::string failure_text(const ReportRun& run, const ReportAttempt& a) {
   return text;
 }
 
+// Why a completed run has no steps of its own, and whose its numbers are.
+std::string nothing_to_do(const ReportRun& run) {
+  const ReportAttempt& last = run.attempts.back();
+  const ReportAttempt& measured = *measured_attempt(run);
+  return fmt::format("{}: attempt {} resumed at step {}, where nothing was left to do; {}.\n", md_code(run.run.name),
+                     last.attempt.n, last.attempt.resumed_from_step,
+                     &measured == &last ? std::string("the steps before it are not in this store")
+                                        : fmt::format("the numbers are those of attempt {}", measured.attempt.n));
+}
+
 }  // namespace
 
 std::string summary_section(const ReportInput& input) {
@@ -82,6 +92,8 @@ std::string summary_section(const ReportInput& input) {
     cells[0] = md_text(cells[0]);
     text += md_row(cells);
   }
+  for (const ReportRun& run : input.runs)
+    if (had_nothing_to_do(run)) text += "\n" + nothing_to_do(run);
   return text;
 }
 

@@ -38,6 +38,18 @@ const ReportAttempt* current_attempt(const ReportRun& run) {
   return &run.attempts.back();
 }
 
+bool had_nothing_to_do(const ReportRun& run) {
+  const ReportAttempt* a = current_attempt(run);
+  return a && a->attempt.outcome.result == AttemptResult::completed && a->summary.steps_observed == 0;
+}
+
+const ReportAttempt* measured_attempt(const ReportRun& run) {
+  if (!had_nothing_to_do(run)) return current_attempt(run);
+  const auto with_steps = std::find_if(run.attempts.rbegin(), run.attempts.rend(),
+                                       [](const ReportAttempt& a) { return a.summary.steps_observed > 0; });
+  return with_steps == run.attempts.rend() ? current_attempt(run) : &*with_steps;
+}
+
 std::string attempt_name(const ReportRun& run, const ReportAttempt& a) {
   const bool failed = a.attempt.outcome.result == AttemptResult::failed;
   if (failed && is_superseded(run, a)) return fmt::format("{}.fail{}", run.run.name, a.attempt.n);
@@ -47,11 +59,12 @@ std::string attempt_name(const ReportRun& run, const ReportAttempt& a) {
 std::vector<SummaryRow> summary_rows(const ReportInput& input) {
   std::vector<SummaryRow> rows;
   for (const ReportRun& run : input.runs)
-    rows.push_back({run.run.name, std::string(to_string(run.run.state)), &run, current_attempt(run)});
+    rows.push_back(
+        {run.run.name, std::string(to_string(run.run.state)), &run, current_attempt(run), measured_attempt(run)});
   for (const ReportRun& run : input.runs)
     for (const ReportAttempt& a : run.attempts)
       if (a.attempt.outcome.result == AttemptResult::failed && is_superseded(run, a))
-        rows.push_back({attempt_name(run, a), "failed", &run, &a});
+        rows.push_back({attempt_name(run, a), "failed", &run, &a, &a});
   return rows;
 }
 
@@ -68,7 +81,7 @@ double total_time_min(const ReportAttempt& a) {
 std::vector<std::string> summary_columns(const SummaryRow& row, const std::string& unknown) {
   std::vector<std::string> columns = {row.name, row.status};
   const AttemptSummary none;
-  const AttemptSummary& s = row.attempt ? row.attempt->summary : none;
+  const AttemptSummary& s = row.measured ? row.measured->summary : none;
   const bool observed = s.steps_observed > 0;
   columns.push_back(fmt::format("{}", s.steps_observed));
   columns.push_back(observed ? fmt::format("{}", s.last_step) : unknown);
@@ -76,7 +89,7 @@ std::vector<std::string> summary_columns(const SummaryRow& row, const std::strin
   columns.push_back(observed ? number(s.tail50_tok_per_sec, 0) : unknown);
   columns.push_back(observed ? number(s.tail50_mfu, 2) : unknown);
   columns.push_back(observed ? number(s.tail50_dt_ms, 1) : unknown);
-  const double peak = row.attempt ? peak_mem_mib(*row.attempt) : 0;
+  const double peak = row.measured ? peak_mem_mib(*row.measured) : 0;
   const double time = row.attempt ? total_time_min(*row.attempt) : 0;
   columns.push_back(peak > 0 ? number(peak, 2) : unknown);
   columns.push_back(time > 0 ? number(time, 2) : unknown);

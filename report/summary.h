@@ -13,14 +13,20 @@ struct SummaryRow {
   std::string status;                      // the run's state, or "failed"
   const ReportRun* run = nullptr;          // never null; into the input
   const ReportAttempt* attempt = nullptr;  // null: no attempt is current (waiting, or waiting again after a failure)
+  const ReportAttempt* measured = nullptr;  // whose steps the numbers are from: `attempt`, but see measured_attempt
 };
 
 // Every run in queue order with its newest attempt, then the failed attempts that were followed by another one, or that
-// another one is waited for after.
+// another one is waited for after. Attempts that were stopped with their worker are nobody's failure and have no line.
 std::vector<SummaryRow> summary_rows(const ReportInput&);
 
-// The attempt a run's numbers come from; null before the first and while a run waits for another attempt.
+// The attempt that stands for a run; null before the first and while a run waits for another attempt.
 const ReportAttempt* current_attempt(const ReportRun&);
+// The attempt whose steps a run's numbers come from: the current one, unless that resumed behind the last step and had
+// nothing to do. Then it is the newest before it that made steps.
+const ReportAttempt* measured_attempt(const ReportRun&);
+// Did the current attempt complete without a step of its own?
+bool had_nothing_to_do(const ReportRun&);
 
 // "<run>" or "<run>.fail<N>", as in summary_rows.
 std::string attempt_name(const ReportRun&, const ReportAttempt&);

@@ -32,7 +32,7 @@ int64_t not_finite_losses(const ReportAttempt& a) {
 }
 
 std::string long_run_line(const ReportRun& run, const std::vector<const ReportCell*>& done) {
-  const ReportAttempt* a = current_attempt(run);
+  const ReportAttempt* a = measured_attempt(run);
   if (!a || a->summary.steps_observed == 0) return {};
   const AttemptSummary& s = a->summary;
   std::string line = fmt::format("Long run {}: ", md_code(run.run.name));

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 
 #include "spec/config_reader.h"
@@ -40,6 +41,19 @@ std::string toml_value(const ConfigValue& value) {
   return plain_text(value);
 }
 
+// Where `message` names the path, as a word of its own; a path without a dot is a plain word, unless it is set to
+// something.
+size_t find_path(std::string_view message, std::string_view path) {
+  const std::string wanted = std::string(path) + (path.find('.') == std::string_view::npos ? " = " : "");
+  const auto is_word = [&](size_t i) {
+    return i < message.size() && (std::isalnum(static_cast<unsigned char>(message[i])) || message[i] == '_');
+  };
+  size_t at = message.find(wanted);
+  while (at != std::string_view::npos && ((at > 0 && is_word(at - 1)) || is_word(at + wanted.size())))
+    at = message.find(wanted, at + 1);
+  return at;
+}
+
 }  // namespace
 
 std::string to_toml(const RunConfig& config) {
@@ -71,6 +85,21 @@ RunConfigResult parse_run_config(std::string_view text, std::string_view file) {
   }
   result.errors = errors.take();
   return result;
+}
+
+std::string place_named_in(std::string_view message, std::string_view text, std::string_view file) {
+  SpecErrors errors(file);
+  const auto root = parse_toml(text, errors);
+  if (!root) return {};
+  ConfigReader reader(errors);
+  size_t first = std::string_view::npos;
+  std::string place;
+  for (const Setting& s : reader.settings(*root, "a run config", Layer::defaults))
+    if (const size_t at = find_path(message, s.field->path); at < first) {
+      first = at;
+      place = fmt::format("{}:{}:{}", file, s.at.line, s.at.column);
+    }
+  return place;
 }
 
 }  // namespace assay

@@ -20,4 +20,8 @@ struct RunConfigResult {
 // Reads run.toml (anything left out has its default), with the same errors as a spec file, and validates it.
 RunConfigResult parse_run_config(std::string_view text, std::string_view file);
 
+// "run.toml:3:41", where `text` sets the first config path that a message of the engine names ("set model.vocab_size to
+// at least 1024", "backend = ..."). Empty if it names none that is set there.
+std::string place_named_in(std::string_view message, std::string_view text, std::string_view file);
+
 }  // namespace assay

@@ -10,7 +10,8 @@ constexpr std::array<std::string_view, 8> run_states = {"queued", "held",      "
                                                         "paused", "completed", "failed",     "cancelled"};
 constexpr std::array<std::string_view, 6> attempt_states = {"leased",   "starting",    "running",
                                                             "stopping", "unreachable", "ended"};
-constexpr std::array<std::string_view, 4> attempt_results = {"none", "completed", "failed", "cancelled"};
+constexpr std::array<std::string_view, 6> attempt_results = {"none",      "completed", "failed",
+                                                             "cancelled", "stopped",   "not_started"};
 constexpr std::array<std::string_view, 4> phases = {"load", "plan", "step", "checkpoint"};
 constexpr std::array<std::string_view, 13> reasons = {
     "none",         "config_invalid",      "data_error", "plan_error", "out_of_memory", "non_finite",

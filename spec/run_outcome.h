@@ -10,7 +10,9 @@ namespace assay {
 
 enum class RunState { queued, held, retry_wait, running, paused, completed, failed, cancelled };
 enum class AttemptState { leased, starting, running, stopping, unreachable, ended };
-enum class AttemptResult { none, completed, failed, cancelled };
+// stopped: it ended with its worker, which was told to (`assay down`): nobody's failure. not_started: its trainer never
+// ran (the lease was refused, or given back): no more than an event, it has no number among the attempts of its run.
+enum class AttemptResult { none, completed, failed, cancelled, stopped, not_started };
 
 // What part of its work an attempt is in; each has its own progress deadline (base/limits.h).
 enum class Phase { load, plan, step, checkpoint };

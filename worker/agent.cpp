@@ -118,7 +118,7 @@ Hello Agent::hello() {
     next_look_ms_ = now + heartbeat_ms_;
   }
   hello.occupied = occupied_;
-  for (const auto& runner : runners_) hello.leases.push_back(runner->stored());
+  for (const auto& runner : runners_) hello.leases.push_back(runner->held());
   return hello;
 }
 
@@ -133,7 +133,7 @@ void Agent::on(const WelcomeMessage& welcome) {
   heartbeat_ms_ = welcome.heartbeat_ms > 0 ? welcome.heartbeat_ms : limits::heartbeat_ms;
   next_heartbeat_ms_ = context_.clock.monotonic_ms();
   for (const auto& runner : runners_) {
-    int64_t seq = runner->stored().seq;
+    int64_t seq = runner->held().seq;
     for (const StoredSeq& stored : welcome.stored)
       if (stored.lease == runner->key()) seq = stored.seq;
     runner->welcome(seq);
@@ -142,7 +142,11 @@ void Agent::on(const WelcomeMessage& welcome) {
 
 void Agent::on(const LeaseMessage& offered) {
   LeaseMessage lease = offered;
-  if (find(lease.lease)) return;  // offered again after a reconnect
+  if (const LeaseRunner* held = find(lease.lease)) {
+    if (held->held().attempt_key != lease.attempt_key)
+      refuse(lease.lease, "an attempt of another queue under the same numbers has not ended yet");
+    return;  // else it is offered again after a reconnect
+  }
   for (const auto& runner : runners_)
     if (runner->key().attempt_id == lease.lease.attempt_id)
       return refuse(lease.lease,
@@ -155,7 +159,9 @@ void Agent::on(const LeaseMessage& offered) {
     send_heartbeat();  // goes first, so that the run is not given the same devices again
     return refuse(lease.lease, fmt::format("{}", fmt::join(used, ", ")));
   }
-  lease.folder = unused_folder(lease.folder).path;
+  auto folder = LeaseRunner::choose_folder(lease);
+  if (!folder.ok()) return refuse(lease.lease, folder.error().message);
+  lease.folder = std::move(folder).value();
   Status indexed = write_file_atomically(index_path(lease.lease), path_in_home(home_, lease.folder), 0600);
   if (!indexed.ok()) return refuse(lease.lease, indexed.error().message);
   auto runner = LeaseRunner::start(lease, context_);

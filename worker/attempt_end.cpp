@@ -27,11 +27,8 @@ AttemptOutcome stopped(const EndFacts& facts) {
     return failed(FailureReason::timeout,
                   fmt::format("still running after its time limit of {} s{}", facts.timeout_s, how));
   if (facts.stop_reason == "worker_stopped")
-    return failed(FailureReason::worker_lost, "the worker was stopped, and its runs with it" + how);
-  AttemptOutcome outcome;
-  outcome.result = AttemptResult::cancelled;
-  outcome.error = "cancelled" + how;
-  return outcome;
+    return {.result = AttemptResult::stopped, .error = "stopped with its worker" + how};
+  return {.result = AttemptResult::cancelled, .error = "cancelled" + how};
 }
 
 AttemptOutcome from_exit(const ExitStatus& exit) {

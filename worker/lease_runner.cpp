@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <cstdlib>
 #include <filesystem>
 
 #include "base/file.h"
@@ -25,16 +24,37 @@ LeaseRunner::LeaseRunner(LeaseRecord record, const std::string& folder, const Ru
 
 // --- start and recovery --------------------------------------------------------------------------------------------
 
+// A folder that is there already is of an attempt that this queue does not know: its database was deleted, or replaced
+// by an older copy that gives the same numbers again.
+Result<std::string> LeaseRunner::choose_folder(const LeaseMessage& lease) {
+  for (int n = 1;; ++n) {
+    const AttemptFolder folder{n == 1 ? lease.folder : fmt::format("{}.{}", lease.folder, n)};
+    std::error_code failed;
+    const bool taken = std::filesystem::exists(folder.path, failed);
+    if (failed) return Error{ErrorCode::internal, fmt::format("cannot look at {}: {}", folder.path, failed.message())};
+    if (!taken) return folder.path;
+    const auto record = read_lease(folder);
+    if (record.ok() && *record && (*record)->attempt_key == lease.attempt_key)
+      return Error{ErrorCode::already_exists,
+                   fmt::format("{} already holds this attempt; an attempt is executed once", folder.path)};
+  }
+}
+
 Result<std::unique_ptr<LeaseRunner>> LeaseRunner::start(const LeaseMessage& lease, const RunnerContext& context) {
   LeaseRecord record;
   record.attempt_id = lease.lease.attempt_id;
   record.lease_epoch = lease.lease.epoch;
+  record.attempt_key = lease.attempt_key;
   record.attempt = lease.attempt;
   record.run = lease.run;
   record.timeout_s = lease.timeout_s;
   record.started_at_unix_ms = context.clock.unix_ms();
   std::unique_ptr<LeaseRunner> runner(new LeaseRunner(std::move(record), lease.folder, context));
-  ASSAY_TRY(runner->launch(lease));
+  if (const Status launched = runner->launch(lease); !launched.ok()) {
+    std::error_code ignored;
+    std::filesystem::remove_all(lease.folder, ignored);
+    return launched.error();
+  }
   return runner;
 }
 
@@ -51,20 +71,19 @@ Status LeaseRunner::launch(const LeaseMessage& lease) {
                        "--folder",      folder_.path,
                        "--attempt",     std::to_string(record_.attempt),
                        "--checkpoints", lease.run_folder + "/checkpoints"};
+  const auto add = [&](const char* flag, const std::string& value) {
+    options.arguments.push_back(flag);
+    options.arguments.push_back(value);
+  };
+  if (!lease.attempt_key.empty()) add("--attempt-key", lease.attempt_key);
+  for (const std::string& key : lease.earlier_keys) add("--earlier-key", key);
   if (context_.allow_faults) options.arguments.push_back("--allow-faults");
-  // The engine's idle threads sleep instead of spinning: on a machine that does anything else, spinning threads take
-  // the cores from each other (measured: a step 30 times slower). Read by libgomp before main, so it is set here.
-  if (std::getenv("OMP_WAIT_POLICY") == nullptr) options.environment["OMP_WAIT_POLICY"] = "passive";
   // The trainer sees the GPUs it was given and no others; none if it runs on the CPU.
   options.environment["CUDA_VISIBLE_DEVICES"] = fmt::format("{}", fmt::join(gpus_of(lease.device_ids), ","));
   options.output_path = folder_.log();
   options.new_session = true;
   auto trainer = context_.processes.spawn(options);
-  if (!trainer.ok()) {
-    std::error_code ignored;
-    std::filesystem::remove(folder_.lease(), ignored);
-    return trainer.error();
-  }
+  if (!trainer.ok()) return trainer.error();
   own_child_ = true;
   record_.trainer = *trainer;
   exit_watch_ = context_.processes.watch(record_.trainer->pid);

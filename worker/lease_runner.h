@@ -28,7 +28,11 @@ struct RunnerContext {
 
 class LeaseRunner {
  public:
-  // Creates the attempt's folder and starts the trainer. On an error nothing runs and nothing is remembered.
+  // The folder that the attempt gets: the lease's, or if others' files are there, that name with .2, .3, ...
+  // already_exists if the very attempt was executed in one of them.
+  static Result<std::string> choose_folder(const LeaseMessage&);
+  // Creates the lease's folder, which must not exist, and starts the trainer. On an error nothing runs and nothing is
+  // left behind.
   static Result<std::unique_ptr<LeaseRunner>> start(const LeaseMessage&, const RunnerContext&);
   // Takes up the lease that a former life of this worker held in `folder`: a live trainer is adopted, a dead one's end
   // is reported. Nothing if no trainer had been started there.
@@ -36,7 +40,7 @@ class LeaseRunner {
 
   LeaseKey key() const { return {record_.attempt_id, record_.lease_epoch}; }
   LeaseStatus status() const;
-  StoredSeq stored() const { return {key(), acked_seq_}; }
+  HeldLease held() const { return {key(), acked_seq_, record_.attempt_key}; }
 
   // The daemon is there (again) and has everything up to `seq`: send what follows, and where the attempt stands.
   void welcome(int64_t seq);

@@ -80,7 +80,7 @@ int main(int argc, char** argv) {
   app.add_flag("--allow-fault-injection", allow_faults, "let runs inject the faults that their config names");
   CLI11_PARSE(app, argc, argv);
 
-  log::start("assay-worker");
+  if (const Status started = log::start("assay-worker"); !started.ok()) return fail(started.error());
   auto folder = home_folder(home);
   if (!folder.ok()) return fail(folder.error());
   if (socket.empty()) {

@@ -29,6 +29,11 @@ struct StoredSeq {
   LeaseKey lease;
   int64_t seq = 0;
 };
+struct HeldLease {
+  LeaseKey lease;
+  int64_t seq = 0;          // StoredSeq::seq
+  std::string attempt_key;  // LeaseMessage::attempt_key
+};
 // Devices on which processes compute that are not this worker's, and what they are: "python3 (pid 4711)".
 using OccupiedDevices = std::map<std::string, std::string>;
 struct Hello {
@@ -39,7 +44,7 @@ struct Hello {
   int64_t start_ticks = 0;
   std::vector<DeviceInfo> devices;
   OccupiedDevices occupied;
-  std::vector<StoredSeq> leases;
+  std::vector<HeldLease> leases;
 };
 struct LeaseStatus {
   LeaseKey lease;
@@ -80,13 +85,15 @@ struct LeaseMessage {
   std::string run_folder;  // absolute, shared by the run's attempts
   int64_t timeout_s = 0;   // 0 = none
   std::vector<std::string> device_ids = {};
+  std::string attempt_key = {};                // names the attempt for ever; empty: an older daemon
+  std::vector<std::string> earlier_keys = {};  // of the run's earlier attempts, whose checkpoints it may continue
 };
 struct MetricAckMessage {
   StoredSeq stored;
 };
 struct StopMessage {
   LeaseKey lease;
-  std::string reason;  // "cancelled" | "stalled" | "timeout"
+  std::string reason;  // "cancelled" | "stalled" | "timeout" | "worker_stopped"
 };
 struct EventAckMessage {
   LeaseKey lease;

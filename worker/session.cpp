@@ -39,11 +39,12 @@ v1::WorkerMessage to_proto(const Hello& hello) {
     if (const auto user = hello.occupied.find(device.id); user != hello.occupied.end())
       d.set_drained_by(to_utf8(user->second));
   }
-  for (const StoredSeq& held : hello.leases) {
+  for (const HeldLease& held : hello.leases) {
     v1::HeldLease& l = *out.add_leases();
     l.set_attempt_id(held.lease.attempt_id);
     l.set_lease_epoch(held.lease.epoch);
     l.set_last_acked_seq(held.seq);
+    l.set_attempt_key(held.attempt_key);
   }
   return message;
 }
@@ -130,8 +131,16 @@ std::optional<DaemonMessage> from_proto(const v1::DaemonMessage& message) {
     }
     case v1::DaemonMessage::kLease: {
       const v1::Lease& l = message.lease();
-      return LeaseMessage{key_of(l),  l.attempt(),    l.run(),       l.config_toml(),
-                          l.folder(), l.run_folder(), l.timeout_s(), {l.device_ids().begin(), l.device_ids().end()}};
+      return LeaseMessage{key_of(l),
+                          l.attempt(),
+                          l.run(),
+                          l.config_toml(),
+                          l.folder(),
+                          l.run_folder(),
+                          l.timeout_s(),
+                          {l.device_ids().begin(), l.device_ids().end()},
+                          l.attempt_key(),
+                          {l.earlier_keys().begin(), l.earlier_keys().end()}};
     }
     case v1::DaemonMessage::kAck:
       return MetricAckMessage{{key_of(message.ack()), message.ack().seq()}};

@@ -94,6 +94,7 @@ uint32_t manifest_crc(json manifest) {
 std::string make_manifest(const CheckpointContent& content, const std::map<std::string, WrittenFile>& files) {
   json manifest = {{"format", manifest_format},
                    {"step", content.step},
+                   {"saved_by", content.owner.attempt},
                    {"config_hash", content.config_hash},
                    {"scalars", content.scalars}};
   for (const auto& [name, file] : files) manifest["files"][name] = {{"bytes", file.bytes}, {"crc32", file.crc32}};
@@ -124,8 +125,20 @@ SafetensorsFile read_checked(const std::string& folder, const char* name, const 
   return file;
 }
 
-LoadedCheckpoint load(const Candidate& candidate) {
+// "": saved by a trainer that was started by hand, or by one of a version that did not tell.
+std::string saved_by(const json& manifest) {
+  return manifest.value("saved_by", "");
+}
+
+LoadedCheckpoint load(const Candidate& candidate, const CheckpointOwner& owner) {
   const json manifest = read_manifest(candidate.path);
+  if (const std::string saver = saved_by(manifest); !owner.owns(saver))
+    throw EngineError(FailureReason::data_error,
+                      fmt::format("it is no checkpoint of this run: {}; it stays where it is",
+                                  saver.empty() ? "it does not say which attempt saved it"
+                                                : fmt::format("it was saved by {}, which is no earlier attempt of this "
+                                                              "run that the queue knows",
+                                                              saver)));
   LoadedCheckpoint loaded;
   loaded.folder = candidate.path;
   loaded.step = manifest.at("step").get<int64_t>();
@@ -176,10 +189,20 @@ void write_files(const std::string& folder, const CheckpointContent& content) {
   check(write_file_atomically(folder + "/" + manifest_name, make_manifest(content, files)), folder);
 }
 
-void remove_superseded(const std::string& folder, const Candidate& saved, int keep) {
+// Of nobody, if its manifest cannot be read.
+bool is_of_another(const Candidate& candidate, const CheckpointOwner& owner) {
+  try {
+    return !owner.owns(saved_by(read_manifest(candidate.path)));
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+void remove_superseded(const std::string& folder, const Candidate& saved, const CheckpointOwner& owner, int keep) {
   int kept = 0;
   for (const Candidate& candidate : list_folder(folder).candidates) {
     const bool is_saved = candidate.path == saved.path;
+    if (!is_saved && is_of_another(candidate, owner)) continue;
     const bool stays = is_saved || (candidate.step < saved.step && kept < keep && looks_whole(candidate));
     if (stays)
       ++kept;
@@ -189,6 +212,10 @@ void remove_superseded(const std::string& folder, const Candidate& saved, int ke
 }
 
 }  // namespace
+
+bool CheckpointOwner::owns(const std::string& saved_by) const {
+  return attempt.empty() || saved_by == attempt || std::find(earlier.begin(), earlier.end(), saved_by) != earlier.end();
+}
 
 std::string save_checkpoint(const std::string& folder, const CheckpointContent& content, int keep) {
   check(make_folders(folder), folder);
@@ -212,17 +239,18 @@ std::string save_checkpoint(const std::string& folder, const CheckpointContent& 
     save_failed(saved.path, e.what());
   }
   check(sync_folder(folder), folder);
-  remove_superseded(folder, saved, keep);
+  remove_superseded(folder, saved, content.owner, keep);
   return saved.path;
 }
 
-std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& folder, std::vector<std::string>* notes) {
+std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& folder, std::vector<std::string>* notes,
+                                                       const CheckpointOwner& owner) {
   for (const Candidate& candidate : list_folder(folder).candidates) {
     const auto skip = [&](const char* why) {
       if (notes != nullptr) notes->push_back(fmt::format("skipped checkpoint {}: {}", candidate.path, why));
     };
     try {
-      return load(candidate);
+      return load(candidate, owner);
     } catch (const EngineError& e) {
       skip(e.what());
     } catch (const json::exception& e) {  // the manifest is not JSON, or lacks a key

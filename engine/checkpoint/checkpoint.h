@@ -15,7 +15,17 @@
 
 namespace assay {
 
+// Whose checkpoints count in a folder. Another run may have left some there: a queue whose database was deleted, or
+// replaced by an older copy, gives its runs the folders of those that it does not know any longer. Such checkpoints are
+// neither resumed nor removed, nor counted among those that are kept.
+struct CheckpointOwner {
+  std::string attempt;               // who saves; empty = nobody asks, every checkpoint of the folder counts
+  std::vector<std::string> earlier;  // whose checkpoints it continues and supersedes
+  bool owns(const std::string& saved_by) const;
+};
+
 struct CheckpointContent {
+  CheckpointOwner owner;             // its attempt is the manifest's "saved_by"
   int64_t step = 0;                  // the next step to run
   std::string config_hash;           // resume under another config is refused
   std::vector<NamedTensor> weights;  // FP32 master
@@ -37,7 +47,9 @@ struct LoadedCheckpoint {
   SafetensorsFile weights, optimizer, state;
   std::map<std::string, std::string> scalars;
 };
-// The newest checkpoint whose manifest and files check out; damaged ones are skipped with a line in `notes`.
-std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& folder, std::vector<std::string>* notes);
+// The owner's newest checkpoint whose manifest and files check out; others' and damaged ones are skipped with a line in
+// `notes`.
+std::optional<LoadedCheckpoint> load_newest_checkpoint(const std::string& folder, std::vector<std::string>* notes,
+                                                       const CheckpointOwner& owner = {});
 
 }  // namespace assay

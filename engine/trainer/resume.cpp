@@ -75,12 +75,13 @@ std::string resume_hash(const RunConfig& config) {
   return sha256_hex(to_toml(same));
 }
 
-std::string save_run(const std::string& folder, const RunConfig& config, DeviceRun& run, Ops& ops, int64_t next_step,
-                     const LoaderCursor& cursor) {
+std::string save_run(const std::string& folder, const CheckpointOwner& owner, const RunConfig& config, DeviceRun& run,
+                     Ops& ops, int64_t next_step, const LoaderCursor& cursor) {
   const DeviceTensors device = device_tensors(run.model());
   std::vector<std::vector<char>> storage;
   storage.reserve(device.weights.size() + device.optimizer.size() + device.state.size());
   CheckpointContent content;
+  content.owner = owner;
   content.step = next_step;
   content.config_hash = resume_hash(config);
   content.weights = to_host(device.weights, ops, storage);
@@ -93,9 +94,9 @@ std::string save_run(const std::string& folder, const RunConfig& config, DeviceR
   return save_checkpoint(folder, content);
 }
 
-std::optional<ResumePoint> load_run(const std::string& folder, const RunConfig& config, DeviceRun& run, Ops& ops,
-                                    std::vector<std::string>& notes) {
-  const std::optional<LoadedCheckpoint> found = load_newest_checkpoint(folder, &notes);
+std::optional<ResumePoint> load_run(const std::string& folder, const CheckpointOwner& owner, const RunConfig& config,
+                                    DeviceRun& run, Ops& ops, std::vector<std::string>& notes) {
+  const std::optional<LoadedCheckpoint> found = load_newest_checkpoint(folder, &notes, owner);
   if (!found) return std::nullopt;
   if (found->config_hash != resume_hash(config))
     throw EngineError(FailureReason::config_invalid,

@@ -14,17 +14,18 @@ namespace assay {
 std::string resume_hash(const RunConfig&);
 
 // Copies weights, optimizer and state to the host and saves them. Returns the new checkpoint's folder.
-std::string save_run(const std::string& folder, const RunConfig&, DeviceRun&, Ops&, int64_t next_step,
-                     const LoaderCursor&);
+std::string save_run(const std::string& folder, const CheckpointOwner&, const RunConfig&, DeviceRun&, Ops&,
+                     int64_t next_step, const LoaderCursor&);
 
 struct ResumePoint {
   int64_t next_step = 0;
   LoaderCursor cursor;
   std::string folder;
 };
-// Into the run's model, grown to the static capacity it had. Nothing if the folder has no whole checkpoint; damaged
-// ones are named in `notes`. Throws EngineError(config_invalid) if the newest belongs to another config.
-std::optional<ResumePoint> load_run(const std::string& folder, const RunConfig&, DeviceRun&, Ops&,
-                                    std::vector<std::string>& notes);
+// Into the run's model, grown to the static capacity it had. Nothing if the folder has no whole checkpoint of the
+// owner; damaged ones and others' are named in `notes`. Throws EngineError(config_invalid) if the newest belongs to
+// another config.
+std::optional<ResumePoint> load_run(const std::string& folder, const CheckpointOwner&, const RunConfig&, DeviceRun&,
+                                    Ops&, std::vector<std::string>& notes);
 
 }  // namespace assay

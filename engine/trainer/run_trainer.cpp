@@ -30,7 +30,7 @@ RunTrainer::RunTrainer(const RunConfig& config, const TrainerOptions& options, B
   for (auto& readback : readbacks_) readback = device_.model().make_readback();
   device_.model().initialise(config_.train.seed);
   if (options_.checkpoint_folder.empty() || !options_.resume) return;
-  if (const auto point = load_run(options_.checkpoint_folder, config_, device_, *ops_, start_notes_)) {
+  if (const auto point = load_run(options_.checkpoint_folder, options_.owner, config_, device_, *ops_, start_notes_)) {
     next_step_ = resumed_from_ = point->next_step;
     device_.model().continue_at(next_step_);
     batches_.seek(point->cursor);
@@ -196,7 +196,7 @@ void RunTrainer::save_checkpoint() {
   if (options_.checkpoint_folder.empty())
     throw EngineError(FailureReason::internal, "save_checkpoint without a checkpoint folder", "checkpoint");
   if (has_step_ahead()) throw EngineError(FailureReason::internal, "save_checkpoint with a step ahead", "checkpoint");
-  save_run(options_.checkpoint_folder, config_, device_, *ops_, next_step_, batches_.cursor());
+  save_run(options_.checkpoint_folder, options_.owner, config_, device_, *ops_, next_step_, batches_.cursor());
 }
 
 std::vector<std::string> RunTrainer::notes() const {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/ops/backend.h"
 #include "engine/plan/plan.h"
 #include "spec/run_config.h"
@@ -15,7 +16,8 @@ namespace assay {
 
 struct TrainerOptions {
   std::string checkpoint_folder;  // empty = checkpoints are off
-  bool resume = true;             // continue from the newest good checkpoint, if any
+  bool resume = true;             // continue from the owner's newest good checkpoint, if any
+  CheckpointOwner owner = {};
 };
 
 class Trainer {

@@ -122,12 +122,12 @@ TEST(Log, LinesCarryTheLevelAndAreAppended) {
   TempFolder folder;
   const std::string path = folder.file("log");
   ASSERT_TRUE(write_file_atomically(path, "before\n").ok());
-  log::start("tester", path);
+  ASSERT_TRUE(log::start("tester", path).ok());
   log::info("{} runs", 3);
   log::error("braces {} stay", "{}");
   log::debug("not shown");
   const std::string text = read_file(path).value();
-  log::start("tester");
+  ASSERT_TRUE(log::start("tester").ok());
   EXPECT_THAT(text, ::testing::MatchesRegex("before\n[0-9: .-]+ tester\\[[0-9]+\\] info 3 runs\n"
                                             "[0-9: .-]+ tester\\[[0-9]+\\] error braces \\{\\} stay\n"));
 }
@@ -135,11 +135,21 @@ TEST(Log, LinesCarryTheLevelAndAreAppended) {
 TEST(Log, AFileThatCannotBeOpenedIsNamed) {
   TempFolder folder;
   ASSERT_TRUE(write_file_atomically(folder.file("f"), "").ok());
-  try {
-    log::start("tester", folder.file("f/log"));
-    FAIL() << "expected an exception";
-  } catch (const std::exception& error) {
-    EXPECT_THAT(error.what(), HasSubstr(folder.file("f/log")));
+  const Status started = log::start("tester", folder.file("f/log"));
+  ASSERT_FALSE(started.ok());
+  EXPECT_THAT(started.error().message, HasSubstr(folder.file("f/log")));
+}
+
+TEST(Log, AFullDiskLosesLinesAndNothingElse) {
+  ASSERT_TRUE(log::start("tester", "/dev/full").ok());
+  for (int i = 0; i < 1'000; ++i) log::error("{}", std::string(100, 'x'));
+  ASSERT_TRUE(log::start("tester").ok());
+  for (const int buffering : {_IONBF, _IOLBF}) {
+    std::FILE* full = std::fopen("/dev/full", "w");
+    ASSERT_NE(full, nullptr);
+    std::setvbuf(full, nullptr, buffering, 4096);
+    log::print_line(full, std::string(10'000, 'x'));
+    std::fclose(full);
   }
 }
 

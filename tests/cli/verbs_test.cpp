@@ -174,6 +174,26 @@ TEST_F(Verbs, ShowHasAttemptsConfigAndErrors) {
   EXPECT_EQ(err, "assay: no run is named 'nosuch'; `assay ls` lists them\n");
 }
 
+TEST_F(Verbs, ShowSaysWhatWasStoppedAndWhyALeaseCameToNothing) {
+  v1::Run& r = fake.add_run("a", "queued");
+  v1::Attempt& first = *r.add_attempts();
+  first.set_n(1);
+  first.set_state("ended");
+  first.set_steps_observed(3);
+  first.set_last_step(2);
+  first.mutable_outcome()->set_result("stopped");
+  first.mutable_outcome()->set_error("stopped with its worker");
+  *r.mutable_latest() = first;
+  EXPECT_EQ(run({"show", "a"}), ExitCode::ok);
+  EXPECT_THAT(out, HasSubstr("state       queued  stopped with its worker\nsteps       3/140\n"));
+  EXPECT_THAT(out, HasSubstr("      1  a     stopped "));
+  EXPECT_THAT(out, HasSubstr("\nattempt 1: stopped with its worker\n"));
+  EXPECT_THAT(out, Not(HasSubstr(".fail")));
+  r.set_not_started("worker w refused the lease: GPU-a is used by python3 (pid 7)");
+  EXPECT_EQ(run({"show", "a"}), ExitCode::ok);
+  EXPECT_THAT(out, HasSubstr("state       queued  not started: worker w refused the lease: GPU-a is used by python3"));
+}
+
 TEST_F(Verbs, WaitGoesOnUntilAllHaveEnded) {
   fake.add_run("a", "running");
   fake.add_run("b", "queued");

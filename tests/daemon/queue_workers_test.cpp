@@ -153,6 +153,8 @@ TEST_F(QueueTest, AWorkerThatComesBackWithoutALeaseProvesItGone) {
   enqueue(spec_of({"a"}));
   connect(worker);
   const int64_t first = worker.attempt_of("a");
+  worker.tell_started(*queue_, first);
+  commit();
   worker.die();
   connect(worker);
   const int64_t second = worker.attempt_of("a");
@@ -170,10 +172,12 @@ TEST_F(QueueTest, AHostThatWasStartedAnewProvesItGoneForItsFormerWorkers) {
   FakeWorker worker("w", 0, "h1"), same_host("x", 0, "h1"), other_host("y", 0, "h2");
   enqueue(spec_of({"a"}));
   connect(worker);
+  worker.tell_started(*queue_, worker.attempt_of("a"));
+  commit();
   worker.die();
   other_host.greeting().worker.boot_id = "boot-9";
   connect(other_host);
-  EXPECT_EQ(state("a"), "running/leased");
+  EXPECT_EQ(state("a"), "running/starting");
   same_host.greeting().worker.boot_id = "boot-2";
   connect(same_host);
   EXPECT_EQ(attempts("a")[0].outcome.error, "host h1 was started anew");
@@ -195,7 +199,7 @@ TEST_F(QueueTest, OldEpochsChangeNothingAndAreAbandoned) {
   EXPECT_THAT(ghost.abandoned, ElementsAre(first));
   EXPECT_FALSE(worker.connected());
   EXPECT_EQ(worker.closed, "the worker has opened a newer session");
-  EXPECT_THAT(attempts("a"), testing::SizeIs(3));
+  EXPECT_THAT(attempts("a"), testing::SizeIs(1)) << "none of them was heard to start but the live one";
 
   connect(worker);
   EXPECT_THAT(worker.abandoned, ElementsAre(second));
@@ -239,7 +243,15 @@ TEST_F(QueueTest, ARefusedLeaseIsOfferedAgainLater) {
   EXPECT_EQ(state("a"), "queued");
   EXPECT_EQ(state("b"), "queued");  // not offered to it either
   EXPECT_EQ(*queue_->ms_to_next_tick(), limits::refused_pause_min_ms);
-  EXPECT_EQ(attempts("a")[0].outcome.error, "worker w refused the lease: no space left");
+  EXPECT_THAT(attempts("a"), IsEmpty()) << "what never started is no attempt";
+  EXPECT_EQ(row("a").run.attempts, 0);
+  EXPECT_FALSE(row("a").latest);
+  EXPECT_EQ(*runs_->why_not_started(row("a").run.id), "worker w refused the lease: no space left");
+  const auto feed = *runs_->events_after(0, 0, row("a").run.id);
+  const auto event =
+      std::find_if(feed.begin(), feed.end(), [](const auto& e) { return e.kind == "attempt_not_started"; });
+  ASSERT_NE(event, feed.end());
+  EXPECT_EQ(event->cause, "worker w refused the lease: no space left");
   pass_ms(limits::refused_pause_min_ms - 1);
   EXPECT_EQ(worker.attempt_of("a"), 0);
   pass_ms(1);
@@ -248,7 +260,10 @@ TEST_F(QueueTest, ARefusedLeaseIsOfferedAgainLater) {
   EXPECT_EQ(*queue_->ms_to_next_tick(), 2 * limits::refused_pause_min_ms);
   pass_ms(2 * limits::refused_pause_min_ms);
   ASSERT_NE(worker.attempt_of("a"), 0);
+  EXPECT_EQ(*runs_->why_not_started(row("a").run.id), "") << "it is leased again";
   finish(worker, worker.attempt_of("a"));
+  ASSERT_EQ(attempts("a").size(), 1u);
+  EXPECT_EQ(attempts("a")[0].n, 1) << "two refusals took no number";
   worker.tell_refused(*queue_, worker.attempt_of("b"), "again");
   commit();
   EXPECT_EQ(*queue_->ms_to_next_tick(), limits::refused_pause_min_ms);  // a start made up for it
@@ -298,6 +313,8 @@ TEST_F(QueueTest, ALeaseThatAConnectedWorkerStopsNamingIsLost) {
   enqueue(spec_of({"a"}));
   connect(worker);
   const int64_t attempt = worker.attempt_of("a");
+  worker.tell_started(*queue_, attempt);
+  commit();
   worker.held.clear();
   for (int64_t t = 0; t < limits::lease_ms; t += limits::heartbeat_ms) {
     worker.heartbeat(*queue_);
@@ -375,13 +392,67 @@ TEST_F(QueueTest, StoppingWorkersPutsTheirRunsBack) {
   EXPECT_TRUE(worker.draining);
   EXPECT_EQ(worker.held.at(attempt).stop_reason, "worker_stopped");
   EXPECT_FALSE(queue_->stopped());
-  worker.end(attempt, AttemptResult::failed, FailureReason::worker_lost, "the worker was stopped");
+  worker.end(attempt, AttemptResult::stopped, FailureReason::none, "stopped with its worker");
   worker.tell_end(*queue_, attempt);
   commit();
   EXPECT_TRUE(queue_->stopped());
   EXPECT_EQ(state("a"), "queued");
-  EXPECT_EQ(row("a").run.lost_attempts, 1);
+  EXPECT_EQ(row("a").run.lost_attempts, 0);
+  EXPECT_EQ(row("a").run.stopped_attempts, 1);
+  EXPECT_EQ(attempts("a")[0].outcome.result, AttemptResult::stopped);
   EXPECT_THAT(worker.held, IsEmpty());  // and nothing new
+  restart();
+  EXPECT_EQ(row("a").run.stopped_attempts, 1);
+}
+
+TEST_F(QueueTest, AStopBeforeTheTrainerStartedLeavesNoAttempt) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  const int64_t attempt = worker.attempt_of("a");
+  queue_->stop_workers("stopped by assay down");
+  commit();
+  worker.end(attempt, AttemptResult::stopped, FailureReason::none, "stopped with its worker");
+  worker.tell_end(*queue_, attempt);
+  commit();
+  EXPECT_EQ(state("a"), "queued");
+  EXPECT_THAT(attempts("a"), IsEmpty());
+  EXPECT_EQ(row("a").run.attempts, 0);
+  EXPECT_THAT(worker.receipts, testing::Contains("ended"));
+}
+
+TEST_F(QueueTest, ALeaseOfAnotherQueueIsNotTakenForOneWithTheSameNumbers) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  const int64_t attempt = worker.attempt_of("a");
+  worker.make_steps(attempt, 3);
+  worker.held.at(attempt).order.attempt_key = "another store/1/1/1";
+  connect(worker);
+  EXPECT_THAT(worker.abandoned, ElementsAre(attempt));
+  EXPECT_EQ(state("a"), "running/leased") << "it is given again, under other numbers";
+  EXPECT_NE(worker.attempt_of("a"), attempt);
+  EXPECT_EQ(summary(attempt).steps_observed, 0);
+}
+
+TEST_F(QueueTest, ALeaseNamesTheAttemptsWhoseCheckpointsItMayContinue) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  const auto lease = [&] { return worker.held.at(worker.attempt_of("a")).order; };
+  const std::string first = lease().attempt_key;
+  EXPECT_THAT(first, testing::StartsWith(runs_->store_id() + "/"));
+  EXPECT_THAT(lease().earlier_keys, IsEmpty());
+  finish(worker, worker.attempt_of("a"), AttemptResult::failed, FailureReason::crashed);
+  changed(queue_->retry({{"a"}, "", {}}, false, ""));
+  const std::string second = lease().attempt_key;
+  EXPECT_NE(second, first);
+  EXPECT_THAT(lease().earlier_keys, ElementsAre(first));
+  worker.tell_refused(*queue_, worker.attempt_of("a"), "busy");  // it made no checkpoint
+  commit();
+  pass_ms(limits::refused_pause_min_ms);
+  EXPECT_THAT(lease().earlier_keys, ElementsAre(first));
+  EXPECT_NE(lease().attempt_key, second);
 }
 
 TEST_F(QueueTest, NobodyIsConnectedToADaemonThatHasJustStarted) {

@@ -189,13 +189,60 @@ TEST(RunState, ALostWorkerDoesNotUseUpRetriesButHasAnEnd) {
   EXPECT_EQ(show(must(often, event_of(RunEventKind::worker_lost)).next), "failed");
 }
 
-TEST(RunState, ARefusedLeaseIsNoFaultOfTheRun) {
+TEST(RunState, WhatNeverStartedGivesItsNumberBackAndUsesUpNothing) {
   RunEvent refused = event_of(RunEventKind::attempt_refused);
   refused.outcome.error = "worker w refused the lease: draining";
-  const Transition t = must(live(AttemptState::leased), refused);
-  EXPECT_EQ(show(t.next), "queued");
-  EXPECT_EQ(t.next.lost_attempts, 1);
-  EXPECT_EQ(t.ended->error, "worker w refused the lease: draining");
+  RunEvent told = event_of(RunEventKind::attempt_ended);
+  told.outcome.result = AttemptResult::stopped;
+  for (const RunEvent& event : {refused, told, event_of(RunEventKind::worker_lost)}) {
+    RunLife life = live(AttemptState::leased);
+    life.attempts = life.attempt->n = limits::max_attempts;  // the last one that the run may have
+    const Transition t = must(life, event);
+    EXPECT_EQ(show(t.next), "queued");
+    EXPECT_EQ(t.next.attempts, limits::max_attempts - 1);
+    EXPECT_EQ(t.next.lost_attempts, 0);
+    EXPECT_EQ(t.ended->result, AttemptResult::not_started);
+    EXPECT_EQ(t.ended->reason, FailureReason::none);
+    EXPECT_EQ(t.changes.front().kind, "attempt_not_started");
+    EXPECT_FALSE(t.changes.front().cause.empty());
+  }
+  EXPECT_EQ(must(live(AttemptState::leased), refused).ended->error, "worker w refused the lease: draining");
+}
+
+TEST(RunState, AnAttemptThatEndsWithItsWorkerIsStoppedAndUsesUpNothing) {
+  RunEvent stop = event_of(RunEventKind::stop_requested);
+  stop.stop = StopReason::worker_stopped;
+  const RunLife stopping = must(live(AttemptState::running), stop).next;
+  RunEvent told = event_of(RunEventKind::attempt_ended);
+  told.outcome.result = AttemptResult::stopped;
+  // Told so by the worker, whoever asked it; or asked by us, whatever is told of the end.
+  const std::pair<RunLife, RunEvent> cases[] = {{live(AttemptState::running), told},
+                                                {live(AttemptState::starting), told},
+                                                {stopping, told},
+                                                {stopping, failure(FailureReason::worker_lost)},
+                                                {stopping, event_of(RunEventKind::worker_lost)}};
+  for (auto [life, event] : cases) {
+    life.attempts = life.attempt->n = limits::max_attempts;
+    const Transition t = must(life, event);
+    EXPECT_EQ(show(t.next), "queued");
+    EXPECT_EQ(t.next.attempts, limits::max_attempts);
+    EXPECT_EQ(t.next.stopped_attempts, 1);
+    EXPECT_EQ(t.next.lost_attempts, 0);
+    EXPECT_EQ(t.ended->result, AttemptResult::stopped);
+    EXPECT_EQ(t.ended->reason, FailureReason::none);
+    EXPECT_EQ(t.changes.front().kind, "attempt_stopped");
+  }
+  RunLife often = live(AttemptState::running);
+  often.attempts = limits::max_attempts;
+  often.stopped_attempts = 1;
+  EXPECT_EQ(show(must(often, event_of(RunEventKind::worker_lost)).next), "queued");
+  RunPolicy policy;
+  policy.retry = {.max_attempts = 2, .on = {FailureReason::crashed}, .backoff_s = 0};
+  often.attempts = 2;
+  EXPECT_EQ(show(must(often, failure(FailureReason::crashed), policy).next), "queued");
+  // A cancel that comes first, or last, is what counts for the run.
+  const RunLife cancelled = must(stopping, event_of(RunEventKind::cancel_requested)).next;
+  EXPECT_EQ(show(must(cancelled, told).next), "cancelled");
 }
 
 TEST(RunState, OnFailureStopsTheRest) {
@@ -228,6 +275,7 @@ struct Replayed {
   std::string attempt;
   int64_t attempts = 0;
   int64_t lost = 0;
+  int64_t stopped = 0;
   bool cancel_requested = false;
 
   void take(const StateChange& change) {
@@ -235,7 +283,9 @@ struct Replayed {
       EXPECT_EQ(change.from, attempt) << change.kind;
       attempt = change.to == "ended" ? "" : change.to;
       attempts += change.kind == "lease_granted";
+      attempts -= change.kind == "attempt_not_started";
       lost += change.kind == "attempt_lost";
+      stopped += change.kind == "attempt_stopped";
       return;
     }
     EXPECT_EQ(change.from, run) << change.kind;
@@ -248,7 +298,7 @@ struct Replayed {
 
 void check_invariants(const RunLife& life) {
   EXPECT_EQ(life.attempt.has_value(), life.state == RunState::running);
-  EXPECT_LE(life.lost_attempts, life.attempts);
+  EXPECT_LE(life.lost_attempts + life.stopped_attempts, life.attempts);
   const bool waits =
       life.state == RunState::queued || life.state == RunState::held || life.state == RunState::retry_wait;
   EXPECT_FALSE(waits && life.cancel_requested);
@@ -268,7 +318,7 @@ RunEvent random_event(std::mt19937& random, const RunLife& life, int64_t at, int
                                                                 : next_epoch - 1;
   event.phase = static_cast<Phase>(pick(4));
   event.stop = static_cast<StopReason>(pick(5));
-  event.outcome.result = static_cast<AttemptResult>(pick(4));
+  event.outcome.result = static_cast<AttemptResult>(pick(6));
   if (event.outcome.result == AttemptResult::failed) event.outcome.reason = static_cast<FailureReason>(1 + pick(12));
   if (event.kind == RunEventKind::cancel_requested) event.cause = "assay cancel";
   return event;
@@ -276,7 +326,7 @@ RunEvent random_event(std::mt19937& random, const RunLife& life, int64_t at, int
 
 TEST(RunState, RandomWalksKeepTheInvariantsAndReplayFromTheirEvents) {
   std::map<std::string, int> seen;
-  for (unsigned seed = 0; seed < 40; ++seed) {
+  for (unsigned seed = 0; seed < 80; ++seed) {
     std::mt19937 random(seed);
     RunPolicy policy;
     policy.retry = {.max_attempts = 3, .on = {FailureReason::crashed, FailureReason::stalled}, .backoff_s = seed % 3};
@@ -290,7 +340,8 @@ TEST(RunState, RandomWalksKeepTheInvariantsAndReplayFromTheirEvents) {
         EXPECT_FALSE(t.error().message.empty());
         continue;
       }
-      EXPECT_GE(t->next.attempts, life.attempts);
+      const bool given_back = t->ended && t->ended->result == AttemptResult::not_started;
+      EXPECT_GE(t->next.attempts + given_back, life.attempts);
       EXPECT_EQ(t->ended.has_value(), life.attempt.has_value() && !t->next.attempt.has_value());
       if (event.kind == RunEventKind::lease_granted) ++next_epoch;
       life = t->next;
@@ -300,6 +351,7 @@ TEST(RunState, RandomWalksKeepTheInvariantsAndReplayFromTheirEvents) {
       EXPECT_EQ(replayed.attempt, life.attempt ? to_string(life.attempt->state) : "");
       EXPECT_EQ(replayed.attempts, life.attempts);
       EXPECT_EQ(replayed.lost, life.lost_attempts);
+      EXPECT_EQ(replayed.stopped, life.stopped_attempts);
       EXPECT_EQ(replayed.cancel_requested, life.cancel_requested);
       ++seen[show(life)];
       if (HasFailure()) FAIL() << "seed " << seed << " event " << i << " " << to_string(event.kind);

@@ -501,8 +501,7 @@ TEST_F(ServiceTest, AShutdownThatStopsWorkersWaitsForTheirRuns) {
   EXPECT_EQ(worker.read().stop().reason(), "worker_stopped");
   EXPECT_TRUE(worker.read().has_drain());
   v1::WorkerMessage ended = event_of(lease, "ended");
-  ended.mutable_event()->mutable_outcome()->set_result("failed");
-  ended.mutable_event()->mutable_outcome()->set_reason("worker_lost");
+  ended.mutable_event()->mutable_outcome()->set_result("stopped");
   worker.write(ended);
   EXPECT_EQ(worker.read().event_ack().kind(), "ended");
   stopped.wait();

@@ -252,6 +252,32 @@ TEST_F(ChangesTest, RetryWaitKeepsItsTimeAndLosesItOnLeaving) {
   EXPECT_FALSE(store_->next_retry_at()->has_value());
 }
 
+TEST_F(ChangesTest, AnAttemptThatNeverStartedIsInTheFeedAlone) {
+  int64_t run = enqueue(1)[0];
+  AttemptRow first = start(run);
+  apply_ok({end(first, failed()), move(run, RunState::running, RunState::queued)});
+  AttemptRow refused = start(run);
+  EXPECT_EQ(refused.n, 2);
+  RunChange back = move(run, RunState::running, RunState::queued);
+  apply_ok({end(refused, {.result = AttemptResult::not_started, .error = "no space left"}), back});
+  EXPECT_EQ(get("run0").run.attempts, 1);
+  EXPECT_EQ(get("run0").latest->id, first.id);
+  EXPECT_EQ(store_->attempts_of(run)->size(), 1u);
+  EXPECT_EQ(store_->get_attempt(refused.id)->attempt.n, 0);
+  EXPECT_EQ(*store_->why_not_started(run), "no space left");
+  EXPECT_EQ(candidates().size(), 1u) << "its device is free again";
+  reopen();
+  AttemptRow second = start(run);
+  EXPECT_EQ(second.n, 2) << "the number is used by the next one";
+  EXPECT_GT(second.id, refused.id);
+  EXPECT_NE(store_->attempt_key(second), store_->attempt_key(refused));
+  back.count_stopped_attempt = true;
+  apply_ok({end(second, {.result = AttemptResult::stopped}), back});
+  EXPECT_EQ(get("run0").run.stopped_attempts, 1);
+  EXPECT_EQ(get("run0").latest->outcome.result, AttemptResult::stopped);
+  EXPECT_EQ(*store_->why_not_started(run), "");
+}
+
 TEST_F(ChangesTest, ClaimsGoByPriorityThenAge) {
   auto low = enqueue(2, "low", 0);
   auto high = enqueue(2, "high", 9);

@@ -93,6 +93,41 @@ TEST_F(MigrationsTest, MetricsOfTheFirstVersionKnowHowFarTheQueueHadCome) {
   EXPECT_EQ(*db.integer("SELECT greatest FROM queue_mark WHERE counter = 'lease_epoch'"), 9);
 }
 
+TEST_F(MigrationsTest, AttemptsAndTheDevicesThatTheyHoldAreKeptWhenNumbersBecomeOptional) {
+  Database db = open();
+  const Schema old{queue_schema().what, queue_schema().application_id, queue_schema().migrations.first(2)};
+  ASSERT_TRUE(migrate(db, old, 1).ok());
+  for (const char* sql :
+       {"INSERT INTO experiments VALUES (1, 'e', 't', 'h', '', 'continue', 1, '', 0, 1, 'text')",
+        "INSERT INTO runs (id, experiment_id, name, cell_key, repeat, seed, state, priority, devices, backend, "
+        "attempts, total_steps, created_at) VALUES (1, 1, 'a', 'c', 1, 1, 'running', 0, 1, 'cpu', 2, 3, 1)",
+        "INSERT INTO workers VALUES ('w', 'host', 'boot', 1, 2, 'connected', 3)",
+        "INSERT INTO devices (id, worker_id, kind, name, memory_bytes) VALUES ('d', 'w', 'cpu', 'x', 1)",
+        "INSERT INTO attempts (id, run_id, n, lease_epoch, worker_id, state, phase, result, reason, created_at, "
+        "finished_at, log_tail) VALUES (1, 1, 1, 1, 'w', 'ended', 'load', 'failed', 'crashed', 1, 2, 'tail')",
+        "INSERT INTO attempts (id, run_id, n, lease_epoch, worker_id, state, phase, created_at) VALUES "
+        "(7, 1, 2, 2, 'w', 'running', 'step', 1)",
+        "INSERT INTO allocations VALUES ('d', 7)", "UPDATE sqlite_sequence SET seq = 20 WHERE name = 'attempts'"})
+    ASSERT_TRUE(db.run(sql).ok()) << sql;
+  const Status migrated = migrate(db, queue_schema(), 2);
+  ASSERT_TRUE(migrated.ok()) << migrated.error().message;
+  EXPECT_EQ(*db.integer("SELECT count(*) FROM attempts WHERE id = 1 AND log_tail = 'tail' AND reason = 'crashed'"), 1);
+  EXPECT_EQ(*db.integer("SELECT attempt_id FROM allocations WHERE device_id = 'd'"), 7);
+  EXPECT_EQ(*db.integer("SELECT count(*) FROM pragma_foreign_key_check"), 0);
+  // The invariants are in force again.
+  EXPECT_FALSE(db.run("DELETE FROM attempts").ok());
+  EXPECT_FALSE(db.run("UPDATE attempts SET log_path = 'x' WHERE id = 1").ok());
+  EXPECT_FALSE(db.run("UPDATE attempts SET n = NULL WHERE id = 7").ok());
+  EXPECT_FALSE(db.run("INSERT INTO allocations VALUES ('d', 1)").ok());
+  const char* end = "UPDATE attempts SET state = 'ended', result = 'not_started', n = NULL, finished_at = 3 WHERE id = 7";
+  ASSERT_TRUE(db.run(end).ok());
+  EXPECT_EQ(*db.integer("SELECT count(*) FROM allocations"), 0);
+  ASSERT_TRUE(db.run("INSERT INTO attempts (run_id, n, lease_epoch, worker_id, state, phase, created_at) VALUES "
+                     "(1, 2, 3, 'w', 'leased', 'load', 4)")
+                  .ok());
+  EXPECT_EQ(db.last_insert_id(), 21) << "ids go on where they were";
+}
+
 TEST_F(MigrationsTest, AnOlderFileGetsWhatItLacksAndKeepsItsRows) {
   Database db = open();
   ASSERT_TRUE(migrate(db, {"test", 5, std::array{first}}, 1).ok());

@@ -174,10 +174,58 @@ TEST_F(EndToEnd, StoppedSystemPutsItsRunBackAndResumesIt) {
   start();
   const v1::Run run = system_.wait_state("completed");
   ASSERT_EQ(run.attempts_size(), 2);
-  EXPECT_EQ(run.attempts(0).outcome().reason(), "worker_lost");
+  EXPECT_EQ(run.attempts(0).outcome().result(), "stopped") << "nobody's failure";
   std::vector<int64_t> both = system_.steps(1);
   for (const int64_t step : system_.steps(2)) both.push_back(step);
   EXPECT_THAT(both, ElementsAreArray(all_from(0, long_run))) << "the checkpoint made at the stop is where it went on";
+}
+
+// The databases are gone and runs/ is kept: the same spec under the same tag is another run.
+TEST_F(EndToEnd, ANewQueueResumesNothingThatAForgottenOneLeft) {
+  const auto text_of = [](const std::string& path) {
+    const auto text = read_file(path);
+    EXPECT_TRUE(text.ok()) << text.error().message;
+    return text.ok() ? *text : "";
+  };
+  start();
+  enqueue(system_.spec(20, "checkpoint_every = 5"));
+  const AttemptFolder forgotten{system_.attempt_folder(system_.wait_state("completed"))};
+  const std::string result = text_of(forgotten.result());
+  const std::string checkpoints = std::filesystem::path(forgotten.path).parent_path().string() + "/checkpoints";
+  const std::string manifest = text_of(checkpoints + "/step_000020/manifest.json");
+  EXPECT_NE(manifest, "");
+  ASSERT_NO_FATAL_FAILURE(system_.shut_down());
+  for (const std::string database : {"/queue.db", "/metrics.db"})
+    for (const char* file : {"", "-wal", "-shm"}) std::filesystem::remove(system_.home() + database + file);
+
+  start();
+  enqueue(system_.spec(20, "checkpoint_every = 5"));
+  const v1::Run run = system_.wait_state("completed");
+  ASSERT_EQ(run.attempts_size(), 1);
+  EXPECT_EQ(run.latest().resumed_from_step(), -1);
+  EXPECT_THAT(system_.steps(1), ElementsAreArray(all_from(0, 20)));
+  const AttemptFolder fresh{system_.attempt_folder(run)};
+  EXPECT_EQ(fresh.path, forgotten.path + ".2");
+  EXPECT_THAT(text_of(fresh.log()), HasSubstr("skipped checkpoint " + checkpoints + "/step_000020: it is no "));
+  EXPECT_EQ(text_of(forgotten.result()), result);
+  EXPECT_EQ(text_of(checkpoints + "/step_000020/manifest.json"), manifest);
+  EXPECT_TRUE(std::filesystem::exists(checkpoints + "/step_000020.2/manifest.json"));
+}
+
+// Nothing is left to write to, and yet what the run ended as is on the disk.
+TEST(TrainerProgram, AnOutputThatCannotBeWrittenEndsNoRun) {
+  TempFolder folder;
+  ASSERT_TRUE(write_file_atomically(folder.file("bad.toml"), "model.depth = 0\n").ok());
+  const auto pid = spawn({.program = ASSAY_BIN_DIR "/assay-trainer",
+                          .arguments = {"--config", folder.file("bad.toml"), "--folder", folder.file("attempt")},
+                          .output_path = "/dev/full"});
+  ASSERT_TRUE(pid.ok()) << pid.error().message;
+  std::optional<ExitStatus> status;
+  while (!(status = try_wait(*pid))) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_EQ(status->exit_code, 2) << "signal " << status->signal;
+  const auto result = read_result({folder.file("attempt")});
+  ASSERT_TRUE(result.ok() && *result);
+  EXPECT_EQ((*result)->reason, FailureReason::config_invalid);
 }
 
 TEST_F(EndToEnd, SecondDaemonOfTheSameHomeIsRefusedByName) {

@@ -130,6 +130,37 @@ TEST_F(CheckpointTest, AnEarlierStepSupersedesLaterOnes) {
   EXPECT_EQ(newest(), 20);
 }
 
+// A queue whose database was deleted gives a run the folder of one that it does not know any longer.
+TEST_F(CheckpointTest, OthersCheckpointsAreNeitherResumedNorRemovedNorCounted) {
+  const auto save_as = [&](int64_t step, const CheckpointOwner& owner) {
+    Content content(step);
+    CheckpointContent value = content.value();
+    value.owner = owner;
+    return save_checkpoint(path_, value);
+  };
+  const auto newest_of = [&](const CheckpointOwner& owner, std::vector<std::string>* notes) -> int64_t {
+    const auto loaded = load_newest_checkpoint(path_, notes, owner);
+    return loaded ? loaded->step : -1;
+  };
+  save_as(20, {"store-a/1/1/5", {}});
+  save(30);  // by hand
+  std::vector<std::string> notes;
+  const CheckpointOwner first{"store-b/1/1/9", {}}, second{"store-b/1/2/11", {"store-b/1/1/9"}};
+  EXPECT_EQ(newest_of(first, &notes), -1);
+  ASSERT_THAT(notes, SizeIs(2));
+  EXPECT_THAT(notes[0], HasSubstr("step_000030: it is no checkpoint of this run: it does not say which attempt"));
+  EXPECT_THAT(notes[1], HasSubstr("step_000020: it is no checkpoint of this run: it was saved by store-a/1/1/5"));
+  for (const int64_t step : {5, 10, 15}) save_as(step, first);
+  EXPECT_EQ(save_as(20, first), path_ + "/step_000020.2");
+  EXPECT_THAT(names(), ElementsAre("step_000015", "step_000020", "step_000020.2", "step_000030"));
+  EXPECT_EQ(newest_of(second, nullptr), 20);
+  save_as(18, second);  // supersedes what its own earlier attempt made of later steps
+  EXPECT_THAT(names(), ElementsAre("step_000015", "step_000018", "step_000020", "step_000030"));
+  EXPECT_EQ(newest_of(second, nullptr), 18);
+  EXPECT_EQ(newest_of({"store-a/1/2/6", {"store-a/1/1/5"}}, nullptr), 20) << "who comes back finds its own";
+  EXPECT_EQ(newest(), 30) << "whoever trains by hand chose the folder";
+}
+
 TEST_F(CheckpointTest, LeftoversAndStrangersAreNotCheckpoints) {
   save(10);
   fs::create_directories(path_ + "/step_000020.tmp");

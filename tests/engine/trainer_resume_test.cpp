@@ -80,6 +80,26 @@ TEST_F(TrainerTest, RefusesToResumeUnderAnotherConfig) {
   EXPECT_EQ(Trainer::create(c, {checkpoints.path(), /*resume=*/false})->resumed_from_step(), -1);
 }
 
+TEST_F(TrainerTest, ResumesWhatItsOwnEarlierAttemptsSavedAndSaysWhatItLeaves) {
+  TemporaryFolder checkpoints;
+  const RunConfig c = config();
+  const auto options = [&](CheckpointOwner owner) {
+    TrainerOptions o{checkpoints.path()};
+    o.owner = std::move(owner);
+    return o;
+  };
+  const auto forgotten = Trainer::create(c, options({"old/1/1/1", {}}));
+  train(*forgotten, 4);
+  forgotten->save_checkpoint();
+  const auto first = Trainer::create(c, options({"new/1/1/2", {}}));
+  EXPECT_EQ(first->resumed_from_step(), -1);
+  EXPECT_THAT(first->notes(), Contains(AllOf(StartsWith("skipped checkpoint "), HasSubstr("saved by old/1/1/1"))));
+  train(*first, 2);
+  first->save_checkpoint();
+  EXPECT_EQ(Trainer::create(c, options({"new/1/2/3", {"new/1/1/2"}}))->resumed_from_step(), 2);
+  EXPECT_EQ(Trainer::create(c, options({}))->resumed_from_step(), 4);
+}
+
 TEST_F(TrainerTest, SavingWithoutAFolderIsAnError) {
   const auto trainer = Trainer::create(config(), {});
   EXPECT_THROW(trainer->save_checkpoint(), EngineError);

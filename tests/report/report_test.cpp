@@ -13,6 +13,7 @@
 namespace assay {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
@@ -91,6 +92,35 @@ TEST_F(Report, WaitingRunKeepsItsFailedAttemptApart) {
       HasSubstr("| again | retry_wait | 0 | - | - | - | - | - | - | - |\n| again.fail1 | failed | 3 | 2 | 5.0000 |"));
   EXPECT_THAT(page,
               HasSubstr("- Waiting for a retry:\n  - `again` (140 steps, not before 2026-02-24 16:34:37 +00:00)\n"));
+}
+
+TEST_F(Report, AnAttemptStoppedWithItsWorkerIsNoFailure) {
+  ReportRun run = test::make_run(1, "a", RunState::completed);
+  run.attempts.push_back(test::make_attempt(1, AttemptResult::stopped, {60, 5.0, 10}));
+  run.attempts.push_back(test::make_attempt(2, AttemptResult::completed, {80, 4.0, 20}));
+  const ReportFiles files = build(test::make_input({run}));
+  EXPECT_THAT(files.report_md, HasSubstr("\nNo attempt has failed.\n"));
+  EXPECT_THAT(files.report_md, HasSubstr("| a | completed | 80 | "));
+  EXPECT_THAT(files.report_md + files.summary_csv + files.steps_csv, Not(HasSubstr(".fail")));
+  EXPECT_THAT(files.report_md, Not(HasSubstr("after a failed attempt")));
+  run.run.state = RunState::queued;  // it waits for a worker
+  run.attempts.pop_back();
+  EXPECT_THAT(build(test::make_input({run})).report_md,
+              AllOf(HasSubstr("| a | queued | 0 | - |"), Not(HasSubstr(".fail"))));
+}
+
+TEST_F(Report, ARunThatHadNothingLeftToDoShowsWhoseNumbersItHas) {
+  ReportRun run = test::make_run(1, "a", RunState::completed);
+  run.attempts.push_back(test::failed_attempt(1, FailureReason::crashed, "boom", {140, 5.0, 10, 1, 1}));
+  run.attempts.push_back(test::make_attempt(2, AttemptResult::completed, {0}));
+  run.attempts.back().attempt.resumed_from_step = 140;
+  std::string page = build(test::make_input({run})).report_md;
+  EXPECT_THAT(page, HasSubstr("| a | completed | 140 | 139 | 5.0000 | 10 |"));
+  EXPECT_THAT(page, HasSubstr("\n`a`: attempt 2 resumed at step 140, where nothing was left to do; the numbers are "
+                              "those of attempt 1.\n"));
+  run.attempts.erase(run.attempts.begin());
+  page = build(test::make_input({run})).report_md;
+  EXPECT_THAT(page, HasSubstr("where nothing was left to do; the steps before it are not in this store.\n"));
 }
 
 TEST_F(Report, NamesAndErrorsCannotBecomeMarkup) {

@@ -111,5 +111,16 @@ TEST(RunConfigToml, ARuleOverSeveralFieldsPointsAtTheOneThatIsSet) {
       << "its own key before the related ones";
 }
 
+TEST(RunConfigToml, FindsWhereASettingThatAMessageNamesIsSet) {
+  const std::string text = "backend = \"cuda\"\ndata = {path = \"x\"}\nmodel = {depth = 2, vocab_size = 100}\n";
+  const auto place = [&](std::string_view message) { return place_named_in(message, text, "run.toml"); };
+  EXPECT_EQ(place("x holds token 7, but model.vocab_size = 100; set model.vocab_size"), "run.toml:3:21");
+  EXPECT_EQ(place("data.path and model.depth"), "run.toml:2:9");
+  EXPECT_EQ(place("backend = \"cuda\": there is none"), "run.toml:1:1");
+  EXPECT_EQ(place("with the backend's own, model.depths, xmodel.depth"), "");
+  EXPECT_EQ(place("lower train.device_batch"), "") << "the file does not set it";
+  EXPECT_EQ(place_named_in("model.depth", "not toml [", "run.toml"), "");
+}
+
 }  // namespace
 }  // namespace assay

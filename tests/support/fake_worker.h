@@ -41,7 +41,11 @@ class FakeWorker {
     cut();
     link_ = std::make_shared<Link>(this);
     greeting_.leases.clear();
-    for (const auto& [id, lease] : held) greeting_.leases.push_back(lease.order.lease);
+    greeting_.attempt_keys.clear();
+    for (const auto& [id, lease] : held) {
+      greeting_.leases.push_back(lease.order.lease);
+      greeting_.attempt_keys[id] = lease.order.attempt_key;
+    }
     for (DeviceRow& device : greeting_.devices)
       device.drained_by = occupied.contains(device.id) ? occupied.at(device.id) : "";
     queue.greet(link_, greeting_);

@@ -168,6 +168,12 @@ TEST_F(StepLoopTest, ResumedRunSaysSoInProgressAndGoesOn) {
   EXPECT_EQ(progress->resumed_from_step, 3);
 }
 
+TEST_F(StepLoopTest, ARunThatResumesBehindItsLastStepSaysThatNothingWasLeft) {
+  script_.first_step = script_.resumed_from = 5;
+  EXPECT_EQ(run().result, AttemptResult::completed);
+  EXPECT_THAT(lines_, Contains("nothing is left to do: every step was made by earlier attempts"));
+}
+
 TEST_F(StepLoopTest, ProgressNamesThePhase) {
   options_.config.train.checkpoint_every = 5;
   std::vector<Phase> phases;

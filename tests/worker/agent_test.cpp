@@ -49,7 +49,7 @@ class AgentTest : public testing::Test {
   AttemptFolder folder() const { return {temp_.path() + "/runs/a/attempt-1"}; }
 
   LeaseMessage lease(int64_t timeout_s = 0) const {
-    return {key, 1, "a", "devices = 1\n", folder().path, temp_.path() + "/runs/a", timeout_s};
+    return {key, 1, "a", "devices = 1\n", folder().path, temp_.path() + "/runs/a", timeout_s, {}, "store/1/12/99"};
   }
   void welcome(std::vector<StoredSeq> stored = {}) { agent_->handle(WelcomeMessage{5000, std::move(stored)}); }
   // Connected, one lease, its trainer running and known to the daemon.
@@ -101,7 +101,8 @@ TEST_F(AgentTest, LeaseStartsTheTrainerInItsFolder) {
   const auto& spawned = processes_.last().options;
   EXPECT_EQ(spawned.program, "/bin/assay-trainer");
   EXPECT_THAT(spawned.arguments, ElementsAre("--config", folder().config(), "--folder", folder().path, "--attempt", "1",
-                                             "--checkpoints", temp_.path() + "/runs/a/checkpoints", "--allow-faults"));
+                                             "--checkpoints", temp_.path() + "/runs/a/checkpoints", "--attempt-key",
+                                             "store/1/12/99", "--allow-faults"));
   EXPECT_EQ(spawned.output_path, folder().log());
   EXPECT_EQ(*read_file(folder().config()), "devices = 1\n");
   const AttemptEvent* started = uplink_.last(EventKind::started);
@@ -572,7 +573,9 @@ TEST_F(AgentTest, ShutDownStopsRunsAndWaitsABoundedTimeForTheDaemon) {
   agent_->tick();
   EXPECT_FALSE(agent_->finished());
   end_trainer({.exit_code = 9});
-  EXPECT_EQ(ended().reason, FailureReason::worker_lost);
+  EXPECT_EQ(ended().result, AttemptResult::stopped);
+  EXPECT_EQ(ended().reason, FailureReason::none);
+  EXPECT_EQ(ended().error, "stopped with its worker");
   EXPECT_FALSE(agent_->finished());
   clock_.advance_ms(limits::farewell_ms);
   EXPECT_TRUE(agent_->finished());
@@ -597,14 +600,14 @@ TEST_F(AgentTest, RefusesWhenTheTrainerCannotBeStarted) {
   processes_.spawn_error = "cannot start /bin/assay-trainer: No such file or directory";
   agent_->handle(lease());
   EXPECT_EQ(uplink_.last(EventKind::refused)->message, processes_.spawn_error);
-  EXPECT_FALSE(std::filesystem::exists(folder().lease()));
+  EXPECT_FALSE(std::filesystem::exists(folder().path));
   processes_.spawn_error.clear();
   agent_->handle(lease());
   EXPECT_THAT(processes_.processes, SizeIs(1)) << "the same lease works once the trouble is gone";
 }
 
 // A queue restored from a backup numbers its attempts as before, with other ids.
-TEST_F(AgentTest, AnAttemptNeverUsesTheFolderOfAnother) {
+TEST_F(AgentTest, AnAttemptIsExecutedOnceAndNeverUsesTheFolderOfAnother) {
   run_lease();
   write_steps(0, 3);
   write_completed();
@@ -612,8 +615,13 @@ TEST_F(AgentTest, AnAttemptNeverUsesTheFolderOfAnother) {
   agent_->handle(EventAckMessage{key, "ended"});
   agent_->tick();
   const std::string journal = *read_file(folder().journal());
+  agent_->handle(lease());
+  EXPECT_THAT(uplink_.last(EventKind::refused)->message, HasSubstr("executed once"));
+  ASSERT_THAT(processes_.processes, SizeIs(1));
+
   LeaseMessage other = lease();
   other.lease = {13, 8};
+  other.attempt_key = "another";
   agent_->handle(other);
   ASSERT_THAT(processes_.processes, SizeIs(2));
   const AttemptFolder second{folder().path + ".2"};
@@ -647,6 +655,45 @@ TEST_F(AgentTest, AMovedHomeKeepsItsLeases) {
   agent.tick();
   EXPECT_EQ(uplink_.last(EventKind::started)->log_path, moved + "/runs/a/attempt1/trainer.log");
   EXPECT_EQ(ended().result, AttemptResult::completed);
+}
+
+// The database was deleted or an older copy put back, and `runs/` was kept: the same names come again.
+TEST_F(AgentTest, FoldersOfForgottenAttemptsAreLeftAlone) {
+  run_lease();
+  write_completed();
+  end_trainer({.exit_code = 0});
+  agent_->handle(EventAckMessage{key, "ended"});
+  agent_->tick();
+  const std::string result = *read_file(folder().result());
+  for (const char* name : {"/attempt-1.2", "/attempt-1.3"}) {
+    LeaseMessage again = lease();  // even the ids are the same
+    again.attempt_key += name;
+    again.earlier_keys = {"earlier", "earliest"};
+    agent_->handle(again);
+    agent_->tick();
+    const AttemptFolder fresh{temp_.path() + "/runs/a" + name};
+    EXPECT_EQ(uplink_.last(EventKind::started)->log_path, fresh.log());
+    EXPECT_EQ((**read_lease(fresh)).attempt_key, again.attempt_key);
+    EXPECT_THAT(processes_.last().options.arguments,
+                testing::IsSupersetOf({std::string("--folder"), fresh.path, std::string("--attempt-key"),
+                                       again.attempt_key, std::string("--earlier-key"), std::string("earlier"),
+                                       std::string("earliest")}));
+    ASSERT_TRUE(write_result(fresh, {.result = AttemptResult::completed}).ok());
+    end_trainer({.exit_code = 0});
+    agent_->handle(EventAckMessage{key, "ended"});
+    agent_->tick();
+  }
+  EXPECT_EQ(*read_file(folder().result()), result);
+}
+
+TEST_F(AgentTest, RefusesTheSameNumbersOfAnotherQueueWhileTheyAreHeld) {
+  run_lease();
+  EXPECT_EQ(agent_->hello().leases[0].attempt_key, lease().attempt_key);
+  LeaseMessage other = lease();
+  other.attempt_key = "another/1/12/5";
+  agent_->handle(other);
+  ASSERT_NE(uplink_.last(EventKind::refused), nullptr);
+  EXPECT_THAT(uplink_.last(EventKind::refused)->message, HasSubstr("another queue"));
 }
 
 TEST_F(AgentTest, RefusesAnotherEpochOfAHeldAttempt) {

@@ -48,6 +48,7 @@ LeaseRecord lease_record() {
   LeaseRecord r;
   r.attempt_id = 42;
   r.lease_epoch = 9;
+  r.attempt_key = "store/3/42/1771948186000";
   r.attempt = 2;
   r.run = "moe_fp8_experts_static_repeat2";
   r.timeout_s = 600;
@@ -96,6 +97,7 @@ TEST_F(AttemptFilesTest, LeaseComesBackWithAndWithoutItsOptionalParts) {
   const LeaseRecord& r = **lease;
   EXPECT_EQ(r.attempt_id, 42);
   EXPECT_EQ(r.lease_epoch, 9);
+  EXPECT_EQ(r.attempt_key, lease_record().attempt_key);
   EXPECT_EQ(r.attempt, 2);
   EXPECT_EQ(r.run, lease_record().run);
   EXPECT_EQ(r.timeout_s, 600);

@@ -117,7 +117,7 @@ TEST_F(SessionTest, HelloComesFirstWithDevicesAndLeases) {
                     .start_ticks = 77,
                     .devices = {{"cpu:host", "cpu", "CPU, 2 cores", 1 << 30}, {"GPU-a", "cuda", "H100", 80}},
                     .occupied = {{"GPU-a", "python3 (pid 7)"}},
-                    .leases = {{{5, 6}, 9}}});
+                    .leases = {{{5, 6}, 9, "k"}}});
   const v1::WorkerMessage message = daemon_->next();
   ASSERT_TRUE(message.has_hello());
   const v1::Hello& hello = message.hello();
@@ -137,6 +137,7 @@ TEST_F(SessionTest, HelloComesFirstWithDevicesAndLeases) {
   EXPECT_EQ(hello.leases(0).attempt_id(), 5);
   EXPECT_EQ(hello.leases(0).lease_epoch(), 6);
   EXPECT_EQ(hello.leases(0).last_acked_seq(), 9);
+  EXPECT_EQ(hello.leases(0).attempt_key(), "k");
 }
 
 TEST_F(SessionTest, EverythingTheWorkerSaysArrivesInOrder) {
@@ -205,6 +206,8 @@ TEST_F(SessionTest, EverythingTheDaemonSaysIsUnderstood) {
     lease->set_run_folder("/r");
     lease->set_timeout_s(60);
     lease->add_device_ids("GPU-a");
+    lease->set_attempt_key("k2");
+    lease->add_earlier_keys("k1");
   });
   daemon_->send([&](v1::DaemonMessage& m) { with_key(m.mutable_ack())->set_seq(9); });
   daemon_->send([&](v1::DaemonMessage& m) { with_key(m.mutable_stop())->set_reason("stalled"); });
@@ -229,6 +232,8 @@ TEST_F(SessionTest, EverythingTheDaemonSaysIsUnderstood) {
   EXPECT_EQ(lease.run_folder, "/r");
   EXPECT_EQ(lease.timeout_s, 60);
   EXPECT_EQ(lease.device_ids, std::vector<std::string>{"GPU-a"});
+  EXPECT_EQ(lease.attempt_key, "k2");
+  EXPECT_EQ(lease.earlier_keys, std::vector<std::string>{"k1"});
   EXPECT_EQ(std::get<MetricAckMessage>(got[2]).stored.seq, 9);
   EXPECT_EQ(std::get<StopMessage>(got[3]).reason, "stalled");
   EXPECT_EQ(std::get<EventAckMessage>(got[4]).kind, "ended");

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -58,9 +57,13 @@ AttemptOutcome outcome_from(const json& value) {
 }
 
 json to_json(const LeaseRecord& r) {
-  json value = {{"attempt_id", r.attempt_id},  {"lease_epoch", r.lease_epoch},
-                {"attempt", r.attempt},        {"run", r.run},
-                {"timeout_s", r.timeout_s},    {"started_at_unix_ms", r.started_at_unix_ms},
+  json value = {{"attempt_id", r.attempt_id},
+                {"lease_epoch", r.lease_epoch},
+                {"attempt_key", r.attempt_key},
+                {"attempt", r.attempt},
+                {"run", r.run},
+                {"timeout_s", r.timeout_s},
+                {"started_at_unix_ms", r.started_at_unix_ms},
                 {"stop_reason", r.stop_reason}};
   if (r.trainer)
     value["trainer"] = {
@@ -73,6 +76,7 @@ LeaseRecord lease_from(const json& value) {
   LeaseRecord r;
   r.attempt_id = value.at("attempt_id").get<int64_t>();
   r.lease_epoch = value.at("lease_epoch").get<int64_t>();
+  r.attempt_key = value.value("attempt_key", "");  // not in files of an older worker
   r.attempt = value.at("attempt").get<int64_t>();
   r.run = value.at("run").get<std::string>();
   r.timeout_s = value.at("timeout_s").get<int64_t>();
@@ -104,14 +108,6 @@ Result<std::optional<T>> read_json(const std::string& path, T (*from)(const json
 }
 
 }  // namespace
-
-AttemptFolder unused_folder(const std::string& wanted) {
-  AttemptFolder folder{wanted};
-  std::error_code unreadable;  // then executing there fails, with the reason
-  for (int i = 2; std::filesystem::exists(folder.lease(), unreadable); ++i)
-    folder.path = fmt::format("{}.{}", wanted, i);
-  return folder;
-}
 
 Status write_progress(const AttemptFolder& folder, const Progress& progress) {
   return write_file_atomically(folder.progress(), dump({{"phase", to_string(progress.phase)},

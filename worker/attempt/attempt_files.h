@@ -28,10 +28,6 @@ struct AttemptFolder {
   std::string lease() const { return path + "/lease.json"; }
 };
 
-// The folder `wanted`, or the first of wanted.2, wanted.3, ... in which no attempt has been executed. A queue that was
-// restored from a backup, or begun anew, numbers attempts as another did before it, whose files stay.
-AttemptFolder unused_folder(const std::string& wanted);
-
 struct Progress {
   Phase phase = Phase::load;
   int64_t resumed_from_step = -1;
@@ -49,11 +45,12 @@ Result<std::optional<AttemptOutcome>> read_result(const AttemptFolder&);
 struct LeaseRecord {
   int64_t attempt_id = 0;
   int64_t lease_epoch = 0;
+  std::string attempt_key;  // LeaseMessage::attempt_key
   int64_t attempt = 1;
   std::string run;
   int64_t timeout_s = 0;
   int64_t started_at_unix_ms = 0;
-  std::string stop_reason;  // "cancelled" | "stalled" | "timeout" once a stop was asked for
+  std::string stop_reason;  // "cancelled" | "stalled" | "timeout" | "worker_stopped" once a stop was asked for
   std::optional<ProcessIdentity> trainer;
   std::optional<AttemptOutcome> outcome;  // set when it ended and the daemon has not acknowledged it
 };
