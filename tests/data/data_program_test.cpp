@@ -85,7 +85,7 @@ TEST_F(DataProgramTest, ACrashInTheLibraryIsAnErrorThatLeavesNothing) {
   put_file(folder_.file("noise.txt"), noise);
   ASSERT_EQ(run("data prepare a.txt b.txt -o c --vocab-size 300"), 0);
   const std::string before = read_file(folder_.file("c/corpus.json")).value();
-  EXPECT_EQ(run("data prepare noise.txt -o c --vocab-size 20000", "ulimit -t 1; "), 8);
+  EXPECT_EQ(run("data prepare noise.txt -o c --vocab-size 20000", "ulimit -S -t 1; "), 8);
   EXPECT_THAT(output_, HasSubstr("\nassay: data prepare ended with signal 24; nothing was written. Most likely"));
   EXPECT_EQ(std::count(output_.begin(), output_.end(), '\n'), 3);  // two lines of progress, one error
   EXPECT_FALSE(exists("c.preparing"));
