@@ -154,7 +154,9 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
-    return app.exit(help);
+    app.exit(help);
+    if (std::cout.flush()) return 0;
+    return fail(STDERR_FILENO, json, ExitCode::internal, "internal", "cannot write the output");
   } catch (const CLI::ParseError& error) {
     return fail(STDERR_FILENO, json, ExitCode::usage, "usage", usage_message(*data, error, argc, argv));
   }

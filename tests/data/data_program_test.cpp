@@ -62,6 +62,8 @@ TEST_F(DataProgramTest, AnOutputThatCannotBeWrittenIsAnError) {
     EXPECT_THAT(output_, HasSubstr("cannot write the output; the corpus itself is whole in c"));
     EXPECT_TRUE(exists("c/corpus.json"));
   }
+  EXPECT_EQ(run("data prepare --help >/dev/full"), 8);
+  EXPECT_EQ(output_, "assay: cannot write the output\n");
 }
 
 TEST_F(DataProgramTest, JsonIsWhatCorpusJsonSays) {

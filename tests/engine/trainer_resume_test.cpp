@@ -9,6 +9,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 struct ResumeCase {
@@ -125,6 +126,15 @@ TEST_F(TrainerTest, OnlyTheTextThatARunReadsMustBeTheSame) {
   EXPECT_EQ(Trainer::create(c, {checkpoints.path()})->resumed_from_step(), 1);
 }
 
+CheckpointContent content_of(const LoadedCheckpoint& loaded) {
+  return {.step = loaded.step,
+          .config_hash = loaded.config_hash,
+          .weights = loaded.weights.tensors,
+          .optimizer = loaded.optimizer.tensors,
+          .state = loaded.state.tensors,
+          .scalars = loaded.scalars};
+}
+
 // Checkpoints of before shards were recorded: no refusal, but a line in the log.
 TEST_F(TrainerTest, SaysThatAnOldCheckpointDoesNotNameItsText) {
   TemporaryFolder checkpoints;
@@ -134,12 +144,8 @@ TEST_F(TrainerTest, SaysThatAnOldCheckpointDoesNotNameItsText) {
   const auto found = load_newest_checkpoint(checkpoints.path(), &notes);
   ASSERT_TRUE(found.has_value());
   const auto save_as = [&](const std::string& position) {
-    CheckpointContent old{.step = 1, .config_hash = found->config_hash};
-    for (const auto& t : found->weights.tensors) old.weights.push_back(t);
-    for (const auto& t : found->optimizer.tensors) old.optimizer.push_back(t);
-    for (const auto& t : found->state.tensors) old.state.push_back(t);
-    for (const auto& [key, value] : found->scalars)
-      if (!key.starts_with("corpus/")) old.scalars[key] = value;
+    CheckpointContent old = content_of(*found);
+    std::erase_if(old.scalars, [](const auto& scalar) { return scalar.first.starts_with("corpus/"); });
     old.scalars["loader.position"] = position;
     save_checkpoint(checkpoints.path(), old);
   };
@@ -151,6 +157,21 @@ TEST_F(TrainerTest, SaysThatAnOldCheckpointDoesNotNameItsText) {
   const EngineError e = error_of(c, {checkpoints.path()});
   EXPECT_EQ(e.reason, FailureReason::data_error);
   EXPECT_THAT(e.what(), HasSubstr("stands at token 3999 of its text, but " + data_.path() + " holds 4000"));
+}
+
+TEST_F(TrainerTest, SaysThatAnotherBackendSavedTheCheckpoint) {
+  TemporaryFolder checkpoints;
+  const RunConfig c = config();
+  save_one_step(c, checkpoints.path());
+  EXPECT_THAT(Trainer::create(c, {checkpoints.path()})->notes(), Not(Contains(HasSubstr("was saved on the"))));
+  std::vector<std::string> notes;
+  const auto found = load_newest_checkpoint(checkpoints.path(), &notes);
+  ASSERT_TRUE(found.has_value());
+  CheckpointContent other = content_of(*found);
+  other.scalars["backend"] = "cuda";
+  save_checkpoint(checkpoints.path(), other);
+  EXPECT_THAT(Trainer::create(c, {checkpoints.path()})->notes(),
+              Contains(HasSubstr("was saved on the cuda backend and goes on on the cpu backend")));
 }
 
 TEST_F(TrainerTest, SavingWithoutAFolderIsAnError) {
