@@ -55,8 +55,7 @@ RoundTrip compare_decoded(const Document& document, const std::string& decoded) 
 std::string describe(const RoundTrip& r, int64_t documents) {
   return fmt::format(
       "warning: the tokenizer does not keep the text: {} of {} documents ({} bytes) come back changed from their "
-      "tokens, {} "
-      "line ends are lost, {} tokens are unknown; first in {}, line {}: \"{}\" comes back as \"{}\"",
+      "tokens, {} line ends are lost, {} tokens are unknown; first in {}, line {}: \"{}\" comes back as \"{}\"",
       r.documents_changed, documents, r.bytes_changed, r.line_ends_lost, r.unknown_tokens, r.path, r.line, r.text,
       r.decoded);
 }

@@ -30,7 +30,7 @@ Result<Survey> survey_text(const std::vector<std::string>& files, int64_t max_by
     break;
   }
   if (survey.documents > 0) return survey;
-  const std::string why = survey.skipped.empty() ? "they are empty"
+  const std::string why = survey.skipped.empty() ? "they are empty, or --max-bytes ends within the first character"
                                                  : fmt::format("{} are not text, such as {}: {}", survey.skipped.size(),
                                                                survey.skipped[0].path, survey.skipped[0].reason);
   return Error{ErrorCode::invalid_argument, fmt::format("the {} files found hold no text: {}", files.size(), why)};
@@ -48,10 +48,10 @@ void say_left_out(const Survey& survey, const TextFiles& found, const std::funct
     say(fmt::format("--max-bytes was reached in {}; {} files after it are not read", survey.files.back(),
                     survey.unread_files));
   if (!found.passed_over.empty())
-    say(fmt::format(
-        "passed over {} files in folders that are not *.txt, *.rst or *.md (also with .gz), or are symbolic "
-        "links",
-        found.passed_over.size()));
+    say(
+        fmt::format("passed over {} files in folders that are not *.txt, *.rst or *.md (also with .gz), or are "
+                    "symbolic links",
+                    found.passed_over.size()));
 }
 
 Result<std::string> sample_text(const Survey& survey, int64_t max_bytes) {

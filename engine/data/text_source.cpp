@@ -26,9 +26,9 @@ Status search_folder(const std::string& folder, TextFiles& found) {
   std::error_code failure;
   fs::recursive_directory_iterator entries(folder, failure);
   for (; !failure && entries != fs::recursive_directory_iterator(); entries.increment(failure)) {
-    if (entries->is_directory(failure) && !entries->is_symlink(failure)) continue;
-    const bool taken =
-        !entries->is_symlink(failure) && entries->is_regular_file(failure) && has_text_name(entries->path());
+    const bool link = entries->is_symlink(failure);  // asked first: a link may lead nowhere
+    if (!link && entries->is_directory(failure)) continue;
+    const bool taken = !link && entries->is_regular_file(failure) && has_text_name(entries->path());
     (taken ? found.paths : found.passed_over).push_back(entries->path().string());
   }
   if (failure) return Error{ErrorCode::not_found, fmt::format("cannot search {}: {}", folder, failure.message())};

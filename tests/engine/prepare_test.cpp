@@ -180,12 +180,13 @@ TEST_F(PrepareTest, FindsTextFilesPlainAndCompressedInSortedOrder) {
   put_file(text_ + "/deep/.gz", "nor this\n");
   fs::create_symlink(text_ + "/b.md", text_ + "/link.md");
   fs::create_directory_symlink(text_, text_ + "/deep/loop");
+  fs::create_symlink("nowhere", text_ + "/dangling.md");
   put_file(folder_.file("named"), "named\n");
   const auto files = find_text_files({text_, folder_.file("named"), text_ + "/b.md"});
   ASSERT_TRUE(files.ok());
   EXPECT_THAT(files->paths,
               ElementsAre(folder_.file("named"), text_ + "/a.txt.gz", text_ + "/b.md", text_ + "/deep/er/c.rst.gz"));
-  EXPECT_EQ(files->passed_over.size(), 4u);
+  EXPECT_EQ(files->passed_over.size(), 5u);
   TextReader reader(files->paths, 0);
   for (const std::string expected : {"named\n", "a\n", "b\n", "c\n"}) EXPECT_EQ(reader.next().value()->text, expected);
   EXPECT_FALSE(reader.next().value().has_value());
