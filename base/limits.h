@@ -92,10 +92,23 @@ inline constexpr size_t document_bytes = 1u << 20;
 // SentencePiece's BPE takes 4 s of CPU on 6 MB at 4,096 pieces and 15 to 35 s on 10 MB at 32,768; more text hardly
 // changes the pieces.
 inline constexpr size_t tokenizer_sample_bytes = 10u << 20;
+// SentencePiece keeps a position within a word in 16 bits, with their sign: a word of 32,769 characters crashes it. So
+// lines are cut for training; no word that is worth a token is near this long.
+inline constexpr size_t tokenizer_line_bytes = 16u << 10;
+// Words as long as that are mostly not of a language (base64, dumps), and text in which nothing comes again trains a
+// hundred times as long as a language: 55 s of CPU for 1 MB of base64 at 4,000 pieces. A sample has at most this much.
+inline constexpr size_t tokenizer_long_word_bytes = 1u << 20;
+// Files that did not go into a corpus are named one by one on the terminal up to this many; corpus.json names all.
+inline constexpr size_t skipped_files_shown = 20;
+// What a shard is recognised by when a run resumes: 256 KiB of it, so a shard of 131,072 tokens whole, and 3,000 shards
+// in two or three seconds.
+inline constexpr size_t fingerprint_blocks = 16;
+inline constexpr size_t fingerprint_block_bytes = 16u << 10;
 // The safetensors format's own bound on its JSON header: a larger length is a damaged or hostile file.
 inline constexpr size_t safetensors_header_bytes = 100'000'000;
-// A manifest is three file entries and a few scalars, about 1 kB; an RNG state as text may take tens of kB.
-inline constexpr size_t checkpoint_manifest_bytes = 1u << 20;
+// A manifest is three file entries, a few scalars and ~80 bytes a shard of the corpus, of which Linux maps at most
+// 65,530 (vm.max_map_count): 5 MB, and less than this with the longest file names.
+inline constexpr size_t checkpoint_manifest_bytes = 32u << 20;
 
 // --- services --------------------------------------------------------------------------------------------------------
 // The largest messages are a spec (1 MiB), a report and a page of steps; 16 MiB leaves room and bounds memory.

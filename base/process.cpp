@@ -4,10 +4,14 @@
 #include <fmt/format.h>
 #include <limits.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <boost/process/args.hpp>
 #include <boost/process/child.hpp>
 #include <boost/process/error.hpp>
@@ -109,6 +113,11 @@ Result<StatLine> read_stat(pid_t pid) {
   return *line;
 }
 
+ExitStatus to_exit_status(int status) {
+  if (WIFSIGNALED(status)) return ExitStatus{.exit_code = -1, .signal = WTERMSIG(status)};
+  return ExitStatus{.exit_code = WEXITSTATUS(status), .signal = 0};
+}
+
 // This process's environment with the given variables in it, as execve takes it.
 class Environment {
  public:
@@ -167,8 +176,34 @@ std::optional<ExitStatus> try_wait(pid_t pid) {
   while (ended < 0 && errno == EINTR);
   if (ended == 0) return std::nullopt;
   if (ended < 0) return ExitStatus{};
-  if (WIFSIGNALED(status)) return ExitStatus{.exit_code = -1, .signal = WTERMSIG(status)};
-  return ExitStatus{.exit_code = WEXITSTATUS(status), .signal = 0};
+  return to_exit_status(status);
+}
+
+Result<ForkEnd> run_in_fork(const std::function<int(int terminal)>& work) {
+  const UniqueFd caught(::memfd_create("stderr", MFD_CLOEXEC));
+  const pid_t parent = ::getpid();
+  const pid_t pid = caught ? ::fork() : -1;
+  if (pid < 0)
+    return Error{ErrorCode::resource_exhausted, fmt::format("cannot start a child process: {}", std::strerror(errno))};
+  if (pid == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (::getppid() != parent) ::_exit(1);  // it died before it was to be told
+    const int terminal = ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    ::dup2(caught.get(), STDERR_FILENO);
+    ::_exit(work(terminal));
+  }
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  ForkEnd end{to_exit_status(status), {}};
+  std::array<char, 4096> tail{};
+  const off_t size = ::lseek(caught.get(), 0, SEEK_END);
+  const ssize_t n =
+      ::pread(caught.get(), tail.data(), tail.size(), std::max<off_t>(0, size - static_cast<off_t>(tail.size())));
+  std::string_view text(tail.data(), static_cast<size_t>(std::max<ssize_t>(n, 0)));
+  while (text.ends_with('\n')) text.remove_suffix(1);
+  end.last_words = text.substr(text.rfind('\n') + 1);  // npos + 1 = 0
+  return end;
 }
 
 bool signal_group(pid_t pgid, int signal) {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -35,6 +36,16 @@ struct ExitStatus {
 };
 // Non-blocking waitpid: nothing while the child runs (stopped counts as running); its end is returned once.
 std::optional<ExitStatus> try_wait(pid_t pid);
+
+// How a function ended that ran in a fork of this process.
+struct ForkEnd {
+  ExitStatus status;
+  std::string last_words;  // the last line that was written to its stderr
+};
+// Runs `work` in a fork of this process and waits: a library that aborts, or calls exit, takes only the fork with it.
+// What `work` returns is the fork's exit code. Its stderr is caught; `terminal` is ours, for what a person is to see.
+// The fork dies with this process. Not for a program that has threads.
+Result<ForkEnd> run_in_fork(const std::function<int(int terminal)>& work);
 
 // Send to the whole group. True if the group still existed.
 bool signal_group(pid_t pgid, int signal);

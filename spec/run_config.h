@@ -65,7 +65,7 @@ struct Fp8Config {
 };
 
 struct DataConfig {
-  std::string path;  // folder of *_train_*.bin and *_val_*.bin shards (llm.c layout)
+  std::string path;  // folder of token shards in llm.c's layout; their names tell training from validation
 };
 
 // Fault hook for demonstrations and tests. Refused unless the daemon runs with --allow-fault-injection.

@@ -1,16 +1,23 @@
 // assay-data: the command `assay data`. A program of its own because of what it links; it understands the command line
 // of `assay` as far as data is concerned, with the same exit codes and the same way to report errors.
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "base/process.h"
 #include "cli/exit_code.h"
 #include "cli/format.h"
+#include "cli/nearest.h"
 #include "engine/data/prepare.h"
+#include "engine/data/staging.h"
 
 namespace assay {
 namespace {
@@ -22,13 +29,22 @@ constexpr const char* examples =
     "  assay data prepare /usr/share/doc/linux-doc -o data/corpus --vocab-size 4096\n"
     "  assay data prepare more/*.txt -o data/more --tokenizer data/corpus/tokenizer.model";
 
-int fail(bool json, ExitCode code, const char* kind, const std::string& message) {
+// One line at a time to a descriptor, whatever becomes of std::cerr.
+void say(int fd, const std::string& line) {
+  const std::string text = line + "\n";
+  for (size_t done = 0; done < text.size();) {
+    const ssize_t n = ::write(fd, text.data() + done, text.size() - done);
+    if (n < 0 && errno != EINTR) return;  // nobody can be told
+    done += static_cast<size_t>(std::max<ssize_t>(n, 0));
+  }
+}
+
+int fail(int fd, bool json, ExitCode code, const char* kind, const std::string& message) {
   if (json)
-    std::cerr << Json({{"error", {{"exit_code", static_cast<int>(code)}, {"kind", kind}, {"message", message}}}})
-                     .dump(-1, ' ', false, Json::error_handler_t::replace)
-              << "\n";
+    say(fd, Json({{"error", {{"exit_code", static_cast<int>(code)}, {"kind", kind}, {"message", message}}}})
+                .dump(-1, ' ', false, Json::error_handler_t::replace));
   else
-    std::cerr << (code == ExitCode::invalid ? "" : "assay: ") << printable(message) << "\n";
+    say(fd, "assay: " + printable(message));
   return static_cast<int>(code);
 }
 
@@ -54,27 +70,70 @@ void add_prepare(CLI::App& verb, PrepareOptions& options) {
   verb.footer(examples);
 }
 
-int prepare(const PrepareOptions& options, bool json) {
-  // Progress goes to the error stream, so that standard output holds the result alone.
-  const auto progress = [](const std::string& line) { std::cerr << printable(line) << "\n" << std::flush; };
-  const auto result = prepare_data(options, progress);
-  if (!result.ok()) return fail(json, exit_code(result.error().code), "data", result.error().message);
+void print(const PrepareOptions& options, const PrepareResult& result, bool json) {
   if (json) {
-    const Json answer = {{"folder", options.output_folder},
-                         {"documents", result->documents},
-                         {"text_bytes", result->text_bytes},
-                         {"train_tokens", result->train_tokens},
-                         {"val_tokens", result->val_tokens},
-                         {"vocab_size", result->vocab_size},
-                         {"files", result->files}};
+    Json answer = {{"folder", options.output_folder}};  // then what corpus.json says, with absolute paths
+    answer.update(Json::parse(result.corpus_json));
+    answer["files"] = result.files;
     std::cout << answer.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
-    return 0;
+    return;
   }
   std::cout << fmt::format("{} ({}) -> {} training and {} validation tokens, vocabulary {}\n",
-                           plural(result->documents, "document"), format_bytes(static_cast<double>(result->text_bytes)),
-                           result->train_tokens, result->val_tokens, result->vocab_size);
-  for (const std::string& file : result->files) std::cout << printable(file) << "\n";
-  return 0;
+                           plural(result.documents, "document"), format_bytes(static_cast<double>(result.text_bytes)),
+                           result.train_tokens, result.val_tokens, result.vocab_size);
+  for (const std::string& file : result.files) std::cout << printable(file) << "\n";
+}
+
+// Progress goes to the error stream, so that standard output holds the result alone.
+int prepare(const PrepareOptions& options, bool json, int terminal) {
+  const auto result = prepare_data(options, [&](const std::string& line) { say(terminal, printable(line)); });
+  if (!result.ok()) return fail(terminal, json, exit_code(result.error().code), "data", result.error().message);
+  print(options, *result, json);
+  if (std::cout.flush()) return 0;
+  return fail(terminal, json, ExitCode::internal, "internal",
+              fmt::format("cannot write the output; the corpus itself is whole in {}", options.output_folder));
+}
+
+// SentencePiece ends its process on what it did not expect, from inside any call. So all work is done in a fork, and
+// its death is an error like any other.
+int prepare_guarded(const PrepareOptions& options, bool json) {
+  const auto end = run_in_fork([&](int terminal) { return prepare(options, json, terminal); });
+  if (!end.ok()) return fail(STDERR_FILENO, json, exit_code(end.error().code), "data", end.error().message);
+  const ExitStatus& status = end->status;
+  if (status.signal == 0 && status.exit_code <= static_cast<int>(ExitCode::timed_out)) return status.exit_code;
+  // Takes over what the fork has left in <folder>.preparing, and removes it.
+  { const auto leftover = StagingFolder::create(options.output_folder); }
+  for (const int asked_to_end : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE})
+    if (status.signal == asked_to_end) {
+      std::signal(asked_to_end, SIG_DFL);
+      std::raise(asked_to_end);
+    }
+  std::string why = "was killed, as the system does when memory runs out; nothing was written";
+  if (status.signal != SIGKILL)
+    why = fmt::format(
+        "{}; nothing was written. Most likely SentencePiece cannot work with this text or tokenizer: leave "
+        "out parts of the text to find which{}{}",
+        status.signal != 0 ? fmt::format("ended with signal {}", status.signal)
+                           : fmt::format("ended with exit code {}", status.exit_code),
+        end->last_words.empty() ? "" : "; its last words: ", end->last_words);
+  return fail(STDERR_FILENO, json, ExitCode::internal, "internal", "data prepare " + why);
+}
+
+// What a wrong command line is told: the nearest verb for a word that is none, else CLI11's sentence.
+std::string usage_message(const CLI::App& data, const CLI::ParseError& error, int argc, char** argv) {
+  if (!data.get_subcommands().empty())
+    return fmt::format("data prepare: {}; see `assay data prepare --help`", error.what());
+  std::vector<std::string> verbs;
+  for (const CLI::App* verb : data.get_subcommands([](const CLI::App*) { return true; }))
+    verbs.push_back(verb->get_name());
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  auto word = std::find(words.begin(), words.end(), "data");
+  if (word != words.end())
+    word = std::find_if(word + 1, words.end(), [](const auto& w) { return !w.starts_with("-"); });
+  if (word == words.end()) return "data: no verb given; see `assay data --help`";
+  const std::string near = nearest(*word, verbs);
+  return fmt::format("there is no verb 'data {}'; {}", *word,
+                     near.empty() ? "`assay data --help` lists them" : fmt::format("did you mean 'data {}'?", near));
 }
 
 }  // namespace
@@ -95,12 +154,13 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
-    return app.exit(help);
+    app.exit(help);
+    if (std::cout.flush()) return 0;
+    return fail(STDERR_FILENO, json, ExitCode::internal, "internal", "cannot write the output");
   } catch (const CLI::ParseError& error) {
-    return fail(json, ExitCode::usage, "usage",
-                fmt::format("data prepare: {}; see `assay data prepare --help`", error.what()));
+    return fail(STDERR_FILENO, json, ExitCode::usage, "usage", usage_message(*data, error, argc, argv));
   }
-  return prepare(options, json);
+  return prepare_guarded(options, json);
 }
 
 }  // namespace assay

@@ -8,8 +8,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <span>
 
+#include "base/file.h"
+#include "base/limits.h"
 #include "base/unique_handle.h"
 
 namespace assay {
@@ -20,8 +23,9 @@ constexpr int64_t scanned_tokens_per_shard = (1 << 20) / sizeof(uint16_t);
 // One shard's file, mapped read-only for as long as this lives.
 class MappedShard {
  public:
-  MappedShard(void* memory, size_t bytes) : memory_(memory), bytes_(bytes) {}
-  MappedShard(MappedShard&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)), bytes_(other.bytes_) {}
+  MappedShard(std::string path, void* memory, size_t bytes) : path_(std::move(path)), memory_(memory), bytes_(bytes) {}
+  MappedShard(MappedShard&& other) noexcept
+      : path_(std::move(other.path_)), memory_(std::exchange(other.memory_, nullptr)), bytes_(other.bytes_) {}
   MappedShard& operator=(MappedShard&&) = delete;
   ~MappedShard() {
     if (memory_ != nullptr) ::munmap(memory_, bytes_);
@@ -30,11 +34,33 @@ class MappedShard {
     const char* body = static_cast<const char*>(memory_) + shard_header_bytes;
     return {reinterpret_cast<const uint16_t*>(body), (bytes_ - shard_header_bytes) / sizeof(uint16_t)};
   }
+  // The file's name, made printable: it becomes a key in a checkpoint's JSON, and a name may hold any byte.
+  std::string name() const {
+    const std::string quoted = fmt::format("{:?}", std::filesystem::path(path_).filename().string());
+    return quoted.substr(1, quoted.size() - 2);
+  }
+  std::string fingerprint() const;
 
  private:
+  std::string path_;
   void* memory_;
   size_t bytes_;
 };
+
+// Loader::identity() for one shard. A shard no longer than all blocks together is read whole.
+std::string MappedShard::fingerprint() const {
+  constexpr size_t blocks = limits::fingerprint_blocks, block_bytes = limits::fingerprint_block_bytes;
+  const std::span<const uint16_t> all = tokens();
+  const std::string_view body(reinterpret_cast<const char*>(all.data()), all.size_bytes());
+  uint32_t crc = 0;
+  if (body.size() <= blocks * block_bytes) {
+    crc = crc32(body);
+  } else {
+    for (size_t i = 0; i < blocks; ++i)
+      crc = crc32(body.substr((body.size() - block_bytes) * i / (blocks - 1), block_bytes), crc);
+  }
+  return fmt::format("{} tokens, CRC-32 {:08x}", all.size(), crc);
+}
 
 Result<MappedShard> map_shard(const ShardInfo& shard) {
   UniqueFd fd(::open(shard.path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -52,7 +78,7 @@ Result<MappedShard> map_shard(const ShardInfo& shard) {
     return Error{ErrorCode::internal,
                  fmt::format("cannot map {} bytes of token shard {}: {}", bytes, shard.path, std::strerror(errno))};
   ::madvise(memory, bytes, MADV_SEQUENTIAL);  // only advice: reading works without it
-  return MappedShard(memory, bytes);
+  return MappedShard(shard.path, memory, bytes);
 }
 
 class MappedLoader final : public Loader {
@@ -88,6 +114,12 @@ class MappedLoader final : public Loader {
     cursor_ = cursor;
     if (cursor_.position < 0) cursor_.position = 0;
     if (cursor_.position > total_ - stride_ - 1) cursor_ = {0, cursor.epoch + 1};
+  }
+
+  CorpusIdentity identity() const override {
+    CorpusIdentity identity;
+    for (const MappedShard& shard : shards_) identity[shard.name()] = shard.fingerprint();
+    return identity;
   }
 
   int32_t largest_token_seen() const override { return largest_; }

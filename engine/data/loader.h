@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,7 +16,12 @@ namespace assay {
 struct LoaderCursor {
   int64_t position = 0;  // of rank 0's next window in the current epoch
   int64_t epoch = 0;
+  bool operator==(const LoaderCursor&) const = default;
 };
+
+// What a run reads: for each shard's name its number of tokens and a CRC-32 of limits::fingerprint_blocks blocks of it,
+// spread evenly. Equal text gives equal identities wherever the folder is; text that was prepared anew gives another.
+using CorpusIdentity = std::map<std::string, std::string>;
 
 // Windows of T+1 tokens in corpus order: micro-batch m of rank r takes the next device_batch windows after those of
 // rank r-1; shards are memory-mapped; the corpus starts again when fewer tokens remain than one global micro-batch
@@ -29,8 +35,10 @@ class Loader {
   // Fills tokens and targets, both int32 [device_batch * sequence_len]; advances the cursor.
   virtual void next(int32_t* tokens, int32_t* targets) = 0;
   virtual LoaderCursor cursor() const = 0;
-  // A position with less than a global micro-batch after it (another corpus) means the start of the next epoch.
+  // A position with less than a global micro-batch after it means the start of the next epoch.
   virtual void seek(const LoaderCursor&) = 0;
+  // Of the shards as they were opened. Reads up to 256 KiB of each.
+  virtual CorpusIdentity identity() const = 0;
   // The largest token in the shards' first 1 MiB each and in everything next() has handed out so far. A token beyond
   // the vocabulary is a data_error: ask before step 0, and after next() before the tokens are used as an index.
   virtual int32_t largest_token_seen() const = 0;

@@ -25,10 +25,6 @@ using Files = std::vector<std::string>;
 
 constexpr const char* tokenizer_name = "tokenizer.model";
 
-std::string megabytes(int64_t bytes) {
-  return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6);
-}
-
 class Stopwatch {
  public:
   double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
@@ -44,13 +40,15 @@ Status check_options(const PrepareOptions& o) {
   const bool plain = std::all_of(o.name.begin(), o.name.end(), [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
   });
-  // open_corpus() tells shards apart by these marks.
-  const bool marked = o.name.find("_train_") != std::string::npos || o.name.find("_val_") != std::string::npos;
-  if (o.name.empty() || o.name.size() > limits::name_chars || !plain || marked)
+  if (o.name.empty() || o.name.size() > limits::name_chars || !plain)
     return wrong(
-        fmt::format("corpus name \"{}\" must be 1 to {} letters, digits, '.', '_' or '-', without \"_train_\" and "
-                    "\"_val_\"",
-                    o.name, limits::name_chars));
+        fmt::format("corpus name \"{}\" must be 1 to {} letters, digits, '.', '_' or '-'", o.name, limits::name_chars));
+  for (const ShardKind kind : {ShardKind::train, ShardKind::val})
+    if (const auto found = shard_kind(shard_name(o.name, kind, 0)); !found.ok())
+      return wrong(
+          fmt::format("corpus name \"{}\" must not have the word \"train\" or \"val\" in it: these tell "
+                      "training from validation shards",
+                      o.name));
   if (o.vocab_size < 1 || o.vocab_size > limits::vocab_size)
     return wrong(fmt::format("vocabulary size {} must be from 1 to {} (tokens are stored as uint16)", o.vocab_size,
                              limits::vocab_size));
@@ -62,50 +60,12 @@ Status check_options(const PrepareOptions& o) {
   return {};
 }
 
-struct Survey {
-  int64_t documents = 0;
-  int64_t bytes = 0;
-  int64_t skipped_files = 0;
-};
-
-// A first pass over the text: how much there is decides the tokenizer's sample and the validation documents.
-Result<Survey> survey_text(const Files& files, int64_t max_bytes) {
-  TextReader reader(files, max_bytes);
-  Survey survey;
-  while (true) {
-    ASSAY_ASSIGN(const std::optional<std::string> document, reader.next());
-    if (!document) break;
-    ++survey.documents;
-  }
-  survey.bytes = reader.bytes();
-  survey.skipped_files = reader.skipped_files();
-  if (survey.documents == 0)
-    return Error{ErrorCode::invalid_argument,
-                 fmt::format("the {} files found hold no text ({} are not UTF-8)", files.size(), survey.skipped_files)};
-  return survey;
-}
-
-// Every n-th document, so that the sample is spread over the corpus; at most limits::tokenizer_sample_bytes.
-Result<std::string> sample_text(const Files& files, int64_t max_bytes, int64_t total_bytes) {
-  const auto bound = static_cast<int64_t>(limits::tokenizer_sample_bytes);
-  const int64_t every = (total_bytes + bound - 1) / bound;
-  TextReader reader(files, max_bytes);
-  std::string sample;
-  for (int64_t i = 0; sample.size() < limits::tokenizer_sample_bytes; ++i) {
-    ASSAY_ASSIGN(const std::optional<std::string> document, reader.next());
-    if (!document) break;
-    if (i % every == 0) sample += *document + "\n";
-  }
-  return sample;
-}
-
-Result<Tokenizer> make_tokenizer(const PrepareOptions& options, const Files& files, const Survey& survey,
-                                 const Say& say) {
+Result<Tokenizer> make_tokenizer(const PrepareOptions& options, const Survey& survey, const Say& say) {
   if (!options.tokenizer.empty()) {
     ASSAY_ASSIGN(std::string model, read_file(options.tokenizer));
     return Tokenizer::load(std::move(model), options.tokenizer);
   }
-  ASSAY_ASSIGN(const std::string sample, sample_text(files, options.max_bytes, survey.bytes));
+  ASSAY_ASSIGN(const std::string sample, sample_text(survey, options.max_bytes));
   say(fmt::format("training a BPE tokenizer of {} tokens on {} of text", options.vocab_size,
                   megabytes(static_cast<int64_t>(sample.size()))));
   const Stopwatch watch;
@@ -114,15 +74,16 @@ Result<Tokenizer> make_tokenizer(const PrepareOptions& options, const Files& fil
   return tokenizer;
 }
 
-// Tokens of one kind ("train" or "val") on their way into numbered shards.
+// Tokens of one kind on their way into numbered shards.
 class ShardSeries {
  public:
   // llm.c numbers training shards from 1 and validation shards from 0.
-  ShardSeries(std::string folder, std::string stem, int first, int64_t tokens_per_shard)
+  ShardSeries(std::string folder, const PrepareOptions& options, ShardKind kind)
       : folder_(std::move(folder)),
-        stem_(std::move(stem)),
-        number_(first),
-        limit_(static_cast<size_t>(tokens_per_shard)) {}
+        corpus_(options.name),
+        kind_(kind),
+        number_(kind == ShardKind::train ? 1 : 0),
+        limit_(static_cast<size_t>(options.tokens_per_shard)) {}
 
   Status add(const std::vector<uint16_t>& tokens) {
     total_ += static_cast<int64_t>(tokens.size());
@@ -136,7 +97,7 @@ class ShardSeries {
   }
   Status flush() {
     if (pending_.empty()) return {};
-    names_.push_back(fmt::format("{}_{:06}.bin", stem_, number_++));
+    names_.push_back(shard_name(corpus_, kind_, number_++));
     ASSAY_TRY(write_shard(folder_ + "/" + names_.back(), pending_));
     pending_.clear();
     return {};
@@ -145,13 +106,31 @@ class ShardSeries {
   const Files& names() const { return names_; }
 
  private:
-  std::string folder_, stem_;
+  std::string folder_, corpus_;
+  ShardKind kind_;
   int number_;
   size_t limit_;
   std::vector<uint16_t> pending_;
   int64_t total_ = 0;
   Files names_;
 };
+
+struct Encoded {
+  std::vector<uint16_t> tokens;  // the separator in front
+  RoundTrip round_trip;
+};
+
+Result<Encoded> encode_document(const Document& document, const Tokenizer& tokenizer) {
+  std::vector<uint16_t> tokens;
+  ASSAY_TRY(tokenizer.encode(document.text, tokens));
+  ASSAY_ASSIGN(const std::string decoded, tokenizer.decode(tokens));
+  Encoded encoded{.round_trip = compare_decoded(document, decoded)};
+  encoded.round_trip.unknown_tokens = std::count(tokens.begin(), tokens.end(), tokenizer.unknown_id());
+  encoded.tokens.reserve(tokens.size() + 1);
+  encoded.tokens.push_back(static_cast<uint16_t>(tokenizer.separator_id()));
+  encoded.tokens.insert(encoded.tokens.end(), tokens.begin(), tokens.end());
+  return encoded;
+}
 
 // Documents that all cores encode together; results keep the documents' order.
 class Batch {
@@ -160,8 +139,8 @@ class Batch {
 
   Status read(TextReader& reader) {
     documents_.clear();
-    for (size_t bytes = 0; bytes < batch_bytes; bytes += documents_.back().size()) {
-      ASSAY_ASSIGN(std::optional<std::string> document, reader.next());
+    for (size_t bytes = 0; bytes < batch_bytes; bytes += documents_.back().text.size()) {
+      ASSAY_ASSIGN(std::optional<Document> document, reader.next());
       if (!document) break;
       documents_.push_back(std::move(*document));
     }
@@ -169,28 +148,22 @@ class Batch {
   }
   bool empty() const { return documents_.empty(); }
 
-  // The tokens of each document, the separator in front.
-  Result<std::vector<std::vector<uint16_t>>> encode(const Tokenizer& tokenizer) const {
-    std::vector<std::vector<uint16_t>> tokens(documents_.size());
-    std::vector<Status> outcomes(documents_.size());
+  std::vector<Result<Encoded>> encode(const Tokenizer& tokenizer) const {
+    std::vector<Result<Encoded>> encoded(documents_.size(), Encoded{});
     std::atomic<size_t> next{0};
     const auto work = [&] {
-      for (size_t i = next++; i < documents_.size(); i = next++) {
-        tokens[i].push_back(static_cast<uint16_t>(tokenizer.separator_id()));
-        outcomes[i] = tokenizer.encode(documents_[i], tokens[i]);
-      }
+      for (size_t i = next++; i < documents_.size(); i = next++) encoded[i] = encode_document(documents_[i], tokenizer);
     };
     {
       std::vector<std::jthread> helpers;
       for (unsigned i = 1; i < std::thread::hardware_concurrency(); ++i) helpers.emplace_back(work);
       work();
     }
-    for (const Status& outcome : outcomes) ASSAY_TRY(outcome);
-    return tokens;
+    return encoded;
   }
 
  private:
-  std::vector<std::string> documents_;
+  std::vector<Document> documents_;
 };
 
 // Which documents are for validation: PrepareOptions::val_fraction.
@@ -206,66 +179,99 @@ class Split {
   long long every_ = 0;
 };
 
-Status encode_text(const PrepareOptions& options, const Files& files, const Survey& survey, const Tokenizer& tokenizer,
-                   ShardSeries& train, ShardSeries& val, const Say& say) {
+Result<RoundTrip> encode_text(const PrepareOptions& options, const Survey& survey, const Tokenizer& tokenizer,
+                              ShardSeries& train, ShardSeries& val, const Say& say) {
   const Split split(options.val_fraction, survey.documents);
   const Stopwatch watch;
-  TextReader reader(files, options.max_bytes);
+  TextReader reader(survey.files, options.max_bytes);
   Batch batch;
+  RoundTrip round_trip;
   int64_t number = 0, said_percent = 0;
   while (true) {
     ASSAY_TRY(batch.read(reader));
     if (batch.empty()) break;
-    ASSAY_ASSIGN(const auto documents, batch.encode(tokenizer));
-    for (const auto& tokens : documents) ASSAY_TRY((split.is_val(number++) ? val : train).add(tokens));
+    for (const Result<Encoded>& document : batch.encode(tokenizer)) {
+      if (!document.ok()) return document.error();
+      round_trip.add(document->round_trip);
+      ASSAY_TRY((split.is_val(number++) ? val : train).add(document->tokens));
+    }
     const int64_t percent = 100 * reader.bytes() / survey.bytes;
     if (percent < said_percent + 10 && percent < 100) continue;
     said_percent = percent;
     say(fmt::format("encoded {} % ({}) in {:.1f} s", percent, megabytes(reader.bytes()), watch.seconds()));
   }
+  if (number != survey.documents || reader.bytes() != survey.bytes)
+    return Error{ErrorCode::aborted,
+                 fmt::format("the text changed while it was read: {} bytes in {} documents, then {} in {}; try again",
+                             survey.bytes, survey.documents, reader.bytes(), number)};
   ASSAY_TRY(train.flush());
-  return val.flush();
+  ASSAY_TRY(val.flush());
+  return round_trip;
 }
 
 std::string describe(const PrepareOptions& options, const PrepareResult& result, const Tokenizer& tokenizer,
                      const Files& names) {
-  const nlohmann::ordered_json corpus = {{"name", options.name},
-                                         {"vocab_size", result.vocab_size},
-                                         {"separator_id", result.separator_id},
-                                         {"train_tokens", result.train_tokens},
-                                         {"val_tokens", result.val_tokens},
-                                         {"documents", result.documents},
-                                         {"text_bytes", result.text_bytes},
-                                         {"skipped_files", result.skipped_files},
-                                         {"inputs", options.inputs},
-                                         {"tokenizer_sha256", sha256_hex(tokenizer.model())},
-                                         {"files", names}};
-  return corpus.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  using Json = nlohmann::ordered_json;
+  Json skipped = Json::array();
+  for (const SkippedFile& file : result.skipped) skipped.push_back({{"file", file.path}, {"reason", file.reason}});
+  const RoundTrip& r = result.round_trip;
+  const Json first = {{"file", r.path}, {"line", r.line}, {"text", r.text}, {"decoded", r.decoded}};
+  const Json corpus = {{"name", options.name},
+                       {"vocab_size", result.vocab_size},
+                       {"separator_id", result.separator_id},
+                       {"train_tokens", result.train_tokens},
+                       {"val_tokens", result.val_tokens},
+                       {"documents", result.documents},
+                       {"text_bytes", result.text_bytes},
+                       {"skipped_files", result.skipped.size()},
+                       {"skipped", skipped},
+                       {"unread_files", result.unread_files},
+                       {"passed_over_files", result.passed_over},
+                       {"round_trip",
+                        {{"documents_changed", r.documents_changed},
+                         {"bytes_changed", r.bytes_changed},
+                         {"line_ends_lost", r.line_ends_lost},
+                         {"unknown_tokens", r.unknown_tokens},
+                         {"first", r.path.empty() ? Json() : first}}},
+                       {"inputs", options.inputs},
+                       {"tokenizer_sha256", sha256_hex(tokenizer.model())},
+                       {"files", names}};
+  return corpus.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace
 
 Result<PrepareResult> prepare_data(const PrepareOptions& options, const Say& progress) {
   ASSAY_TRY(check_options(options));
-  ASSAY_ASSIGN(const Files files, find_text_files(options.inputs));
+  ASSAY_ASSIGN(const TextFiles found, find_text_files(options.inputs));
   ASSAY_ASSIGN(StagingFolder staging, StagingFolder::create(options.output_folder));
-  ASSAY_ASSIGN(const Survey survey, survey_text(files, options.max_bytes));
+  ASSAY_ASSIGN(const Survey survey, survey_text(found.paths, options.max_bytes));
   progress(fmt::format("found {} of text in {} documents of {} files", megabytes(survey.bytes), survey.documents,
-                       files.size()));
-  if (survey.skipped_files > 0) progress(fmt::format("skipped {} files that are not UTF-8 text", survey.skipped_files));
-  ASSAY_ASSIGN(const Tokenizer tokenizer, make_tokenizer(options, files, survey, progress));
+                       survey.files.size()));
+  say_left_out(survey, found, progress);
+  ASSAY_ASSIGN(const Tokenizer tokenizer, make_tokenizer(options, survey, progress));
   ASSAY_TRY(write_file_atomically(staging.path() + "/" + tokenizer_name, tokenizer.model()));
 
-  ShardSeries train(staging.path(), options.name + "_train", 1, options.tokens_per_shard);
-  ShardSeries val(staging.path(), options.name + "_val", 0, options.tokens_per_shard);
-  ASSAY_TRY(encode_text(options, files, survey, tokenizer, train, val, progress));
+  ShardSeries train(staging.path(), options, ShardKind::train);
+  ShardSeries val(staging.path(), options, ShardKind::val);
+  ASSAY_ASSIGN(const RoundTrip round_trip, encode_text(options, survey, tokenizer, train, val, progress));
+  if (round_trip.documents_changed > 0) progress(describe(round_trip, survey.documents));
 
-  PrepareResult result{survey.documents, survey.bytes,           survey.skipped_files,    train.total(),
-                       val.total(),      tokenizer.vocab_size(), tokenizer.separator_id()};
+  PrepareResult result{.documents = survey.documents,
+                       .text_bytes = survey.bytes,
+                       .skipped = survey.skipped,
+                       .unread_files = survey.unread_files,
+                       .passed_over = static_cast<int64_t>(found.passed_over.size()),
+                       .round_trip = round_trip,
+                       .train_tokens = train.total(),
+                       .val_tokens = val.total(),
+                       .vocab_size = tokenizer.vocab_size(),
+                       .separator_id = tokenizer.separator_id()};
   Files names = train.names();
   names.insert(names.end(), val.names().begin(), val.names().end());
   names.push_back(tokenizer_name);
-  ASSAY_TRY(write_file_atomically(staging.path() + "/corpus.json", describe(options, result, tokenizer, names)));
+  result.corpus_json = describe(options, result, tokenizer, names);
+  ASSAY_TRY(write_file_atomically(staging.path() + "/corpus.json", result.corpus_json));
   ASSAY_TRY(staging.publish());
   for (const std::string& name : names) result.files.push_back(staging.target() + "/" + name);
   progress(fmt::format("wrote {} training and {} validation tokens to {}", result.train_tokens, result.val_tokens,

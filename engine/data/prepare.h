@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "base/status.h"
+#include "engine/data/round_trip.h"
+#include "engine/data/survey.h"
 
 namespace assay {
 
@@ -26,12 +28,16 @@ struct PrepareOptions {
 struct PrepareResult {
   int64_t documents = 0;
   int64_t text_bytes = 0;
-  int64_t skipped_files = 0;  // not UTF-8 text
+  std::vector<SkippedFile> skipped;  // not UTF-8 text
+  int64_t unread_files = 0;          // behind max_bytes
+  int64_t passed_over = 0;           // in folders: files of other names, symbolic links
+  RoundTrip round_trip;              // of all documents
   int64_t train_tokens = 0;
   int64_t val_tokens = 0;
   int vocab_size = 0;
   int separator_id = 0;  // the token in front of every document: the tokenizer's BOS, or its EOS if it has no BOS
-  std::vector<std::string> files;
+  std::vector<std::string> files;  // absolute
+  std::string corpus_json;         // what corpus.json holds
 };
 // A document is a file or, of a file larger than limits::document_bytes, each part of at most that size cut at a line's
 // end. Deterministic: the same inputs and options give the same bytes.

@@ -31,11 +31,20 @@ Error bad_shard(const std::string& path, const std::string& what) {
   return Error{ErrorCode::data_loss, fmt::format("{} is not a usable token shard: {}", path, what)};
 }
 
-std::vector<ShardInfo> kind_of(const std::vector<ShardInfo>& shards, std::string_view mark) {
-  std::vector<ShardInfo> found;
-  for (const ShardInfo& shard : shards)
-    if (std::filesystem::path(shard.path).filename().string().find(mark) != std::string::npos) found.push_back(shard);
-  return found;
+constexpr std::string_view word_of(ShardKind kind) {
+  return kind == ShardKind::train ? "train" : "val";
+}
+
+bool is_letter(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+bool has_word(std::string_view name, std::string_view word) {
+  for (size_t at = name.find(word); at != std::string_view::npos; at = name.find(word, at + 1)) {
+    const size_t end = at + word.size();
+    if ((at == 0 || !is_letter(name[at - 1])) && (end == name.size() || !is_letter(name[end]))) return true;
+  }
+  return false;
 }
 
 int64_t total_tokens(const std::vector<ShardInfo>& shards) {
@@ -45,6 +54,21 @@ int64_t total_tokens(const std::vector<ShardInfo>& shards) {
 }
 
 }  // namespace
+
+Result<ShardKind> shard_kind(const std::string& path) {
+  const std::string name = std::filesystem::path(path).stem().string();
+  const bool train = has_word(name, word_of(ShardKind::train)), val = has_word(name, word_of(ShardKind::val));
+  if (train != val) return train ? ShardKind::train : ShardKind::val;
+  return Error{ErrorCode::invalid_argument,
+               fmt::format("{} has {} in its name, so it is not clear whether it holds training or validation text; "
+                           "give it one of the two words (such as corpus_train_000001.bin), or take it out of the "
+                           "folder",
+                           path, train ? "both \"train\" and \"val\"" : "neither \"train\" nor \"val\"")};
+}
+
+std::string shard_name(std::string_view corpus, ShardKind kind, int number) {
+  return fmt::format("{}_{}_{:06}.bin", corpus, word_of(kind), number);
+}
 
 Result<ShardInfo> open_shard(const std::string& path) {
   // O_NONBLOCK: opening a FIFO must not wait for its writer; it is refused below.
@@ -96,18 +120,17 @@ Result<Corpus> open_corpus(const std::string& path) {
     return Error{ErrorCode::not_found, fmt::format("the corpus folder {} holds no *.bin shards; {}", path, advice)};
   std::sort(names.begin(), names.end());
 
-  std::vector<ShardInfo> shards;
+  Corpus corpus;
   for (const std::string& name : names) {
+    ASSAY_ASSIGN(const ShardKind kind, shard_kind(name));
     ASSAY_ASSIGN(ShardInfo shard, open_shard(name));
-    shards.push_back(std::move(shard));
+    (kind == ShardKind::train ? corpus.train : corpus.val).push_back(std::move(shard));
   }
-  Corpus corpus{kind_of(shards, "_train_"), kind_of(shards, "_val_")};
   if (corpus.train.empty())
-    return Error{
-        ErrorCode::not_found,
-        fmt::format("the corpus folder {} holds {} *.bin files, but none with \"_train_\" in its name (such as "
-                    "corpus_train_000001.bin)",
-                    path, names.size())};
+    return Error{ErrorCode::not_found,
+                 fmt::format("the corpus folder {} holds {} *.bin files, but none with \"train\" in its name (such as "
+                             "corpus_train_000001.bin)",
+                             path, names.size())};
   corpus.train_tokens = total_tokens(corpus.train);
   corpus.val_tokens = total_tokens(corpus.val);
   return corpus;

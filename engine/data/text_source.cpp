@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <set>
 
 #include "base/limits.h"
 
@@ -21,12 +22,15 @@ bool has_text_name(const fs::path& path) {
   return name.ends_with(".txt") || name.ends_with(".rst") || name.ends_with(".md");
 }
 
-Status search_folder(const std::string& folder, std::vector<std::string>& files) {
+Status search_folder(const std::string& folder, TextFiles& found) {
   std::error_code failure;
   fs::recursive_directory_iterator entries(folder, failure);
-  for (; !failure && entries != fs::recursive_directory_iterator(); entries.increment(failure))
-    if (!entries->is_symlink(failure) && entries->is_regular_file(failure) && has_text_name(entries->path()))
-      files.push_back(entries->path().string());
+  for (; !failure && entries != fs::recursive_directory_iterator(); entries.increment(failure)) {
+    const bool link = entries->is_symlink(failure);  // asked first: a link may lead nowhere
+    if (!link && entries->is_directory(failure)) continue;
+    const bool taken = !link && entries->is_regular_file(failure) && has_text_name(entries->path());
+    (taken ? found.paths : found.passed_over).push_back(entries->path().string());
+  }
   if (failure) return Error{ErrorCode::not_found, fmt::format("cannot search {}: {}", folder, failure.message())};
   return {};
 }
@@ -46,28 +50,47 @@ size_t utf8_sequence(std::string_view text) {
   return overlong || surrogate || too_large ? 0 : length;
 }
 
-bool is_utf8_text(std::string_view text) {
-  while (!text.empty()) {
-    const size_t length = utf8_sequence(text);
-    if (length == 0) return false;
-    text.remove_prefix(length);
+// The first byte that is not part of UTF-8 text, or text.size().
+size_t first_bad_byte(std::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    const size_t length = utf8_sequence(text.substr(at));
+    if (length == 0) break;
+    at += length;
   }
-  return true;
+  return at;
 }
 
-// Where to cut text that goes on: after the last line's end, else before an unfinished UTF-8 sequence.
+int64_t line_ends(std::string_view text) {
+  return std::count(text.begin(), text.end(), '\n');
+}
+
+// A folder that is named twice, or reached through a link, must not put its text into the corpus twice: the second copy
+// of a validation document would be trained on.
+void remove_repeated(std::vector<std::string>& paths) {
+  std::sort(paths.begin(), paths.end());
+  std::set<std::string> seen;
+  std::erase_if(paths, [&](const std::string& path) {
+    std::error_code failure;
+    const fs::path real = fs::canonical(path, failure);
+    return !seen.insert(failure ? path : real.string()).second;
+  });
+}
+
+// Where to cut text that goes on: after the last line's end, else before an unfinished UTF-8 sequence; 0 if there is no
+// more than that.
 size_t cut_position(std::string_view text) {
   if (const size_t newline = text.rfind('\n'); newline != std::string_view::npos) return newline + 1;
   size_t end = text.size();
   while (end > 0 && text.size() - end < 4 && (static_cast<unsigned char>(text[end - 1]) & 0xC0) == 0x80) --end;
   if (end > 0 && static_cast<unsigned char>(text[end - 1]) >= 0xC0) --end;
-  return end > 0 ? end : text.size();
+  return end > 0 || text.size() < 4 ? end : text.size();
 }
 
 }  // namespace
 
-Result<std::vector<std::string>> find_text_files(const std::vector<std::string>& inputs) {
-  std::vector<std::string> files;
+Result<TextFiles> find_text_files(const std::vector<std::string>& inputs) {
+  TextFiles files;
   for (const std::string& input : inputs) {
     std::error_code failure;
     const fs::file_status status = fs::status(input, failure);
@@ -75,13 +98,13 @@ Result<std::vector<std::string>> find_text_files(const std::vector<std::string>&
     if (fs::is_directory(status))
       ASSAY_TRY(search_folder(input, files));
     else if (fs::is_regular_file(status))
-      files.push_back(input);
+      files.paths.push_back(input);
     else
       return Error{ErrorCode::invalid_argument, fmt::format("{} is neither a regular file nor a folder", input)};
   }
-  std::sort(files.begin(), files.end());
-  files.erase(std::unique(files.begin(), files.end()), files.end());
-  if (files.empty())
+  remove_repeated(files.paths);
+  remove_repeated(files.passed_over);
+  if (files.paths.empty())
     return Error{ErrorCode::not_found,
                  fmt::format("there are no text files in {}: folders are searched for *.txt, *.rst and "
                              "*.md (also with .gz); name other files one by one",
@@ -109,37 +132,51 @@ Status TextReader::fill(size_t size) {
   return {};
 }
 
-std::string TextReader::take_document(size_t size) {
+std::string TextReader::take_text(size_t size) {
   size_t length = pending_.size();
   if (length > size || !at_end_) length = cut_position(std::string_view(pending_).substr(0, size));
-  std::string document = pending_.substr(0, length);
+  std::string text = pending_.substr(0, length);
   pending_.erase(0, length);
-  return document;
+  return text;
 }
 
-Result<std::optional<std::string>> TextReader::next() {
-  while (bytes_ < max_bytes_) {
+Status TextReader::open_next() {
+  path_ = files_[next_file_++];
+  file_.reset(::gzopen(path_.c_str(), "rb"));
+  if (!file_) return Error{ErrorCode::not_found, fmt::format("cannot open {}: {}", path_, std::strerror(errno))};
+  pending_.clear();
+  line_ = 1;
+  at_end_ = false;
+  return {};
+}
+
+Result<std::optional<Document>> TextReader::next() {
+  while (!at_limit()) {
     if (!file_) {
       if (next_file_ == files_.size()) break;
-      path_ = files_[next_file_++];
-      file_.reset(::gzopen(path_.c_str(), "rb"));
-      if (!file_) return Error{ErrorCode::not_found, fmt::format("cannot open {}: {}", path_, std::strerror(errno))};
-      pending_.clear();
-      at_end_ = false;
+      ASSAY_TRY(open_next());
     }
     const auto left = static_cast<size_t>(max_bytes_ - bytes_);
     const size_t size = std::min(limits::document_bytes, left);
     ASSAY_TRY(fill(size));
-    std::string document = take_document(size);
-    const bool good = is_utf8_text(document);
-    if (!good) ++skipped_files_;
-    if (!good || (at_end_ && pending_.empty())) file_.reset();
-    if (!good || document.empty()) continue;
-    bytes_ += static_cast<int64_t>(document.size());
+    Document document{take_text(size), path_, line_};
+    const std::string_view text = document.text;
+    line_ += line_ends(text);
+    if (const size_t bad = first_bad_byte(text); bad < text.size()) {
+      const int byte = static_cast<unsigned char>(text[bad]);
+      not_text_ = fmt::format("line {} holds {}", document.line + line_ends(text.substr(0, bad)),
+                              byte == 0 ? "a NUL byte: this is not text"
+                                        : fmt::format("the byte 0x{:02X}, which is not UTF-8 there", byte));
+      return Error{ErrorCode::invalid_argument, fmt::format("{}: {}", path_, not_text_)};
+    }
+    if (at_end_ && pending_.empty()) file_.reset();
+    if (text.empty() && file_) max_bytes_ = bytes_;  // what is left of the limit is less than a character
+    if (text.empty()) continue;
+    bytes_ += static_cast<int64_t>(text.size());
     if (size == left && file_) max_bytes_ = bytes_;  // what is left of the limit would be a part of a line
     return std::optional(std::move(document));
   }
-  return std::optional<std::string>();
+  return std::optional<Document>();
 }
 
 }  // namespace assay

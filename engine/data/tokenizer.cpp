@@ -13,25 +13,45 @@
 namespace assay {
 namespace {
 
-// The lines of a text, one after another.
+// The lines of a text, one after another; a longer one than limits::tokenizer_line_bytes in parts. Words begin with
+// their space, so a line cut in front of a space has the same words as before. Where there is none a word is cut; of
+// such words no more than limits::tokenizer_long_word_bytes are given out.
 class LineIterator final : public sentencepiece::SentenceIterator {
  public:
-  explicit LineIterator(const std::string& text) : text_(text) { Next(); }
+  explicit LineIterator(std::string_view text) : rest_(text) { Next(); }
   bool done() const override { return done_; }
   void Next() override {
-    done_ = position_ >= text_.size();
-    if (done_) return;
-    const size_t end = std::min(text_.find('\n', position_), text_.size());
-    line_.assign(text_, position_, end - position_);
-    position_ = end + 1;
+    bool cut_word = false;
+    do {
+      done_ = rest_.empty();
+      if (done_) return;
+      const size_t newline = std::min(rest_.find('\n'), rest_.size());
+      const size_t space = newline <= limits::tokenizer_line_bytes ? 0 : last_space();
+      cut_word = newline > limits::tokenizer_line_bytes && space == 0;
+      const size_t end = cut_word ? whole_characters() : space > 0 ? space : newline;
+      line_ = rest_.substr(0, end);
+      rest_.remove_prefix(std::min(end + (end == newline), rest_.size()));
+      if (cut_word) cut_bytes_ += end;
+    } while (cut_word && cut_bytes_ > limits::tokenizer_long_word_bytes);
   }
   const std::string& value() const override { return line_; }
   sentencepiece::util::Status status() const override { return {}; }
 
  private:
-  const std::string& text_;
-  size_t position_ = 0;
+  // Of a line that is too long, how much comes before its last space in reach; 0 if there is none but in front.
+  size_t last_space() const {
+    const size_t space = rest_.substr(0, limits::tokenizer_line_bytes).rfind(' ');
+    return space == std::string_view::npos ? 0 : space;
+  }
+  size_t whole_characters() const {
+    size_t end = limits::tokenizer_line_bytes;
+    while ((static_cast<unsigned char>(rest_[end]) & 0xC0) == 0x80) --end;
+    return end;
+  }
+
+  std::string_view rest_;
   std::string line_;
+  size_t cut_bytes_ = 0;
   bool done_ = false;
 };
 
@@ -79,8 +99,8 @@ Result<Tokenizer> Tokenizer::train(const std::string& text, int vocab_size) {
       {"add_dummy_prefix", "false"},
       {"allow_whitespace_only_pieces", "true"},  // indentation is one token
       {"split_digits", "true"},
-      {"max_sentence_length", std::to_string(limits::document_bytes + 1)},  // longer lines would be left out
-      {"minloglevel", "2"},                                                 // only errors on stderr
+      {"max_sentence_length", std::to_string(limits::tokenizer_line_bytes)},  // longer lines would be left out
+      {"minloglevel", "2"},                                                   // only errors on stderr
   };
   LineIterator lines(text);
   std::string model;
@@ -101,10 +121,13 @@ Result<Tokenizer> Tokenizer::load(std::string model, const std::string& path) {
   if (tokenizer.separator_id() < 0)
     return Error{ErrorCode::invalid_argument,
                  fmt::format("the tokenizer {} has neither a BOS nor an EOS piece to put between documents", path)};
-  std::vector<int> newline;
-  if (const auto status = tokenizer.processor_->Encode("\n", &newline); !status.ok())
-    return Error{ErrorCode::internal, fmt::format("the tokenizer {} cannot encode: {}", path, status.ToString())};
-  tokenizer.newline_.assign(newline.begin(), newline.end());
+  ASSAY_TRY(tokenizer.encode_whole("\n", tokenizer.newline_));
+  // Line ends alone and in a row, beside words and spaces: whatever makes a difference shows here.
+  const std::string_view probe = "a\nb\n\n\n c \n\n  d\n\n\n\n";
+  std::vector<uint16_t> whole, by_line;
+  ASSAY_TRY(tokenizer.encode_whole(probe, whole));
+  ASSAY_TRY(tokenizer.encode_by_line(probe, by_line));
+  tokenizer.by_line_ = whole == by_line;
   return tokenizer;
 }
 
@@ -116,19 +139,38 @@ int Tokenizer::separator_id() const {
   return processor_->bos_id() >= 0 ? processor_->bos_id() : processor_->eos_id();
 }
 
+int Tokenizer::unknown_id() const {
+  return processor_->unk_id();
+}
+
 Status Tokenizer::encode(std::string_view text, std::vector<uint16_t>& out) const {
+  return by_line_ ? encode_by_line(text, out) : encode_whole(text, out);
+}
+
+Status Tokenizer::encode_whole(std::string_view text, std::vector<uint16_t>& out) const {
   std::vector<int> ids;
+  if (const auto status = processor_->Encode({text.data(), text.size()}, &ids); !status.ok())
+    return Error{ErrorCode::internal, fmt::format("SentencePiece could not encode: {}", status.ToString())};
+  out.insert(out.end(), ids.begin(), ids.end());
+  return {};
+}
+
+Status Tokenizer::encode_by_line(std::string_view text, std::vector<uint16_t>& out) const {
   while (!text.empty()) {
     const size_t newline = text.find('\n');
-    const std::string_view line = text.substr(0, newline);
-    if (const auto status = processor_->Encode({line.data(), line.size()}, &ids); !status.ok())
-      return Error{ErrorCode::internal, fmt::format("SentencePiece could not encode: {}", status.ToString())};
-    out.insert(out.end(), ids.begin(), ids.end());
+    ASSAY_TRY(encode_whole(text.substr(0, newline), out));
     if (newline == std::string_view::npos) break;
     out.insert(out.end(), newline_.begin(), newline_.end());
     text.remove_prefix(newline + 1);
   }
   return {};
+}
+
+Result<std::string> Tokenizer::decode(std::span<const uint16_t> tokens) const {
+  std::string text;
+  if (const auto status = processor_->Decode(std::vector<int>(tokens.begin(), tokens.end()), &text); !status.ok())
+    return Error{ErrorCode::internal, fmt::format("SentencePiece could not decode: {}", status.ToString())};
+  return text;
 }
 
 }  // namespace assay

@@ -24,11 +24,6 @@ T take(Result<T> result) {
 Batches::Batches(const RunConfig& config, const ModelShape& shape, int rank, int world_size)
     : path_(config.data.path), vocab_(shape.vocab) {
   const Corpus corpus = take(open_corpus(config.data.path));
-  if (corpus.train.empty())
-    data_error(
-        fmt::format("{} has no training shards (files with \"_train_\" in the name); "
-                    "prepare some with `assay data prepare`",
-                    config.data.path));
   train_ = take(Loader::open(corpus.train, shape.T, shape.batch, rank, world_size));
   train_tokens_ = corpus.train_tokens;
   check_vocabulary(*train_);
@@ -41,7 +36,7 @@ void Batches::open_validation(const RunConfig& config, const ModelShape& shape, 
                               int world_size) {
   if (corpus.val.empty())
     data_error(
-        fmt::format("train.val_every = {} needs validation shards (files with \"_val_\" in the name), and {} has "
+        fmt::format("train.val_every = {} needs validation shards (files with \"val\" in the name), and {} has "
                     "none; set train.val_every = 0 or add them",
                     config.train.val_every, config.data.path));
   validation_ = take(Loader::open(corpus.val, shape.T, shape.batch, rank, world_size));
@@ -49,6 +44,12 @@ void Batches::open_validation(const RunConfig& config, const ModelShape& shape, 
   const int64_t global = shape.tokens * world_size;
   const int64_t available = std::max<int64_t>(1, (corpus.val_tokens - 1) / global);
   validation_batches_ = std::clamp<int64_t>(config.train.val_tokens / global, 1, available);
+}
+
+CorpusIdentity Batches::corpus_identity() const {
+  CorpusIdentity identity = train_->identity();
+  if (validation_) identity.merge(validation_->identity());
+  return identity;
 }
 
 void Batches::next_train() {

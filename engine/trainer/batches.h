@@ -27,6 +27,8 @@ class Batches {
   const int32_t* targets() const { return targets_.data(); }
   LoaderCursor cursor() const { return train_->cursor(); }
   void seek(const LoaderCursor& cursor) { train_->seek(cursor); }
+  // Of all that the run reads: the training shards, and those for validation if it validates.
+  CorpusIdentity corpus_identity() const;
   int64_t train_tokens() const { return train_tokens_; }
 
  private:

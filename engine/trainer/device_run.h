@@ -30,6 +30,7 @@ class DeviceRun {
   Model& model() { return *model_; }
   const Model& model() const { return *model_; }
   const RunPlan& plan() const { return plan_; }
+  Backend backend() const { return backend_; }
   int recaptures() const { return recaptures_; }
   const std::string& tiling() const { return tiling_; }  // Ops::choose_tiling's line
   // Static execution, on resume: what the run had grown to. The model is new if the capacity differs.

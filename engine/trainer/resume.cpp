@@ -1,7 +1,8 @@
 #include "engine/trainer/resume.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "base/file.h"
@@ -66,6 +67,54 @@ int64_t read_scalar(const LoadedCheckpoint& checkpoint, const std::string& name)
   return value;
 }
 
+constexpr std::string_view corpus_key = "corpus/";  // a shard's name follows
+
+CorpusIdentity read_corpus(const LoadedCheckpoint& checkpoint) {
+  CorpusIdentity corpus;
+  for (const auto& [key, value] : checkpoint.scalars)
+    if (key.starts_with(corpus_key)) corpus[key.substr(corpus_key.size())] = value;
+  return corpus;
+}
+
+// One entry for each shard that is not as it was.
+std::vector<std::string> changes_of(const CorpusIdentity& before, const CorpusIdentity& now) {
+  std::vector<std::string> changes;
+  for (const auto& [name, was] : before) {
+    const auto found = now.find(name);
+    if (found == now.end())
+      changes.push_back(name + " is gone");
+    else if (found->second != was)
+      changes.push_back(fmt::format("{} is another ({}, was {})", name, found->second, was));
+  }
+  for (const auto& [name, is] : now)
+    if (!before.contains(name)) changes.push_back(name + " is new");
+  return changes;
+}
+
+void check_corpus(const std::string& folder, const RunConfig& config, const LoadedCheckpoint& checkpoint,
+                  const CorpusIdentity& now, std::vector<std::string>& notes) {
+  const CorpusIdentity before = read_corpus(checkpoint);
+  if (before.empty()) {
+    notes.push_back(
+        fmt::format("checkpoint {} does not say which text it has seen (an older program saved it): make "
+                    "sure that {} still holds the same",
+                    checkpoint.folder, config.data.path));
+    return;
+  }
+  std::vector<std::string> changes = changes_of(before, now);
+  if (changes.empty()) return;
+  constexpr size_t shown = 3;
+  const size_t more = changes.size() - std::min(changes.size(), shown);
+  changes.resize(changes.size() - more);
+  throw EngineError(FailureReason::data_error,
+                    fmt::format("checkpoint {} has seen other text than {} holds now: {}{}. To go on, put that text "
+                                "back (the same text and options of `assay data prepare` give the same shards); to "
+                                "train on the new text from step 0, remove the folder {}",
+                                checkpoint.folder, config.data.path, fmt::join(changes, ", "),
+                                more > 0 ? fmt::format(" and {} more", more) : "", folder),
+                    "resume");
+}
+
 }  // namespace
 
 std::string resume_hash(const RunConfig& config) {
@@ -76,7 +125,7 @@ std::string resume_hash(const RunConfig& config) {
 }
 
 std::string save_run(const std::string& folder, const CheckpointOwner& owner, const RunConfig& config, DeviceRun& run,
-                     Ops& ops, int64_t next_step, const LoaderCursor& cursor) {
+                     Ops& ops, int64_t next_step, const DataState& data) {
   const DeviceTensors device = device_tensors(run.model());
   std::vector<std::vector<char>> storage;
   storage.reserve(device.weights.size() + device.optimizer.size() + device.state.size());
@@ -87,15 +136,18 @@ std::string save_run(const std::string& folder, const CheckpointOwner& owner, co
   content.weights = to_host(device.weights, ops, storage);
   content.optimizer = to_host(device.optimizer, ops, storage);
   content.state = to_host(device.state, ops, storage);
-  content.scalars["loader.position"] = std::to_string(cursor.position);
-  content.scalars["loader.epoch"] = std::to_string(cursor.epoch);
+  content.scalars["loader.position"] = std::to_string(data.cursor.position);
+  content.scalars["loader.epoch"] = std::to_string(data.cursor.epoch);
+  content.scalars["backend"] = to_string(run.backend());
+  for (const auto& [name, value] : data.corpus) content.scalars[std::string(corpus_key) + name] = value;
   content.scalars["static.capacity"] = std::to_string(run.plan().static_capacity);
   content.scalars["static.recaptures"] = std::to_string(run.recaptures());
   return save_checkpoint(folder, content);
 }
 
 std::optional<ResumePoint> load_run(const std::string& folder, const CheckpointOwner& owner, const RunConfig& config,
-                                    DeviceRun& run, Ops& ops, std::vector<std::string>& notes) {
+                                    DeviceRun& run, Ops& ops, const CorpusIdentity& corpus,
+                                    std::vector<std::string>& notes) {
   const std::optional<LoadedCheckpoint> found = load_newest_checkpoint(folder, &notes, owner);
   if (!found) return std::nullopt;
   if (found->config_hash != resume_hash(config))
@@ -104,6 +156,13 @@ std::optional<ResumePoint> load_run(const std::string& folder, const CheckpointO
                                   "another checkpoint folder or without resume",
                                   found->folder),
                       "resume");
+  check_corpus(folder, config, *found, corpus, notes);
+  const auto backend = found->scalars.find("backend");
+  if (backend != found->scalars.end() && backend->second != to_string(run.backend()))
+    notes.push_back(
+        fmt::format("checkpoint {} was saved on the {} backend and goes on on the {} backend: losses are not "
+                    "what one backend alone would give, to the last bits",
+                    found->folder, backend->second, to_string(run.backend())));
   run.take_over_capacity(read_scalar(*found, "static.capacity"),
                          static_cast<int>(read_scalar(*found, "static.recaptures")));
   const DeviceTensors device = device_tensors(run.model());

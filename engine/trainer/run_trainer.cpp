@@ -29,11 +29,21 @@ RunTrainer::RunTrainer(const RunConfig& config, const TrainerOptions& options, B
       batches_(config_, device_.plan().shape, rank, world_size) {
   for (auto& readback : readbacks_) readback = device_.model().make_readback();
   device_.model().initialise(config_.train.seed);
-  if (options_.checkpoint_folder.empty() || !options_.resume) return;
-  if (const auto point = load_run(options_.checkpoint_folder, options_.owner, config_, device_, *ops_, start_notes_)) {
+  if (options_.checkpoint_folder.empty()) return;
+  corpus_ = batches_.corpus_identity();
+  if (!options_.resume) return;
+  if (const auto point =
+          load_run(options_.checkpoint_folder, options_.owner, config_, device_, *ops_, corpus_, start_notes_)) {
     next_step_ = resumed_from_ = point->next_step;
     device_.model().continue_at(next_step_);
     batches_.seek(point->cursor);
+    if (batches_.cursor() != point->cursor)
+      throw EngineError(FailureReason::data_error,
+                        fmt::format("checkpoint {} stands at token {} of its text, but {} holds {}: it has seen other "
+                                    "text; put that back, or remove the folder {} to start again",
+                                    point->folder, point->cursor.position, config_.data.path, batches_.train_tokens(),
+                                    options_.checkpoint_folder),
+                        "resume");
     start_notes_.push_back(fmt::format("resumed at step {} from {}", next_step_, point->folder));
   }
 }
@@ -196,7 +206,8 @@ void RunTrainer::save_checkpoint() {
   if (options_.checkpoint_folder.empty())
     throw EngineError(FailureReason::internal, "save_checkpoint without a checkpoint folder", "checkpoint");
   if (has_step_ahead()) throw EngineError(FailureReason::internal, "save_checkpoint with a step ahead", "checkpoint");
-  save_run(options_.checkpoint_folder, options_.owner, config_, device_, *ops_, next_step_, batches_.cursor());
+  save_run(options_.checkpoint_folder, options_.owner, config_, device_, *ops_, next_step_,
+           {batches_.cursor(), corpus_});
 }
 
 std::vector<std::string> RunTrainer::notes() const {

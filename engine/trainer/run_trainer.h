@@ -55,6 +55,7 @@ class RunTrainer final : public Trainer {
   int world_size_;
   DeviceRun device_;
   Batches batches_;
+  CorpusIdentity corpus_;  // empty without checkpoints
   std::array<std::unique_ptr<StepReadback>, 2> readbacks_;
   std::deque<StartedStep> started_;  // at most one beyond the step that is asked for
   int64_t next_step_ = 0;

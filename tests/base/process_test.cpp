@@ -275,5 +275,37 @@ TEST(Host, NamesItselfAndItsPrograms) {
   EXPECT_EQ(program_folder(), std::filesystem::canonical(ASSAY_BIN_DIR));
 }
 
+TEST(RunInFork, GivesTheExitCodeAndCatchesWhatIsWrittenToStderr) {
+  const auto end = run_in_fork([](int terminal) {
+    EXPECT_GE(terminal, 0);
+    ::dprintf(STDERR_FILENO, "noise\nlast line\n");
+    return 3;
+  });
+  ASSERT_TRUE(end.ok()) << end.error().message;
+  EXPECT_EQ(end->status, (ExitStatus{.exit_code = 3}));
+  EXPECT_EQ(end->last_words, "last line");
+}
+
+TEST(RunInFork, OutlivesWhateverTheWorkDoes) {
+  EXPECT_EQ(run_in_fork([](int) -> int {
+              ::raise(SIGSEGV);
+              return 0;
+            })->status.signal,
+            SIGSEGV);
+  EXPECT_EQ(run_in_fork([](int) -> int {
+              ::raise(SIGKILL);
+              return 0;
+            })->status.signal,
+            SIGKILL);
+  EXPECT_EQ(run_in_fork([](int) -> int { ::_exit(255); })->status.exit_code, 255);
+  const auto aborted = run_in_fork([](int) -> int {
+    ::dprintf(STDERR_FILENO, "%s\nCHECK failed", std::string(10'000, 'x').c_str());
+    ::signal(SIGABRT, SIG_DFL);
+    std::abort();
+  });
+  EXPECT_EQ(aborted->status.signal, SIGABRT);
+  EXPECT_EQ(aborted->last_words, "CHECK failed");
+}
+
 }  // namespace
 }  // namespace assay

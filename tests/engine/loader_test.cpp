@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
+#include "base/limits.h"
 #include "tests/support/temp_folder.h"
 
 namespace assay {
@@ -151,6 +153,54 @@ TEST_F(LoaderTest, LargestTokenIsKnownAheadForTheFirstMebibyteAndThenAsItComes) 
   loader->seek({mebibyte_tokens, 0});
   next(*loader, 50);  // the large token is its last target
   EXPECT_EQ(loader->largest_token_seen(), 40'000);
+}
+
+TEST_F(LoaderTest, TheIdentityIsOfTheTextNotOfThePlace) {
+  const auto here = open(make_shards({100, 50}), 4, 1)->identity();
+  ASSERT_EQ(here.size(), 2u);
+  EXPECT_THAT(here.at("c_train_0.bin"), testing::StartsWith("100 tokens, CRC-32 "));
+  EXPECT_NE(here.at("c_train_0.bin"), here.at("c_train_1.bin"));
+  const std::string elsewhere = folder_.file("elsewhere");
+  std::filesystem::create_directory(elsewhere);
+  std::vector<ShardInfo> moved;
+  for (const int64_t size : {100, 50}) {
+    const std::string name = "/c_train_" + std::to_string(moved.size()) + ".bin";
+    std::filesystem::copy_file(folder_.path() + name, elsewhere + name);
+    moved.push_back({elsewhere + name, size});
+  }
+  EXPECT_EQ(open(moved, 4, 1)->identity(), here);
+}
+
+TEST_F(LoaderTest, TheIdentityOfAShortShardSeesEveryTokenOfALongOneItsBlocks) {
+  const auto identity_of = [&](const std::vector<uint16_t>& tokens) {
+    const std::string path = folder_.file("c_train_0.bin");
+    EXPECT_TRUE(write_shard(path, tokens).ok());
+    return open({{path, static_cast<int64_t>(tokens.size())}}, 4, 1)->identity().at("c_train_0.bin");
+  };
+  constexpr size_t whole = limits::fingerprint_blocks * limits::fingerprint_block_bytes / sizeof(uint16_t);
+  std::vector<uint16_t> tokens(whole, 5);
+  const std::string before = identity_of(tokens);
+  for (const size_t at : {size_t{0}, whole / 2 + 1, whole - 1}) {
+    tokens[at] = 6;
+    EXPECT_NE(identity_of(tokens), before) << at;
+    tokens[at] = 5;
+  }
+  std::vector<uint16_t> large(10 * whole);
+  for (size_t i = 0; i < large.size(); ++i) large[i] = static_cast<uint16_t>(i * i % 50'000);
+  const std::string large_before = identity_of(large);
+  for (const size_t at : {size_t{0}, large.size() - 1}) {
+    ++large[at];
+    EXPECT_NE(identity_of(large), large_before) << at;
+    --large[at];
+  }
+  std::rotate(large.begin() + 1000, large.begin() + 1001, large.end());  // a token fewer here, one more at the end
+  EXPECT_NE(identity_of(large), large_before);
+}
+
+TEST_F(LoaderTest, AnyFileNameMakesAPrintableIdentity) {
+  const std::string path = folder_.file("b\xFF\n_train.bin");
+  ASSERT_TRUE(write_shard(path, std::vector<uint16_t>(50, 1)).ok());
+  EXPECT_EQ(open({{path, 50}}, 4, 1)->identity().begin()->first, "b\\xff\\n_train.bin");
 }
 
 }  // namespace

@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sentencepiece_processor.h>
+#include <sentencepiece_trainer.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -29,6 +31,7 @@ namespace fs = std::filesystem;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 // Text of a few hundred different words, with indentation, digits and letters beyond ASCII.
 std::string some_text(int seed, int lines) {
@@ -159,9 +162,10 @@ TEST_F(PrepareTest, CorpusJsonDescribesTheCorpus) {
 TEST_F(PrepareTest, SaysWhatItDoes) {
   put_file(text_ + "/latin1.txt", "caf\xE9\n");
   const PrepareResult result = prepare(options());
-  EXPECT_EQ(result.skipped_files, 1);
-  EXPECT_THAT(said_, Contains(HasSubstr("in 10 documents of 11 files")));
-  EXPECT_THAT(said_, Contains("skipped 1 files that are not UTF-8 text"));
+  ASSERT_EQ(result.skipped.size(), 1u);
+  EXPECT_THAT(said_, Contains(HasSubstr("in 10 documents of 10 files")));
+  EXPECT_THAT(said_, Contains("skipped 1 of 11 files, which are not UTF-8 text; nothing of them is used:"));
+  EXPECT_THAT(said_, Contains("  " + text_ + "/latin1.txt: line 1 holds the byte 0xE9, which is not UTF-8 there"));
   EXPECT_THAT(said_, Contains(HasSubstr("training a BPE tokenizer of 400 tokens")));
   EXPECT_THAT(said_, Contains(HasSubstr("encoded 100 %")));
 }
@@ -176,13 +180,15 @@ TEST_F(PrepareTest, FindsTextFilesPlainAndCompressedInSortedOrder) {
   put_file(text_ + "/deep/.gz", "nor this\n");
   fs::create_symlink(text_ + "/b.md", text_ + "/link.md");
   fs::create_directory_symlink(text_, text_ + "/deep/loop");
+  fs::create_symlink("nowhere", text_ + "/dangling.md");
   put_file(folder_.file("named"), "named\n");
   const auto files = find_text_files({text_, folder_.file("named"), text_ + "/b.md"});
   ASSERT_TRUE(files.ok());
-  EXPECT_THAT(*files,
+  EXPECT_THAT(files->paths,
               ElementsAre(folder_.file("named"), text_ + "/a.txt.gz", text_ + "/b.md", text_ + "/deep/er/c.rst.gz"));
-  TextReader reader(*files, 0);
-  for (const std::string expected : {"named\n", "a\n", "b\n", "c\n"}) EXPECT_EQ(reader.next().value(), expected);
+  EXPECT_EQ(files->passed_over.size(), 5u);
+  TextReader reader(files->paths, 0);
+  for (const std::string expected : {"named\n", "a\n", "b\n", "c\n"}) EXPECT_EQ(reader.next().value()->text, expected);
   EXPECT_FALSE(reader.next().value().has_value());
 }
 
@@ -194,9 +200,10 @@ TEST_F(PrepareTest, LargeFilesAreCutIntoDocumentsAtLineEnds) {
   std::string joined;
   int documents = 0;
   while (const auto document = reader.next().value()) {
-    EXPECT_LE(document->size(), limits::document_bytes);
-    EXPECT_EQ(document->back(), '\n');
-    joined += *document;
+    EXPECT_LE(document->text.size(), limits::document_bytes);
+    EXPECT_EQ(document->text.back(), '\n');
+    EXPECT_EQ(document->line, 1 + std::count(joined.begin(), joined.end(), '\n'));
+    joined += document->text;
     ++documents;
   }
   EXPECT_EQ(joined, text);
@@ -211,9 +218,8 @@ TEST_F(PrepareTest, TextWithoutLineEndsIsCutBetweenCharacters) {
     put_file(folder_.file("one_line.txt"), shift + text);
     TextReader reader({folder_.file("one_line.txt")}, 0);
     std::string joined;
-    while (const auto document = reader.next().value()) joined += *document;
+    while (const auto document = reader.next().value()) joined += document->text;
     EXPECT_EQ(joined, shift + text);
-    EXPECT_EQ(reader.skipped_files(), 0);
   }
 }
 
@@ -223,7 +229,9 @@ TEST_F(PrepareTest, OnlyUtf8IsText) {
     const std::string path = folder_.file("utf8_" + std::to_string(number++));
     put_file(path, bytes);
     TextReader reader({path}, 0);
-    return reader.next().value().has_value();
+    const auto document = reader.next();
+    EXPECT_EQ(document.ok(), reader.not_text().empty());
+    return document.ok() && document->has_value();
   };
   for (const std::string good : {"a", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEF\xBF\xBF",
                                  "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"})
@@ -310,8 +318,14 @@ TEST_F(PrepareTest, WrongOptionsAreNamed) {
   using O = PrepareOptions;
   EXPECT_THAT(error_with([](O& o) { o.inputs = {}; }), HasSubstr("no text was named"));
   EXPECT_THAT(error_with([](O& o) { o.output_folder = ""; }), HasSubstr("no output folder was named"));
-  for (const std::string name : {"", "a/b", "..\n", "x_train_y", "x_val_y"})
+  for (const std::string name : {"", "a/b", "..\n"})
     EXPECT_THAT(error_with([&](O& o) { o.name = name; }), HasSubstr("corpus name \"" + name + "\" must be"));
+  for (const std::string name : {"x_train_y", "x_val_y", "my_val", "x_train", "val", "train.1", "a-val-b"})
+    EXPECT_THAT(error_with([&](O& o) {
+                  o.name = name;
+                  o.inputs = {"/nowhere"};  // refused before anything is read
+                }),
+                HasSubstr("corpus name \"" + name + "\" must not have the word"));
   EXPECT_THAT(error_with([](O& o) { o.vocab_size = 65'537; }),
               HasSubstr("vocabulary size 65537 must be from 1 to 65536"));
   EXPECT_THAT(error_with([](O& o) { o.vocab_size = 0; }), HasSubstr("vocabulary size 0 must be"));
@@ -334,7 +348,144 @@ TEST_F(PrepareTest, InputsWithoutTextAreNamed) {
   EXPECT_THAT(error_of(o), HasSubstr("/dev/null is neither a regular file nor a folder"));
   put_file(folder_.file("empty/latin1.txt"), "caf\xE9\n");
   o.inputs = {folder_.file("empty")};
-  EXPECT_THAT(error_of(o), HasSubstr("the 1 files found hold no text (1 are not UTF-8)"));
+  EXPECT_THAT(error_of(o), HasSubstr("the 1 files found hold no text: 1 are not text, such as " +
+                                     folder_.file("empty") + "/latin1.txt: line 1 holds the byte 0xE9"));
+}
+
+// Of a file that turns out not to be text half-way, nothing goes in: the corpus is the one without it.
+TEST_F(PrepareTest, AFileThatIsNotTextHalfWayContributesNothing) {
+  prepare(options());
+  const auto without = folder_content(output_);
+  std::string text;
+  while (text.size() <= limits::document_bytes) text += some_text(77, 40);  // a whole document before the bad byte
+  put_file(text_ + "/doc3b.txt", text + "caf\xE9\n");
+  put_file(text_ + "/nul.txt", std::string("a\n\0b", 4));
+  const PrepareResult result = prepare(options());
+  EXPECT_EQ(result.documents, 10);
+  ASSERT_EQ(result.skipped.size(), 2u);
+  EXPECT_EQ(result.skipped[0].path, text_ + "/doc3b.txt");
+  const auto line = 1 + std::count(text.begin(), text.end(), '\n');
+  EXPECT_EQ(result.skipped[0].reason,
+            "line " + std::to_string(line) + " holds the byte 0xE9, which is not UTF-8 there");
+  EXPECT_EQ(result.skipped[1].reason, "line 2 holds a NUL byte: this is not text");
+  auto with = folder_content(output_);
+  const auto described = nlohmann::json::parse(with["corpus.json"]);
+  EXPECT_EQ(described["skipped_files"], 2);
+  EXPECT_EQ(described["skipped"][0]["file"], text_ + "/doc3b.txt");
+  EXPECT_EQ(described["skipped"][1]["reason"], "line 2 holds a NUL byte: this is not text");
+  for (const auto& [name, content] : without) {
+    if (name == "corpus.json") continue;
+    EXPECT_EQ(with[name], content) << name;
+  }
+}
+
+TEST_F(PrepareTest, SkippedFilesBeyondAScreenfulAreCounted) {
+  for (int i = 0; i < 25; ++i) put_file(text_ + "/bad" + std::to_string(i) + ".txt", "\xFF");
+  EXPECT_EQ(prepare(options()).skipped.size(), 25u);
+  EXPECT_THAT(said_, Contains("  and 5 more, which corpus.json will name"));
+  EXPECT_EQ(nlohmann::json::parse(read_file(output_ + "/corpus.json").value())["skipped"].size(), 25u);
+}
+
+TEST_F(PrepareTest, WhatTheByteLimitAndFoldersLeaveOutIsCounted) {
+  put_file(text_ + "/page.html", "<p>");
+  PrepareOptions o = options();
+  o.max_bytes = static_cast<int64_t>(some_text(0, 40).size() + some_text(1, 40).size() / 2);
+  const PrepareResult result = prepare(o);
+  EXPECT_EQ(result.unread_files, 8);
+  EXPECT_EQ(result.passed_over, 1);
+  EXPECT_THAT(said_, Contains("--max-bytes was reached in " + text_ + "/doc1.txt; 8 files after it are not read"));
+  EXPECT_THAT(said_, Contains(HasSubstr("passed over 1 files in folders")));
+}
+
+// A second copy of a validation document would be trained on.
+TEST_F(PrepareTest, AFolderNamedTwiceGoesInOnce) {
+  PrepareOptions o = options();
+  fs::create_directory_symlink(text_, folder_.file("link"));
+  o.inputs = {text_, text_ + "/../text", folder_.file("link"), text_ + "/doc3.txt"};
+  EXPECT_EQ(prepare(o).documents, 10);
+}
+
+TEST_F(PrepareTest, ALimitOfLessThanACharacterIsNotABadFile) {
+  std::string text(limits::document_bytes, 'a');
+  put_file(folder_.file("euro.txt"), text + "\xE2\x82\xAC");
+  for (const int64_t more : {1, 2}) {
+    TextReader reader({folder_.file("euro.txt")}, static_cast<int64_t>(text.size()) + more);
+    EXPECT_EQ(reader.next().value()->text, text);
+    EXPECT_FALSE(reader.next().value().has_value());
+    EXPECT_TRUE(reader.at_limit());
+  }
+}
+
+// A tokenizer as SentencePiece trains it unless told otherwise, or nearly so.
+std::string foreign_model(const std::string& path, const std::string& text, const std::string& more) {
+  EXPECT_TRUE(sentencepiece::SentencePieceTrainer::Train("--input=" + text + " --model_prefix=" + path +
+                                                         " --minloglevel=2 " + more)
+                  .ok());
+  return path + ".model";
+}
+
+TEST_F(PrepareTest, ATokenizerThatDoesNotKeepTheTextIsReported) {
+  PrepareOptions o = options();
+  o.tokenizer = foreign_model(folder_.file("default"), text_ + "/doc0.txt", "--vocab_size=60");
+  put_file(text_ + "/doc2.txt", "plain\n\xE6\xBC\xA2\n");  // a character that it has not seen
+  const PrepareResult result = prepare(o);
+  EXPECT_EQ(result.round_trip.documents_changed, 10);
+  EXPECT_EQ(result.round_trip.bytes_changed, result.text_bytes);
+  EXPECT_EQ(result.round_trip.line_ends_lost, 9 * 40 + 2);
+  EXPECT_EQ(result.round_trip.unknown_tokens, 1);
+  EXPECT_EQ(result.round_trip.path, text_ + "/doc0.txt");
+  EXPECT_EQ(result.round_trip.line, 1);
+  EXPECT_NE(result.round_trip.text, result.round_trip.decoded);
+  EXPECT_THAT(said_, Contains(HasSubstr("warning: the tokenizer does not keep the text: 10 of 10 documents")));
+  const auto described = nlohmann::json::parse(read_file(output_ + "/corpus.json").value())["round_trip"];
+  EXPECT_EQ(described["documents_changed"], 10);
+  EXPECT_EQ(described["unknown_tokens"], 1);
+  EXPECT_EQ(described["first"]["file"], text_ + "/doc0.txt");
+}
+
+// As Llama's: no normalisation, but a space in front of whatever is encoded. Encoded by line it would grow spaces.
+TEST_F(PrepareTest, ATokenizerThatPutsASpaceInFrontKeepsTheText) {
+  PrepareOptions o = options();
+  o.tokenizer =
+      foreign_model(folder_.file("llama"), text_ + "/doc0.txt",
+                    "--vocab_size=400 --model_type=bpe --byte_fallback=true --normalization_rule_name=identity "
+                    "--remove_extra_whitespaces=false");
+  const PrepareResult result = prepare(o);
+  EXPECT_EQ(result.round_trip.documents_changed, 0);
+  EXPECT_THAT(said_, Not(Contains(HasSubstr("warning"))));
+  EXPECT_EQ(documents(open_corpus(output_)->val, result.separator_id),
+            (std::vector<std::string>{some_text(4, 40), some_text(9, 40)}));
+}
+
+TEST_F(PrepareTest, OurOwnTokenizerKeepsAllButTheCharacterThatStandsForSpaces) {
+  put_file(text_ + "/doc0.txt", "first\na \xE2\x96\x81 b\n");
+  const PrepareResult result = prepare(options());
+  EXPECT_EQ(result.round_trip.documents_changed, 1);
+  EXPECT_EQ(result.round_trip.line, 2);
+  EXPECT_EQ(result.round_trip.line_ends_lost, 0);
+  EXPECT_EQ(result.round_trip.unknown_tokens, 0);
+  EXPECT_EQ(result.round_trip.decoded, "first\na   b\n");
+}
+
+// Words that SentencePiece cannot train on: it counts positions in 16 bits, and crashes from 32,769 characters on.
+TEST_F(PrepareTest, LinesWithoutASpaceAreNoTrouble) {
+  std::string base64, han;
+  uint32_t state = 1;
+  const auto random = [&] { return (state = state * 1664525 + 1013904223) >> 16; };
+  const std::string digits = "ABCDEFGHIJKLMNOPabcdefghijklmnop0123456789+/";
+  while (base64.size() < 70'000) base64 += digits[random() % digits.size()];
+  while (han.size() < 150'000) {
+    const uint32_t c = 0x4E00 + random() % 100;
+    han += {static_cast<char>(0xE0 | c >> 12), static_cast<char>(0x80 | (c >> 6 & 63)),
+            static_cast<char>(0x80 | (c & 63))};
+  }
+  for (const std::string& text :
+       {base64, han, std::string(32'768, 'x'), std::string(32'769, 'x'), std::string(70'000, ' ') + "x\n",
+        std::string(50'000, '\t'), std::string("ab ") + std::string(40'000, 'y') + " cd\n"}) {
+    put_file(text_ + "/long.txt", text);
+    EXPECT_EQ(prepare(options()).round_trip.documents_changed, 0);
+    EXPECT_EQ(documents(open_corpus(output_)->train, 1).back(), text);
+  }
 }
 
 TEST_F(PrepareTest, ADamagedGzipFileIsNamed) {

@@ -102,6 +102,54 @@ TEST_F(ShardTest, ACorpusIsItsShardsByKindInTheOrderOfTheirNames) {
   EXPECT_EQ(corpus->val_tokens, 1);
 }
 
+TEST_F(ShardTest, TheNameTellsTheKind) {
+  for (const char* name : {"corpus_train_000001.bin", "tiny_shakespeare_train.bin", "TinyStories_train.bin",
+                           "train.bin", "edu_fineweb_train_000001.bin", "fineweb-train-1.bin", "retrain_train_2.bin",
+                           "x.train.bin", "train7.bin", "a_train_train_000001.bin", "my_valley_train_1.bin"})
+    EXPECT_EQ(shard_kind(folder_.file(name)).value(), ShardKind::train) << name;
+  for (const char* name : {"corpus_val_000000.bin", "tiny_shakespeare_val.bin", "TinyStories_val.bin", "val.bin",
+                           "fineweb_val_000000.bin", "training_val_1.bin"})
+    EXPECT_EQ(shard_kind(folder_.file(name)).value(), ShardKind::val) << name;
+  for (const char* name : {"my_val_train_000001.bin", "x_train_val_000000.bin", "train_val.bin"}) {
+    const auto kind = shard_kind(folder_.file(name));
+    ASSERT_FALSE(kind.ok()) << name;
+    EXPECT_EQ(kind.error().code, ErrorCode::invalid_argument);
+    EXPECT_THAT(kind.error().message, HasSubstr(folder_.file(name) + " has both \"train\" and \"val\" in its name"));
+  }
+  for (const char* name : {"fineweb_000000.bin", "trainval.bin", "validation_1.bin", "Xval_1.bin", "test.bin"}) {
+    const auto kind = shard_kind(folder_.file(name));
+    ASSERT_FALSE(kind.ok()) << name;
+    EXPECT_THAT(kind.error().message, HasSubstr("has neither \"train\" nor \"val\" in its name"));
+  }
+  EXPECT_EQ(shard_kind("/data/train/fineweb_val_1.bin").value(), ShardKind::val);  // the folder does not count
+}
+
+TEST_F(ShardTest, NamesAreMadeAsTheyAreRead) {
+  EXPECT_EQ(shard_name("corpus", ShardKind::train, 1), "corpus_train_000001.bin");
+  EXPECT_EQ(shard_name("corpus", ShardKind::val, 0), "corpus_val_000000.bin");
+  for (const ShardKind kind : {ShardKind::train, ShardKind::val})
+    EXPECT_EQ(shard_kind(shard_name("a.b-c", kind, 1'234'567)).value(), kind);
+}
+
+TEST_F(ShardTest, AShardOfNoKindOrOfBothIsRefusedNotIgnored) {
+  put("web_train_000001.bin", llmc_shard({1, 2}));
+  put("my_val_train_000001.bin", llmc_shard({3, 4}));
+  EXPECT_THAT(open_corpus(folder_.path()).error().message,
+              HasSubstr(folder_.file("my_val_train_000001.bin") + " has both"));
+  std::filesystem::remove(folder_.file("my_val_train_000001.bin"));
+  put("web_000002.bin", llmc_shard({3, 4}));
+  EXPECT_THAT(open_corpus(folder_.path()).error().message, HasSubstr(folder_.file("web_000002.bin") + " has neither"));
+}
+
+TEST_F(ShardTest, FoldersAsTheScriptsOfLlmcWriteThemAreRead) {
+  put("tiny_shakespeare_train.bin", llmc_shard({1, 2, 3}));
+  put("tiny_shakespeare_val.bin", llmc_shard({4}));
+  const auto corpus = open_corpus(folder_.path());
+  ASSERT_TRUE(corpus.ok()) << corpus.error().message;
+  EXPECT_EQ(corpus->train_tokens, 3);
+  EXPECT_EQ(corpus->val_tokens, 1);
+}
+
 TEST_F(ShardTest, SaysWhatIsWrongWithACorpusFolder) {
   const auto missing = open_corpus(folder_.file("nowhere"));
   EXPECT_EQ(missing.error().code, ErrorCode::not_found);
@@ -111,7 +159,7 @@ TEST_F(ShardTest, SaysWhatIsWrongWithACorpusFolder) {
   EXPECT_THAT(open_corpus(folder_.path()).error().message, HasSubstr("holds no *.bin shards"));
   put("web_val_000000.bin", llmc_shard({9}));
   EXPECT_THAT(open_corpus(folder_.path()).error().message,
-              HasSubstr("holds 1 *.bin files, but none with \"_train_\" in its name"));
+              HasSubstr("holds 1 *.bin files, but none with \"train\" in its name"));
   put("web_train_000001.bin", llmc_shard({1, 2}));
   put("web_train_000002.bin", llmc_shard({1, 2}).substr(0, 1026));
   EXPECT_THAT(

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 
+#include "engine/checkpoint/checkpoint.h"
 #include "trainer_fixture.h"
 
 namespace assay::testing {
@@ -8,6 +9,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 struct ResumeCase {
@@ -98,6 +100,98 @@ TEST_F(TrainerTest, ResumesWhatItsOwnEarlierAttemptsSavedAndSaysWhatItLeaves) {
   first->save_checkpoint();
   EXPECT_EQ(Trainer::create(c, options({"new/1/2/3", {"new/1/1/2"}}))->resumed_from_step(), 2);
   EXPECT_EQ(Trainer::create(c, options({}))->resumed_from_step(), 4);
+}
+
+// A run of one step, saved.
+void save_one_step(const RunConfig& c, const std::string& checkpoints) {
+  const auto trainer = Trainer::create(c, {checkpoints});
+  trainer->step();
+  trainer->save_checkpoint();
+}
+
+TEST_F(TrainerTest, RefusesToResumeOnACorpusThatWasPreparedAnew) {
+  TemporaryFolder checkpoints;
+  RunConfig c = config();
+  c.train.val_every = 10;
+  save_one_step(c, checkpoints.path());
+  EXPECT_EQ(Trainer::create(c, {checkpoints.path()})->resumed_from_step(), 1);
+
+  const auto refused = [&](const std::string& change) {
+    const EngineError e = error_of(c, {checkpoints.path()});
+    EXPECT_EQ(e.reason, FailureReason::data_error);
+    EXPECT_THAT(e.what(), AllOf(HasSubstr(checkpoints.path() + "/step_000001 has seen other text than " + data_.path()),
+                                HasSubstr(change), HasSubstr("put that text back"),
+                                HasSubstr("remove the folder " + checkpoints.path())));
+  };
+  write_shards(data_.path(), random_corpus(4000, 67, "other"), random_corpus(1200, 67, "val"));  // as long as before
+  refused("text_train_000001.bin is another (4000 tokens, CRC-32 ");
+  write_shards(data_.path(), random_corpus(4000, 67, "train"), random_corpus(1201, 67, "val"));
+  refused("text_val_000000.bin is another (1201 tokens, CRC-32 ");
+  write_shards(data_.path(), random_corpus(4000, 67, "train"), random_corpus(1200, 67, "val"));
+  ASSERT_TRUE(write_shard(data_.path() + "/text_train_000002.bin", {1, 2, 3}).ok());
+  refused("text_train_000002.bin is new");
+  std::filesystem::rename(data_.path() + "/text_train_000002.bin", data_.path() + "/notes");
+  std::filesystem::rename(data_.path() + "/text_train_000001.bin", data_.path() + "/a_train.bin");
+  refused("text_train_000001.bin is gone, a_train.bin is new");
+  std::filesystem::rename(data_.path() + "/a_train.bin", data_.path() + "/text_train_000001.bin");
+  EXPECT_EQ(Trainer::create(c, {checkpoints.path()})->resumed_from_step(), 1);  // the old text is back
+}
+
+TEST_F(TrainerTest, OnlyTheTextThatARunReadsMustBeTheSame) {
+  TemporaryFolder checkpoints;
+  RunConfig c = config();
+  c.train.val_every = 0;
+  save_one_step(c, checkpoints.path());
+  write_shards(data_.path(), random_corpus(4000, 67, "train"), random_corpus(999, 67, "other"));
+  EXPECT_EQ(Trainer::create(c, {checkpoints.path()})->resumed_from_step(), 1);
+}
+
+CheckpointContent content_of(const LoadedCheckpoint& loaded) {
+  return {.step = loaded.step,
+          .config_hash = loaded.config_hash,
+          .weights = loaded.weights.tensors,
+          .optimizer = loaded.optimizer.tensors,
+          .state = loaded.state.tensors,
+          .scalars = loaded.scalars};
+}
+
+// Checkpoints of before shards were recorded: no refusal, but a line in the log.
+TEST_F(TrainerTest, SaysThatAnOldCheckpointDoesNotNameItsText) {
+  TemporaryFolder checkpoints;
+  RunConfig c = config();
+  save_one_step(c, checkpoints.path());
+  std::vector<std::string> notes;
+  const auto found = load_newest_checkpoint(checkpoints.path(), &notes);
+  ASSERT_TRUE(found.has_value());
+  const auto save_as = [&](const std::string& position) {
+    CheckpointContent old = content_of(*found);
+    std::erase_if(old.scalars, [](const auto& scalar) { return scalar.first.starts_with("corpus/"); });
+    old.scalars["loader.position"] = position;
+    save_checkpoint(checkpoints.path(), old);
+  };
+  save_as(found->scalars.at("loader.position"));
+  const auto resumed = Trainer::create(c, {checkpoints.path()});
+  EXPECT_EQ(resumed->resumed_from_step(), 1);
+  EXPECT_THAT(resumed->notes(), Contains(HasSubstr("does not say which text it has seen")));
+  save_as("3999");  // no micro-batch of this corpus begins there
+  const EngineError e = error_of(c, {checkpoints.path()});
+  EXPECT_EQ(e.reason, FailureReason::data_error);
+  EXPECT_THAT(e.what(), HasSubstr("stands at token 3999 of its text, but " + data_.path() + " holds 4000"));
+}
+
+TEST_F(TrainerTest, SaysThatAnotherBackendSavedTheCheckpoint) {
+  TemporaryFolder checkpoints;
+  const RunConfig c = config();
+  save_one_step(c, checkpoints.path());
+  EXPECT_THAT(Trainer::create(c, {checkpoints.path()})->notes(), Not(Contains(HasSubstr("was saved on the"))));
+  std::vector<std::string> notes;
+  const auto found = load_newest_checkpoint(checkpoints.path(), &notes);
+  ASSERT_TRUE(found.has_value());
+  CheckpointContent other = content_of(*found);
+  other.scalars["backend"] = "cuda";
+  save_checkpoint(checkpoints.path(), other);
+  EXPECT_THAT(Trainer::create(c, {checkpoints.path()})->notes(),
+              Contains(HasSubstr("was saved on the cuda backend and goes on on the cpu backend")));
 }
 
 TEST_F(TrainerTest, SavingWithoutAFolderIsAnError) {

@@ -166,7 +166,7 @@ TEST_F(TrainerTest, NamesAFolderWithoutTrainingShards) {
   std::filesystem::remove(data_.path() + "/text_train_000001.bin");
   const EngineError e = error_of(config());
   EXPECT_EQ(e.reason, FailureReason::data_error);
-  EXPECT_THAT(e.what(), AllOf(HasSubstr(data_.path()), HasSubstr("_train_")));
+  EXPECT_THAT(e.what(), AllOf(HasSubstr(data_.path()), HasSubstr("\"train\"")));
 }
 
 TEST_F(TrainerTest, RefusesWhatThisBuildCannotRun) {
