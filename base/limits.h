@@ -13,6 +13,9 @@ inline constexpr size_t spec_bytes = 1 << 20;
 inline constexpr int64_t runs_per_experiment = 10'000;
 // Names become file names (255 bytes on Linux) with suffixes such as ".fail12" and ".steps.csv".
 inline constexpr size_t name_chars = 128;
+// A derived run name leaves this much of name_chars to "_repeat100", so that it does not depend on how many repeats a
+// spec asks for today.
+inline constexpr size_t repeat_suffix_chars = 10;
 inline constexpr size_t path_chars = 4096;  // PATH_MAX
 inline constexpr int repeats = 100;
 inline constexpr int matrix_axes = 16;
@@ -104,6 +107,11 @@ inline constexpr size_t skipped_files_shown = 20;
 // in two or three seconds.
 inline constexpr size_t fingerprint_blocks = 16;
 inline constexpr size_t fingerprint_block_bytes = 16u << 10;
+// A corpus of up to this many bytes of tokens is looked at whole before a run is queued or started (20 ms from the page
+// cache, half a second from a disk); of a larger one the first tokens of every shard.
+inline constexpr size_t scanned_corpus_bytes = 64u << 20;
+// corpus.json is a few hundred bytes and a line for each file.
+inline constexpr size_t corpus_manifest_bytes = 16u << 20;
 // The safetensors format's own bound on its JSON header: a larger length is a damaged or hostile file.
 inline constexpr size_t safetensors_header_bytes = 100'000'000;
 // A manifest is three file entries, a few scalars and ~80 bytes a shard of the corpus, of which Linux maps at most
@@ -138,6 +146,22 @@ inline constexpr size_t muon_workspace_bytes = 1ull << 30;
 // The block of scratch memory that all CUDA ops of a run share: Muon's, and what they need that work beside it (split
 // sums of the weight gradients, sorting, carried sums), which is far less.
 inline constexpr size_t cuda_workspace_bytes = muon_workspace_bytes + (256u << 20);
+
+// --- what the CUDA kernels take --------------------------------------------------------------------------------------
+// The kernels' own checks and the plan's use these; the CPU has no such bounds.
+inline constexpr int cuda_experts = 128;     // the grouped products keep the experts' first rows in shared memory
+inline constexpr int cuda_top_k = 32;        // moe_norm_grad: one lane of a warp a pick
+inline constexpr int cuda_heads = 128;       // qk_norm_rope
+inline constexpr int64_t cuda_width = 4096;  // a row of the norms and the router lies in the registers of 128 threads
+// FP8: rows of a micro-batch go by tiles of 64 along y, of which a launch has 65,535; routed rows by tiles of 128, so
+// twice as many.
+inline constexpr int64_t cuda_fp8_rows = 64ll * 65'535;
+
+// --- memory of a device that runs cannot have ------------------------------------------------------------------------
+// Of a GPU: CUDA's context, the kernels' code and cuDNN's.
+inline constexpr int64_t cuda_reserve_bytes = 1ll << 30;
+// Of a host: its system and the daemon, at least this much.
+inline constexpr int64_t host_reserve_bytes = 512ll << 20;
 
 // --- devices ---------------------------------------------------------------------------------------------------------
 inline constexpr int oldest_nvidia_driver = 580;  // the first that runs CUDA 13.0

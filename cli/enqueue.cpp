@@ -19,12 +19,12 @@ struct Options {
 
 void print(Context& context, const v1::EnqueueResponse& answer) {
   if (context.json) {
-    Json added = Json::array();
-    for (const std::string& name : answer.added()) added.push_back(name);
     print_json(context, {{"experiment", answer.experiment()},
                          {"tag", answer.tag()},
-                         {"added", added},
-                         {"already_there", answer.already_there()}});
+                         {"added", to_json(answer.added())},
+                         {"already_there", answer.already_there()},
+                         {"updated", to_json(answer.updated())},
+                         {"warnings", to_json(answer.warnings())}});
     return;
   }
   std::ostream& out = context.console.out;
@@ -35,6 +35,8 @@ void print(Context& context, const v1::EnqueueResponse& answer) {
   for (int i = 0; i < std::min(answer.added_size(), names_shown); ++i)
     out << "  " << printable(answer.added(i)) << "\n";
   if (answer.added_size() > names_shown) out << fmt::format("  and {} more\n", answer.added_size() - names_shown);
+  for (const std::string& change : answer.updated()) out << "updated: " << printable(change) << "\n";
+  print_warnings(context, answer.warnings());
 }
 
 Result<ExitCode> run_enqueue(Context& context, const Options& options) {

@@ -1,6 +1,8 @@
 // `assay plan SPEC`: what enqueue would do, without doing it.
 #include <fmt/core.h>
 
+#include <map>
+
 #include "cli/client.h"
 #include "cli/format.h"
 #include "cli/output.h"
@@ -28,10 +30,28 @@ Json to_json(const v1::PlannedRun& r) {
           {"parameters", r.parameters()},
           {"mflop_per_token", assay::to_json(r.mflop_per_token())},
           {"peak_mem_mib", assay::to_json(r.peak_mem_mib())},
+          {"device", r.device()},
+          {"device_name", r.device_name()},
           {"fits", r.fits()},
+          {"shortage", r.shortage()},
           {"estimated_seconds", r.estimated_seconds() > 0 ? assay::to_json(r.estimated_seconds()) : Json(nullptr)},
           {"already_queued", r.already_queued()},
+          {"conflict", r.conflict()},
           {"problem", r.problem()}};
+}
+
+TableCell fit(const v1::PlannedRun& r) {
+  if (!r.fits()) return {"no", Colour::red};
+  return r.shortage().empty() ? TableCell("yes", Colour::green) : TableCell("not now", Colour::yellow);
+}
+
+TableCell remark(const v1::PlannedRun& r) {
+  if (!r.problem().empty()) return {r.conflict() ? "another config" : "problem", Colour::red};
+  return r.already_queued() ? "already queued" : "";
+}
+
+std::string seconds_text(double seconds) {
+  return format_duration(static_cast<int64_t>(seconds * 1000));
 }
 
 void print_table(Context& context, const v1::PlanResponse& plan) {
@@ -40,49 +60,53 @@ void print_table(Context& context, const v1::PlanResponse& plan) {
                {"execution"},
                {"steps", Align::right},
                {"params", Align::right},
+               {"device"},
                {"peak", Align::right},
                {"fits"},
                {"est. time", Align::right},
                {"remark"}});
-  double seconds = 0;
-  bool estimated = true;
-  int64_t fresh = 0;
-  for (const v1::PlannedRun& r : plan.runs()) {
-    const bool known = r.estimated_seconds() > 0;
-    if (!r.already_queued() && r.problem().empty()) {
-      ++fresh;
-      seconds += r.estimated_seconds();
-      estimated = estimated && known;
-    }
+  for (const v1::PlannedRun& r : plan.runs())
     table.add({r.name(), r.precision(), r.execution(), fmt::format("{}", r.steps()),
-               format_count(static_cast<double>(r.parameters())), format_mib(r.peak_mem_mib()),
-               r.fits() ? TableCell("yes", Colour::green) : TableCell("no", Colour::red),
-               known ? format_duration(static_cast<int64_t>(r.estimated_seconds() * 1000)) : "-",
-               !r.problem().empty() ? TableCell("problem", Colour::red)
-                                    : TableCell(r.already_queued() ? "already queued" : "")});
-  }
+               format_count(static_cast<double>(r.parameters())), r.device(), format_mib(r.peak_mem_mib()), fit(r),
+               r.estimated_seconds() > 0 ? seconds_text(r.estimated_seconds()) : "-", remark(r)});
+  context.console.out << printable(plan.experiment()) << "\n\n"
+                      << table.text(context.console.width, context.console.colour) << "\n";
+}
+
+// What the kinds of device are, what the corpora hold, and what enqueueing would change.
+void print_summary(Context& context, const v1::PlanResponse& plan) {
   std::ostream& out = context.console.out;
-  out << printable(plan.experiment()) << "\n\n" << table.text(context.console.width, context.console.colour) << "\n";
-  out << plural(fresh, "run") << " to add";
-  if (fresh > 0 && estimated)
-    out << ", about " << format_duration(static_cast<int64_t>(seconds * 1000)) << " one after another";
+  std::map<std::string, std::string> devices;
+  int64_t added = 0, unknown = 0;
+  for (const v1::PlannedRun& r : plan.runs()) {
+    if (!r.device_name().empty()) devices[r.device()] = r.device_name();
+    if (r.already_queued() || !r.problem().empty()) continue;
+    ++added;
+    unknown += r.estimated_seconds() > 0 ? 0 : 1;
+  }
+  for (const auto& [kind, name] : devices) out << printable(kind) << ": " << printable(name) << "\n";
+  for (const std::string& note : plan.notes()) out << printable(note) << "\n";
+  for (const std::string& change : plan.updated()) out << "to update: " << printable(change) << "\n";
+  out << plural(added, "run") << " to add";
+  if (plan.total_seconds() > 0) out << ", about " << seconds_text(plan.total_seconds()) << " in all";
+  if (unknown > 0)
+    out << fmt::format(", total time unknown: no run like {} has been measured here",
+                       unknown == added ? "these" : fmt::format("{} of them", unknown));
   out << "\n";
 }
 
-// Problems in full, below the table: they are sentences.
+// Problems in full, below the table: they are sentences. The exit code is the one that enqueue would end with.
 ExitCode print_problems(Context& context, const v1::PlanResponse& plan) {
   for (const std::string& error : plan.errors()) context.console.err << printable(error) << "\n";
-  bool too_large = false;
-  bool problem = false;
+  bool problem = false, too_large = false, conflict = false;
   for (const v1::PlannedRun& r : plan.runs()) {
-    too_large = too_large || !r.fits();
     if (r.problem().empty()) continue;
-    problem = true;
+    (r.conflict() ? conflict : r.fits() ? problem : too_large) = true;
     if (!context.json) context.console.err << printable(r.name()) << ": " << printable(r.problem()) << "\n";
   }
-  if (plan.errors_size() > 0) return ExitCode::invalid;
+  if (plan.errors_size() > 0 || problem) return ExitCode::invalid;
   if (too_large) return ExitCode::limits;
-  return problem ? ExitCode::invalid : ExitCode::ok;
+  return conflict ? ExitCode::refused : ExitCode::ok;
 }
 
 Result<ExitCode> run_plan(Context& context, const Options& options) {
@@ -97,11 +121,18 @@ Result<ExitCode> run_plan(Context& context, const Options& options) {
   if (context.json) {
     Json runs = Json::array();
     for (const v1::PlannedRun& run : plan.runs()) runs.push_back(to_json(run));
-    Json errors = Json::array();
-    for (const std::string& error : plan.errors()) errors.push_back(error);
-    print_json(context, {{"experiment", plan.experiment()}, {"runs", runs}, {"errors", errors}});
+    print_json(context,
+               {{"experiment", plan.experiment()},
+                {"runs", runs},
+                {"errors", assay::to_json(plan.errors())},
+                {"warnings", assay::to_json(plan.warnings())},
+                {"updated", assay::to_json(plan.updated())},
+                {"notes", assay::to_json(plan.notes())},
+                {"total_seconds", plan.total_seconds() > 0 ? assay::to_json(plan.total_seconds()) : Json(nullptr)}});
   } else if (plan.errors_size() == 0) {
     print_table(context, plan);
+    print_summary(context, plan);
+    print_warnings(context, plan.warnings());
   }
   return print_problems(context, plan);
 }
@@ -109,7 +140,7 @@ Result<ExitCode> run_plan(Context& context, const Options& options) {
 }  // namespace
 
 void add_plan(CLI::App& app, Context& context) {
-  CLI::App* verb = add_verb(app, "plan", "Show what enqueue would add: cells, memory, fit, expected time",
+  CLI::App* verb = add_verb(app, "plan", "Show what enqueue would do: runs, devices, memory, expected time",
                             "  assay plan examples/ablation_cpu.toml\n"
                             "  assay plan sweep.toml --tag monday    # marks what is already queued there");
   auto options = std::make_shared<Options>();

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "cli/format.h"
 
 namespace assay {
 namespace {
@@ -47,6 +48,16 @@ Result<SpecFile> read_spec_file(const std::string& path) {
   }
   file.spec = std::move(parsed.spec);
   return file;
+}
+
+Json to_json(const google::protobuf::RepeatedPtrField<std::string>& texts) {
+  Json array = Json::array();
+  for (const std::string& text : texts) array.push_back(text);
+  return array;
+}
+
+void print_warnings(Context& context, const google::protobuf::RepeatedPtrField<std::string>& warnings) {
+  for (const std::string& warning : warnings) context.console.err << "assay: warning: " << printable(warning) << "\n";
 }
 
 }  // namespace assay

@@ -50,7 +50,9 @@ void WatchLines::print_event(const v1::Event& event) {
   }
   const bool colour = context_.console.colour;
   std::string line = format_local_time(event.at()) + "  ";
-  line += event.run().empty() ? "queue" : printable(event.run());
+  line += !event.run().empty()          ? printable(event.run())
+          : !event.experiment().empty() ? printable(event.experiment())
+                                        : "queue";
   if (event.attempt() > 0) line += fmt::format(" (attempt {})", event.attempt());
   line += "  " + printable(event.kind());
   if (!event.to_state().empty() && event.from_state() != event.to_state())

@@ -8,19 +8,19 @@
 
 #include "base/limits.h"
 #include "db/metric_store.h"
-#include "engine/data/shard.h"
-#include "engine/plan/plan.h"
+#include "engine/check/run_check.h"
 #include "spec/run_config_toml.h"
 
 namespace assay {
 namespace {
 
-constexpr double mib = 1 << 20;
-
-// The devices of one kind that one worker has, largest number first: a run never spans workers.
+// The devices of one kind: a run never spans workers.
 struct Fleet {
-  int most = 0;
-  int64_t memory_bytes = 0;  // of the largest device of the kind
+  int most = 0;  // on one worker
+  int all = 0;
+  int64_t memory_bytes = 0;  // of the largest device, whose name this is
+  std::string name;
+  bool busy = false;  // one of them works for us
 };
 
 Fleet fleet_of(const PreflightContext& context, std::string_view kind) {
@@ -28,42 +28,66 @@ Fleet fleet_of(const PreflightContext& context, std::string_view kind) {
   std::map<std::string, int> by_worker;
   for (const DeviceListing& listed : context.devices) {
     if (listed.device.kind != kind) continue;
+    ++fleet.all;
     fleet.most = std::max(fleet.most, ++by_worker[listed.device.worker_id]);
+    fleet.busy |= listed.attempt_id != 0;
+    if (fleet.name.empty() || listed.device.memory_bytes > fleet.memory_bytes) fleet.name = listed.device.name;
     fleet.memory_bytes = std::max(fleet.memory_bytes, listed.device.memory_bytes);
   }
-  if (kind == "cpu" && fleet.most == 0) fleet = {1, context.host_memory_bytes};
+  if (kind == "cpu" && fleet.most == 0) fleet = {1, 1, context.host_memory.total_bytes, "the CPUs of this host", false};
   return fleet;
 }
 
-// Remembers what does not depend on the run: folders of data, and plans of equal shapes.
-class Checker {
+class Preflight {
  public:
-  explicit Checker(const PreflightContext& context)
+  explicit Preflight(const PreflightContext& context)
       : context_(context), cpu_(fleet_of(context, "cpu")), cuda_(fleet_of(context, "cuda")) {}
 
   RunForecast check(const RunConfig& config) {
     RunForecast forecast;
     const Backend backend = backend_of(config);
+    const Fleet& fleet = backend == Backend::cuda ? cuda_ : cpu_;
+    forecast.device = to_string(backend);
+    forecast.device_name = fleet.name;
     forecast.problem = device_problem(config, backend);
+    forecast.too_large = !forecast.problem.empty();
     if (forecast.problem.empty() && config.fault.kind != FaultKind::none && !context_.allow_faults)
       forecast.problem = "fault: injected faults need a daemon started with --allow-fault-injection";
-    if (forecast.problem.empty()) forecast.problem = data_problem(config);
     const std::string key = speed_key(config);
-    plan(config, backend, key, forecast);
+    RunCheck checked = checker_.check(config, offer(backend), key);
+    forecast.parameters = checked.parameters;
+    forecast.peak_mem_mib = checked.peak_mem_mib;
+    forecast.mflop_per_token = checked.mflop_per_token;
+    forecast.warnings = std::move(checked.warnings);
+    if (forecast.problem.empty() && checked.problem) {
+      forecast.problem = checked.problem->message;
+      forecast.too_large = checked.problem->reason == FailureReason::out_of_memory;
+    }
+    if (checked.shortage) forecast.shortage = checked.shortage->message;
     if (context_.step_ms)
       forecast.estimated_seconds = context_.step_ms(key) * static_cast<double>(config.train.steps) / 1000;
     return forecast;
   }
 
+  std::vector<std::string> notes() const { return checker_.describe_corpora(); }
+
  private:
+  // As the scheduler chooses, see WaitingRun::backend.
   Backend backend_of(const RunConfig& config) const {
-    if (config.backend != Backend::automatic) return config.backend;
+    const Backend wanted = wanted_backend(config);
+    if (wanted != Backend::automatic) return wanted;
     return cuda_.most >= config.devices ? Backend::cuda : Backend::cpu;
+  }
+
+  DeviceOffer offer(Backend backend) const {
+    if (backend == Backend::cuda) return {backend, cuda_.memory_bytes, 0};
+    // While a run of ours has the CPU, what will be available once it has ended is not known.
+    return {backend, cpu_.memory_bytes, cpu_.busy ? 0 : context_.host_memory.available_bytes};
   }
 
   std::string device_problem(const RunConfig& config, Backend backend) const {
     const Fleet& fleet = backend == Backend::cuda ? cuda_ : cpu_;
-    const std::string_view kind = backend == Backend::cuda ? "GPU" : "CPU device";
+    const std::string_view kind = device_word(backend);
     if (fleet.most == 0) return fmt::format("backend: no worker has a {} (see `assay devices`)", kind);
     if (config.devices > fleet.most)
       return fmt::format("devices: needs {}, but no worker has more than {} {}{}", config.devices, fleet.most, kind,
@@ -71,54 +95,42 @@ class Checker {
     return {};
   }
 
-  std::string data_problem(const RunConfig& config) {
-    auto [it, is_new] = corpora_.try_emplace(config.data.path);
-    if (is_new) it->second = std::make_unique<Result<Corpus>>(open_corpus(config.data.path));
-    const Result<Corpus>& corpus = *it->second;
-    if (!corpus.ok()) return "data.path: " + corpus.error().message;
-    const int64_t needed =
-        config.model.sequence_len * static_cast<int64_t>(config.train.device_batch) * config.devices + 1;
-    if (corpus->train_tokens < needed)
-      return fmt::format("data.path: {} holds {} training tokens, one micro-batch needs {}", config.data.path,
-                         corpus->train_tokens, needed);
-    if (config.train.val_every > 0 && corpus->val_tokens == 0)
-      return fmt::format("train.val_every: {} has no *_val_*.bin shards", config.data.path);
-    return {};
-  }
-
-  void plan(const RunConfig& config, Backend backend, const std::string& key, RunForecast& forecast) {
-    auto [it, is_new] = plans_.try_emplace(key);
-    if (is_new) it->second = summarize(config, backend);
-    const Planned& planned = it->second;
-    forecast.parameters = planned.parameters;
-    forecast.peak_mem_mib = planned.peak_mem_mib;
-    forecast.mflop_per_token = planned.mflop_per_token;
-    if (!forecast.problem.empty()) return;
-    forecast.problem = planned.problem;
-    const int64_t memory = (backend == Backend::cuda ? cuda_ : cpu_).memory_bytes;
-    if (forecast.problem.empty() && memory > 0 && planned.peak_mem_mib * mib > static_cast<double>(memory))
-      forecast.problem =
-          fmt::format("needs {:.0f} MiB a device, the largest {} has {:.0f} MiB", planned.peak_mem_mib,
-                      backend == Backend::cuda ? "GPU" : "CPU device", static_cast<double>(memory) / mib);
-  }
-
-  struct Planned {
-    int64_t parameters = 0;
-    double peak_mem_mib = 0;
-    double mflop_per_token = 0;
-    std::string problem;
-  };
-  static Planned summarize(const RunConfig& config, Backend backend) {
-    auto plan = build_plan(config, backend);
-    if (!plan.ok()) return {.problem = plan.error().message};
-    return {plan->parameters, plan->peak_mem_mib, plan->flops_per_token / 1e6, {}};
-  }
-
   const PreflightContext& context_;
   const Fleet cpu_;
   const Fleet cuda_;
-  std::map<std::string, std::unique_ptr<Result<Corpus>>> corpora_;
-  std::map<std::string, Planned> plans_;
+  RunChecker checker_;
+};
+
+// "...: what (run a)", "... (run a and 3 more)": a sentence once, however many runs it concerns.
+class Sentences {
+ public:
+  void add(const std::string& sentence, const std::string& run) {
+    const auto [it, is_new] = found_.try_emplace(sentence, order_.size());
+    if (is_new)
+      order_.push_back({sentence, run, 0});
+    else
+      ++order_[it->second].more;
+  }
+  std::vector<std::string> take() const {
+    std::vector<std::string> lines;
+    for (const Entry& e : order_) {
+      if (lines.size() == limits::spec_errors_shown) {
+        lines.push_back(fmt::format("{} more like these", order_.size() - lines.size()));
+        break;
+      }
+      lines.push_back(
+          fmt::format("{} (run {}{})", e.text, e.first, e.more == 0 ? "" : fmt::format(" and {} more", e.more)));
+    }
+    return lines;
+  }
+
+ private:
+  struct Entry {
+    std::string text, first;
+    int more;
+  };
+  std::map<std::string, size_t> found_;
+  std::vector<Entry> order_;
 };
 
 // Old runs say little about today's speed; this many are looked through.
@@ -138,12 +150,34 @@ std::string speed_key(const RunConfig& config) {
   return to_toml(like);
 }
 
-std::vector<RunForecast> forecast(const ExperimentSpec& spec, const PreflightContext& context) {
-  Checker checker(context);
-  std::vector<RunForecast> forecasts;
-  forecasts.reserve(spec.runs.size());
-  for (const PlannedRun& run : spec.runs) forecasts.push_back(checker.check(run.config));
-  return forecasts;
+Forecast forecast(const ExperimentSpec& spec, const PreflightContext& context) {
+  Preflight preflight(context);
+  Forecast forecast;
+  Sentences warnings;
+  forecast.runs.reserve(spec.runs.size());
+  for (const PlannedRun& run : spec.runs) {
+    const RunForecast& checked = forecast.runs.emplace_back(preflight.check(run.config));
+    for (const std::string& warning : checked.warnings) warnings.add(warning, run.name);
+    if (!checked.shortage.empty()) warnings.add(checked.shortage, run.name);
+  }
+  forecast.warnings = warnings.take();
+  forecast.notes = preflight.notes();
+  return forecast;
+}
+
+double total_seconds(const ExperimentSpec& spec, const Forecast& forecast, const PreflightContext& context,
+                     const std::vector<size_t>& chosen) {
+  std::map<std::string, double> device_seconds;
+  double longest = 0;
+  for (const size_t i : chosen) {
+    const RunForecast& run = forecast.runs[i];
+    if (run.estimated_seconds <= 0) return 0;
+    device_seconds[run.device] += run.estimated_seconds * spec.runs[i].config.devices;
+    longest = std::max(longest, run.estimated_seconds);
+  }
+  for (const auto& [kind, seconds] : device_seconds)
+    longest = std::max(longest, seconds / std::max(1, fleet_of(context, kind).all));
+  return longest;
 }
 
 std::function<double(const std::string&)> measured_step_times(RunStore& runs, MetricStore& metrics) {

@@ -3,9 +3,6 @@
 #include "daemon/queue_service.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
-
-#include <set>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -38,10 +35,6 @@ Status check_tag(const std::string& tag) {
   return {};
 }
 
-int64_t host_memory_bytes() {
-  return static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<int64_t>(::sysconf(_SC_PAGESIZE));
-}
-
 void fill(v1::PlannedRun& out, const PlannedRun& run, const RunForecast& forecast) {
   out.set_name(run.name);
   out.set_cell_key(run.cell_key);
@@ -55,46 +48,68 @@ void fill(v1::PlannedRun& out, const PlannedRun& run, const RunForecast& forecas
   out.set_peak_mem_mib(forecast.peak_mem_mib);
   out.set_mflop_per_token(forecast.mflop_per_token);
   out.set_estimated_seconds(forecast.estimated_seconds);
-  out.set_fits(forecast.problem.empty());
+  out.set_device(forecast.device);
+  out.set_device_name(forecast.device_name);
+  out.set_fits(!forecast.too_large);
   out.set_problem(forecast.problem);
+  out.set_shortage(forecast.shortage);
+}
+
+// What keeps the spec from being queued, a line a run; nothing: it can be. A matter of size only if all of them are.
+Status check_forecast(const ExperimentSpec& spec, const std::string& file, const Forecast& forecast) {
+  std::vector<std::string> problems;
+  bool all_too_large = true;
+  for (size_t i = 0; i < forecast.runs.size(); ++i) {
+    if (forecast.runs[i].problem.empty()) continue;
+    all_too_large = all_too_large && forecast.runs[i].too_large;
+    problems.push_back(fmt::format("{}: {}: {}", file, spec.runs[i].name, forecast.runs[i].problem));
+  }
+  if (problems.empty()) return {};
+  Error error = all_of(problems);
+  if (all_too_large) error.code = ErrorCode::resource_exhausted;
+  return error;
 }
 
 }  // namespace
 
-Result<std::vector<RunForecast>> QueueService::forecasts(const ExperimentSpec& spec) {
+Result<PreflightContext> QueueService::preflight_context() {
   PreflightContext preflight;
   ASSAY_ASSIGN(preflight.devices, context_.runs.list_devices());
-  preflight.host_memory_bytes = host_memory_bytes();
+  preflight.host_memory = host_memory();
   preflight.allow_faults = context_.allow_faults;
   preflight.step_ms = measured_step_times(context_.runs, context_.metrics);
-  return forecast(spec, preflight);
+  return preflight;
 }
 
 grpc::Status QueueService::Plan(Call*, const v1::PlanRequest* request, v1::PlanResponse* response) {
   const SpecResult parsed = parse_experiment(request->spec_text(), request->spec_file(), request->base_folder());
   for (const std::string& message : messages_of(parsed.errors)) response->add_errors(message);
   if (!parsed.ok()) return grpc::Status::OK;
-  response->set_experiment(parsed.spec.experiment);
-  const auto checked = forecasts(parsed.spec);
-  if (!checked.ok()) return to_grpc(checked.error());
-
-  const std::string tag = request->tag().empty() ? parsed.spec.tag : request->tag();
+  const ExperimentSpec& spec = parsed.spec;
+  response->set_experiment(spec.experiment);
+  const std::string tag = request->tag().empty() ? spec.tag : request->tag();
   if (Status named = check_tag(tag); !named.ok()) return to_grpc(named);
-  std::set<std::pair<std::string, int>> queued;
-  if (!tag.empty()) {
-    RunFilter filter;
-    filter.tag = tag;
-    const auto runs = context_.runs.list_runs(filter);
-    if (!runs.ok() && runs.error().code != ErrorCode::not_found) return to_grpc(runs.error());
-    if (runs.ok())
-      for (const ListedRun& listed : *runs)
-        if (listed.experiment == parsed.spec.experiment) queued.emplace(listed.run.cell_key, listed.run.repeat);
-  }
-  for (size_t i = 0; i < parsed.spec.runs.size(); ++i) {
+  const auto context = preflight_context();
+  if (!context.ok()) return to_grpc(context.error());
+  const Forecast checked = forecast(spec, *context);
+  // Without a tag it would be the time of enqueueing, under which there is nothing yet.
+  const auto compared = context_.runs.compare_experiment(spec, tag);
+  if (!compared.ok()) return to_grpc(compared.error());
+
+  std::vector<size_t> added;
+  for (size_t i = 0; i < spec.runs.size(); ++i) {
     v1::PlannedRun* run = response->add_runs();
-    fill(*run, parsed.spec.runs[i], (*checked)[i]);
-    run->set_already_queued(queued.contains({run->cell_key(), run->repeat()}));
+    fill(*run, spec.runs[i], checked.runs[i]);
+    const RunComparison& there = compared->runs[i];
+    run->set_already_queued(there.is == RunComparison::Is::already_there);
+    run->set_conflict(there.is == RunComparison::Is::another && run->problem().empty());
+    if (run->conflict()) run->set_problem(conflict_text(spec, tag, there));
+    if (there.is == RunComparison::Is::new_run && run->problem().empty()) added.push_back(i);
   }
+  for (const std::string& warning : checked.warnings) response->add_warnings(warning);
+  for (const std::string& change : compared->updated) response->add_updated(change);
+  for (const std::string& note : checked.notes) response->add_notes(note);
+  response->set_total_seconds(total_seconds(spec, checked, *context, added));
   return grpc::Status::OK;
 }
 
@@ -105,14 +120,10 @@ grpc::Status QueueService::Enqueue(Call*, const v1::EnqueueRequest* request, v1:
   if (Status named = check_tag(tag); !named.ok()) return to_grpc(named);
   if (tag.empty()) tag = format_tag(context_.clock.unix_ms());
 
-  const auto checked = forecasts(parsed.spec);
-  if (!checked.ok()) return to_grpc(checked.error());
-  std::vector<std::string> problems;
-  for (size_t i = 0; i < checked->size(); ++i)
-    if (!(*checked)[i].problem.empty())
-      problems.push_back(
-          fmt::format("{}: {}: {}", request->spec_file(), parsed.spec.runs[i].name, (*checked)[i].problem));
-  if (!problems.empty()) return to_grpc(all_of(problems));
+  const auto context = preflight_context();
+  if (!context.ok()) return to_grpc(context.error());
+  const Forecast checked = forecast(parsed.spec, *context);
+  if (Status fine = check_forecast(parsed.spec, request->spec_file(), checked); !fine.ok()) return to_grpc(fine);
 
   const auto added = context_.loop.call<EnqueueResult>(
       [&](Queue& queue) { return queue.enqueue(parsed.spec, tag, request->request_id()); });
@@ -121,6 +132,8 @@ grpc::Status QueueService::Enqueue(Call*, const v1::EnqueueRequest* request, v1:
   response->set_tag(added->tag);
   response->set_already_there(added->already_there);
   for (const std::string& name : added->added) response->add_added(name);
+  for (const std::string& change : added->updated) response->add_updated(change);
+  for (const std::string& warning : checked.warnings) response->add_warnings(warning);
   return grpc::Status::OK;
 }
 

@@ -50,7 +50,7 @@ class QueueService final : public v1::QueueService::Service {
   grpc::Status Shutdown(Call*, const v1::ShutdownRequest*, v1::ShutdownResponse*) override;
 
  private:
-  Result<std::vector<struct RunForecast>> forecasts(const ExperimentSpec& spec);
+  Result<struct PreflightContext> preflight_context();
   // The attempt that a question is about: n, or the newest for 0.
   Result<AttemptRow> attempt_of(const ListedRun& run, int64_t n);
   Status stream_events(Call* call, const v1::WatchRequest& request, grpc::ServerWriter<v1::Event>* out);

@@ -180,7 +180,24 @@ struct EnqueueResult {
   std::string tag;
   std::vector<std::string> added;  // run names, in the order of the spec
   int64_t already_there = 0;
+  std::vector<std::string> updated;  // SpecComparison::updated
 };
+
+// A run of a spec beside what is queued under the tag.
+struct RunComparison {
+  enum class Is { new_run, already_there, another };
+  Is is = Is::new_run;
+  std::string difference;  // another: which values of the run that has its place or its name differ
+};
+// What enqueueing a spec under a tag would do.
+struct SpecComparison {
+  int64_t experiment_id = 0;         // 0 = nothing is queued under this experiment and tag
+  std::vector<RunComparison> runs;   // in the spec's order; with `another` among them the spec is refused
+  std::vector<std::string> updated;  // policies that change, "priority 0 -> 5 (3 waiting runs)"
+};
+// Why the spec is refused and what can be done: of one run, and of all of them, a line each; empty if it is not.
+std::string conflict_text(const ExperimentSpec&, const std::string& tag, const RunComparison&);
+std::string conflict_text(const ExperimentSpec&, const std::string& tag, const SpecComparison&);
 
 class RunStore {
  public:
@@ -207,9 +224,12 @@ class RunStore {
   Status check();
 
   // --- enqueue -----------------------------------------------------------------------------------------------------
-  // One transaction. A (cell_key, repeat) that the experiment (spec.experiment, tag) has already is left alone; the
-  // experiment's text and policies become this spec's. `tag` must not be empty. A new run whose name another cell of
-  // the experiment has is already_exists. A repeated non-empty request_id returns the first call's result.
+  // What insert_experiment would do now; nothing is written.
+  Result<SpecComparison> compare_experiment(const ExperimentSpec& spec, const std::string& tag);
+  // One transaction. A run that the experiment (spec.experiment, tag) has already is left alone; the experiment's text
+  // and policies, and the priority of its runs, become this spec's, with an event for each that changes. `tag` must not
+  // be empty. A run that is there with another config or seed is already_exists (conflict_text), and nothing is
+  // written. A repeated non-empty request_id returns the first call's result.
   Result<EnqueueResult> insert_experiment(const ExperimentSpec& spec, const std::string& tag,
                                           const std::string& request_id, const std::string& cause = "assay enqueue");
 

@@ -2,7 +2,6 @@
 #include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
-#include <unordered_set>
 
 #include "db/run_store_impl.h"
 #include "spec/run_config_toml.h"
@@ -18,7 +17,8 @@ std::string to_json(const EnqueueResult& result) {
                         {"experiment", result.experiment},
                         {"tag", result.tag},
                         {"added", result.added},
-                        {"already_there", result.already_there}}
+                        {"already_there", result.already_there},
+                        {"updated", result.updated}}
       .dump();
 }
 
@@ -31,11 +31,8 @@ Result<EnqueueResult> from_json(const std::string& text) {
   result.tag = json.value("tag", "");
   result.added = json.value("added", std::vector<std::string>());
   result.already_there = json.value("already_there", int64_t{0});
+  result.updated = json.value("updated", std::vector<std::string>());
   return result;
-}
-
-std::string cell_of(std::string_view cell_key, int64_t repeat) {
-  return fmt::format("{} {}", cell_key, repeat);
 }
 
 }  // namespace
@@ -72,23 +69,32 @@ Result<int64_t> RunStore::Impl::upsert_experiment(const ExperimentSpec& spec, co
   return db.integer("SELECT id FROM experiments WHERE tag = ? AND name = ?", tag, spec.experiment);
 }
 
+// The runs have their experiment's priority, those that have begun or ended as well: they may wait again.
+Status RunStore::Impl::update_policies(const ExperimentSpec& spec, const EnqueueResult& result,
+                                       const std::string& cause) {
+  ASSAY_TRY(db.run("UPDATE runs SET priority = ?2 WHERE experiment_id = ?1 AND priority <> ?2", result.experiment_id,
+                   spec.priority));
+  EventRow event;
+  event.experiment_id = result.experiment_id;
+  event.kind = "policy_changed";
+  for (const std::string& change : result.updated) {
+    event.cause = fmt::format("{}: {}", cause, change);
+    ASSAY_TRY(write_event(event));
+  }
+  return {};
+}
+
 Result<EnqueueResult> RunStore::Impl::insert_spec(const ExperimentSpec& spec, const std::string& tag,
                                                   const std::string& cause) {
+  ASSAY_ASSIGN(SpecComparison comparison, compare_spec(spec, tag));
+  if (std::string conflicts = conflict_text(spec, tag, comparison); !conflicts.empty())
+    return Error{ErrorCode::already_exists, std::move(conflicts)};
   EnqueueResult result;
   result.experiment = spec.experiment;
   result.tag = tag;
+  result.updated = std::move(comparison.updated);
   ASSAY_ASSIGN(result.experiment_id, upsert_experiment(spec, tag));
-
-  std::unordered_set<std::string> cells;
-  std::unordered_set<std::string> names;
-  ASSAY_ASSIGN(auto there, db.prepare("SELECT name, cell_key, repeat FROM runs WHERE experiment_id = ?"));
-  there.bind(result.experiment_id);
-  while (true) {
-    ASSAY_ASSIGN(bool row, there.step());
-    if (!row) break;
-    names.insert(there.text(0));
-    cells.insert(cell_of(there.text(1), there.integer(2)));
-  }
+  if (comparison.experiment_id != 0) ASSAY_TRY(update_policies(spec, result, cause));
 
   // Prepared once, outside the loop: 10,000 runs are three statements each.
   ASSAY_ASSIGN(auto add_run,
@@ -101,21 +107,16 @@ Result<EnqueueResult> RunStore::Impl::insert_spec(const ExperimentSpec& spec, co
   event.to_state = to_string(RunState::queued);
   event.cause = cause;
   int64_t created_at = now();
-  for (const PlannedRun& run : spec.runs) {
-    if (!cells.insert(cell_of(run.cell_key, run.repeat)).second) {
+  for (size_t i = 0; i < spec.runs.size(); ++i) {
+    const PlannedRun& run = spec.runs[i];
+    if (comparison.runs[i].is == RunComparison::Is::already_there) {
       ++result.already_there;
       continue;
-    }
-    if (!names.insert(run.name).second) {
-      return Error{ErrorCode::already_exists,
-                   fmt::format("{} under tag {} already has a run named {} with another config; enqueue under another "
-                               "tag, or give the run another name",
-                               spec.experiment, tag, run.name)};
     }
     const RunConfig& config = run.config;
     ASSAY_TRY(add_run
                   .bind(result.experiment_id, run.name, run.cell_key, run.repeat, config.train.seed, spec.priority,
-                        config.devices, to_string(config.backend), config.train.steps, created_at)
+                        config.devices, to_string(wanted_backend(config)), config.train.steps, created_at)
                   .run());
     event.run_id = db.last_insert_id();
     ASSAY_TRY(add_config.bind(event.run_id, to_toml(config)).run());

@@ -36,6 +36,10 @@ struct RunStore::Impl {
   Status apply_one(const EventNote& change, Applied& applied);
   Status apply_one(const RequestResult& change, Applied& applied);
   Status allocate(const AttemptRow& attempt, const std::vector<std::string>& device_ids);
+  Result<SpecComparison> compare_spec(const ExperimentSpec& spec, const std::string& tag);
+  Result<std::vector<std::string>> policy_changes(const ExperimentSpec& spec, int64_t experiment_id);
+  Result<std::string> run_difference(int64_t run_id, const PlannedRun& run);
+  Status update_policies(const ExperimentSpec& spec, const EnqueueResult& result, const std::string& cause);
   Result<EnqueueResult> insert_spec(const ExperimentSpec& spec, const std::string& tag, const std::string& cause);
   Result<int64_t> upsert_experiment(const ExperimentSpec& spec, const std::string& tag);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "base/file.h"
 #include "base/limits.h"
 
 namespace assay {
@@ -23,11 +24,20 @@ std::string name_part(const ConfigField& field, const ConfigValue& value) {
   return fmt::format("{}-{}", field.last(), text);
 }
 
+// A name that would be too long keeps its beginning and gets a hash of the whole, so that it stays the same for the
+// same axes and differs for different ones: 12 hex digits make two of 10,000 runs alike once in six million
+// experiments, and then the spec is refused.
+std::string shortened(const std::string& name) {
+  static constexpr size_t longest = limits::name_chars - limits::repeat_suffix_chars, digits = 12;
+  if (name.size() <= longest) return name;
+  return fmt::format("{}_{}", name.substr(0, longest - digits - 1), sha256_hex(name).substr(0, digits));
+}
+
 std::string derived_name(const std::vector<const ConfigField*>& fields, const RunConfig& config) {
   if (fields.empty()) return fmt::format("moe_{}_{}", to_string(config.precision), to_string(config.execution));
   std::string name = "moe";
   for (const ConfigField* field : fields) name += "_" + name_part(*field, field->get(config));
-  return name;
+  return shortened(name);
 }
 
 class Expansion {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "spec/spec_keys.h"
 #include "spec/utf8.h"
 
 namespace assay {
@@ -18,21 +19,6 @@ std::string_view last_part(std::string_view path) {
   return path.substr(path.rfind('.') + 1);
 }
 
-// What was probably meant by an unknown path: the same key in another table, or a similar path or key.
-std::optional<std::string_view> nearest_path(std::string_view path, std::span<const std::string_view> others) {
-  std::vector<std::string_view> paths(others.begin(), others.end());
-  for (const std::string_view group : config_groups()) paths.push_back(group);
-  for (const ConfigField& field : config_fields()) paths.push_back(field.path);
-  for (const std::string_view candidate : paths)
-    if (last_part(candidate) == last_part(path)) return candidate;
-  if (const auto similar = nearest(path, paths)) return similar;
-  std::vector<std::string_view> last_parts;
-  for (const std::string_view candidate : paths) last_parts.push_back(last_part(candidate));
-  const auto similar = nearest(last_part(path), last_parts);
-  if (!similar) return std::nullopt;
-  return paths[static_cast<size_t>(std::ranges::find(last_parts, *similar) - last_parts.begin())];
-}
-
 // The keys that a table of this path may have.
 std::vector<std::string_view> keys_in(std::string_view group, std::span<const std::string_view> others) {
   std::vector<std::string_view> keys;
@@ -41,6 +27,16 @@ std::vector<std::string_view> keys_in(std::string_view group, std::span<const st
     if (field.group() == group) keys.push_back(field.last());
   if (group.empty()) keys.insert(keys.end(), config_groups().begin(), config_groups().end());
   return keys;
+}
+
+// What validate() expects of a field, "; expected 1 to 256", found by giving it the nearest value that the field holds.
+std::string expectation(const ConfigField& field, int64_t value) {
+  RunConfig config;
+  field.set(config, std::clamp(value, field.smallest, field.largest));
+  for (const ConfigProblem& problem : validate(config))
+    if (problem.path == field.path)
+      return problem.message.substr(std::min(problem.message.size(), problem.message.find(';')));
+  return fmt::format("; expected {} to {}", field.smallest, field.largest);
 }
 
 }  // namespace
@@ -82,16 +78,19 @@ void ConfigReader::collect(const toml::table& table, const std::string& prefix, 
 }
 
 void ConfigReader::unknown_key(Position at, const std::string& path) {
-  const auto meant = nearest_path(path, others_);
-  if (meant) {
-    unreadable_.emplace(*meant);
-    errors_.add(at, fmt::format("unknown key {} in {}{}", in_quotes(path), where_, did_you_mean(meant)));
-    return;
+  const auto unknown = [&](std::string_view advice) {
+    errors_.add(at, fmt::format("unknown key {} in {}{}", in_quotes(path), where_, advice));
+  };
+  if (place_for(last_part(path))) return unknown(belongs_elsewhere(last_part(path)));
+  if (const auto meant = meant_paths(path, others_); !meant.empty()) {
+    unreadable_.insert(meant.begin(), meant.end());
+    return unknown(did_you_mean(meant));
   }
+  if (const std::string advice = belongs_elsewhere(last_part(path)); !advice.empty()) return unknown(advice);
   const std::string_view parent = std::string_view(path).substr(0, path.size() - last_part(path).size());
   const std::string_view group = parent.substr(0, parent.empty() ? 0 : parent.size() - 1);
   const auto keys = keys_in(is_group(group) ? group : "", others_);
-  errors_.add(at, fmt::format("unknown key {} in {}; expected {}", in_quotes(path), where_, one_of(keys)));
+  unknown("; expected " + one_of(keys));
 }
 
 std::vector<Setting> ConfigReader::settings(const toml::table& table, std::string_view where, Layer layer,
@@ -123,8 +122,7 @@ std::optional<ConfigValue> ConfigReader::value(const ConfigField& field, const t
       if (!node.is_integer()) return wrong_kind("an integer");
       const int64_t v = node.as_integer()->get();
       if (v < field.smallest || v > field.largest)
-        return refuse(
-            fmt::format("{} = {} is out of range; expected {} to {}", field.path, v, field.smallest, field.largest));
+        return refuse(fmt::format("{} = {} is out of range{}", field.path, v, expectation(field, v)));
       return v;
     }
     case ValueKind::text:

@@ -57,6 +57,11 @@ bool has_value_embedding(const ModelConfig& m, int layer) {
   return m.value_embeddings && (m.depth - 1 - layer) % 2 == 0;
 }
 
+Backend wanted_backend(const RunConfig& config) {
+  const bool only_on_cpu = config.backend == Backend::automatic && config.precision == Precision::fp32;
+  return only_on_cpu ? Backend::cpu : config.backend;
+}
+
 int64_t grad_accum(const RunConfig& c) {
   return c.train.total_batch_tokens / (static_cast<int64_t>(c.devices) * c.train.device_batch * c.model.sequence_len);
 }

@@ -105,6 +105,9 @@ int attention_window(const ModelConfig&, int layer);  // tokens a query may look
 bool has_value_embedding(const ModelConfig&, int layer);
 int64_t grad_accum(const RunConfig&);  // micro-batches per step and device
 
+// What the run asks for: its backend, but the CPU for fp32, which only the CPU computes, where that is automatic.
+Backend wanted_backend(const RunConfig&);
+
 struct ConfigProblem {
   std::string path;                  // "model.head_dim"
   std::string message;               // what is wrong and what was expected

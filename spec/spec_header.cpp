@@ -5,6 +5,7 @@
 #include <array>
 
 #include "base/limits.h"
+#include "spec/spec_keys.h"
 #include "spec/spec_sections.h"
 #include "spec/utf8.h"
 
@@ -12,7 +13,6 @@ namespace assay {
 namespace {
 
 constexpr std::array<std::string_view, 3> on_failure_names = {"continue", "stop_cell", "stop_all"};
-constexpr std::array<std::string_view, 3> retry_keys = {"max_attempts", "on", "backoff_s"};
 
 void read_integer(std::string_view path, const toml::node& node, int64_t low, int64_t high, int64_t& into,
                   SpecErrors& errors) {
@@ -84,6 +84,17 @@ void read_reasons(const toml::node& node, std::vector<FailureReason>& into, Spec
   }
 }
 
+void unknown_retry_key(const toml::key& key, SpecErrors& errors) {
+  const std::string_view name = key.str();
+  const auto similar = nearest(name, retry_keys);
+  std::string advice = fmt::format("; expected {}{}", one_of(retry_keys), did_you_mean(similar));
+  if (place_for(name))
+    advice = belongs_elsewhere(name);
+  else if (find_field(name) != nullptr || std::ranges::find(config_groups(), name) != config_groups().end())
+    advice = fmt::format("; what configures runs belongs in a table of its own; did you mean \"defaults.{}\"?", name);
+  errors.add(position_of(key), fmt::format("unknown key {} in [retry]{}", in_quotes(name), advice));
+}
+
 void read_retry(const toml::node& node, RetryPolicy& retry, SpecErrors& errors) {
   const toml::table* table = node.as_table();
   if (table == nullptr)
@@ -96,8 +107,7 @@ void read_retry(const toml::node& node, RetryPolicy& retry, SpecErrors& errors) 
     } else if (key->str() == "backoff_s") {
       read_integer("retry.backoff_s", *value, 0, limits::backoff_s, retry.backoff_s, errors);
     } else {
-      errors.add(position_of(*key), fmt::format("unknown key {} in [retry]; expected {}{}", in_quotes(key->str()),
-                                                one_of(retry_keys), did_you_mean(nearest(key->str(), retry_keys))));
+      unknown_retry_key(*key, errors);
     }
   }
   // Half a policy retries nothing, which is not what its author meant.

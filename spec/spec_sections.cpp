@@ -3,18 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 #include "base/limits.h"
+#include "spec/spec_keys.h"
 #include "spec/utf8.h"
 
 namespace assay {
 namespace {
 
-constexpr std::array<std::string_view, 11> root_keys = {"experiment", "tag",      "repeats",  "on_failure",
-                                                        "priority",   "baseline", "defaults", "matrix",
-                                                        "exclude",    "runs",     "retry"};
-constexpr std::array<std::string_view, 1> run_keys = {"name"};
+std::vector<std::string_view> root_keys() {
+  std::vector<std::string_view> keys(header_keys.begin(), header_keys.end());
+  keys.insert(keys.end(), section_keys.begin(), section_keys.end());
+  return keys;
+}
 
 class SectionReader {
  public:
@@ -60,18 +61,22 @@ class SectionReader {
   }
 
   void unknown_key(const toml::key& key) {
-    const std::string name(key.str());
-    misspelt_experiment_ |= nearest(name, root_keys) == "experiment";
+    const std::string_view name = key.str();
+    const auto roots = root_keys();
+    const auto similar = nearest(name, roots);
+    misspelt_experiment_ |= similar == "experiment";
+    const auto unknown = [&](std::string_view advice) {
+      errors_.add(position_of(key), fmt::format("unknown key {} at the top of a spec{}", in_quotes(name), advice));
+    };
+    static constexpr std::string_view of_runs = "; what configures runs belongs in a table";
     const bool of_a_run =
         find_field(name) != nullptr || std::ranges::find(config_groups(), name) != config_groups().end();
-    if (of_a_run)
-      errors_.add(position_of(key),
-                  fmt::format("unknown key {} at the top of a spec; what configures runs belongs in a "
-                              "table; did you mean \"defaults.{}\"?",
-                              in_quotes(name), name));
-    else
-      errors_.add(position_of(key), fmt::format("unknown key {} at the top of a spec; expected {}{}", in_quotes(name),
-                                                one_of(root_keys), did_you_mean(nearest(name, root_keys))));
+    if (of_a_run) return unknown(fmt::format("{}; did you mean \"defaults.{}\"?", of_runs, name));
+    if (place_for(name)) return unknown(belongs_elsewhere(name));
+    if (similar) return unknown(fmt::format("; expected {}{}", one_of(roots), did_you_mean(similar)));
+    if (const auto meant = meant_paths(name); !meant.empty())
+      return unknown(fmt::format("{}{}", of_runs, did_you_mean(meant, "defaults.")));
+    unknown("; expected " + one_of(roots));
   }
 
   void read_matrix(const toml::table& table, Position at) {

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <fstream>
 #include <optional>
-#include <sstream>
 
 #include "base/log.h"
 
@@ -35,17 +34,6 @@ int usable_cores() {
   return std::max(1, CPU_COUNT(&set));
 }
 
-int64_t memory_bytes(const InventorySources& sources) {
-  int64_t bytes = 0;
-  if (const auto total = field(sources.meminfo, "MemTotal")) {  // "16384 kB"
-    std::istringstream(*total) >> bytes;
-    bytes *= 1024;
-  }
-  int64_t limit = 0;  // the file holds "max" where there is no limit, and then nothing is read
-  if (std::ifstream(sources.cgroup_memory_max) >> limit && limit > 0) bytes = std::min(bytes, limit);
-  return bytes;
-}
-
 }  // namespace
 
 std::vector<DeviceInfo> list_devices(const std::string& host, const InventorySources& sources) {
@@ -54,7 +42,7 @@ std::vector<DeviceInfo> list_devices(const std::string& host, const InventorySou
   return {{.id = std::string(cpu_prefix) + host,
            .kind = "cpu",
            .name = fmt::format("{}, {} core{}", model, cores, cores == 1 ? "" : "s"),
-           .memory_bytes = memory_bytes(sources)}};
+           .memory_bytes = host_memory(sources.memory).total_bytes}};
 }
 
 std::vector<DeviceInfo> offer_gpus(const GpuInventory& inventory, const char* visible) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/gpu.h"
+#include "base/memory.h"
 
 namespace assay {
 
@@ -19,8 +20,7 @@ struct DeviceInfo {
 // Where the facts are read from; tests point them at files of their own.
 struct InventorySources {
   std::string cpuinfo = "/proc/cpuinfo";
-  std::string meminfo = "/proc/meminfo";
-  std::string cgroup_memory_max = "/sys/fs/cgroup/memory.max";
+  MemorySources memory;
 };
 
 // The host's CPUs are one device: a run uses all cores this process may run on. Memory is what the host has, or the

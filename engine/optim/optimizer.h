@@ -2,7 +2,7 @@
 #pragma once
 
 #include "engine/model/weights.h"
-#include "engine/optim/schedule.h"
+#include "engine/plan/schedule.h"
 
 namespace assay {
 

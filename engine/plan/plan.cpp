@@ -63,13 +63,51 @@ Status check_rows(const ModelShape& s) {
   return {};
 }
 
+// What the CUDA ops take of their workspace at most: those bound by memory (engine/ops/cuda/workspace.h), or the parts
+// of the gates' gradients, a float for each row and 128 columns.
+double cuda_workspace_needed(const ModelShape& s) {
+  const double per_token = static_cast<double>(s.d) / 8 + static_cast<double>(10 * s.heads + 16 * s.top_k + 64);
+  const double parts = static_cast<double>(s.routed_rows) * static_cast<double>((s.h + 127) / 128) * 4;
+  return (64 << 20) + std::max(static_cast<double>(s.tokens) * per_token, parts);
+}
+
+// The bounds of the kernels, by the key that is to be changed.
+Status check_cuda_limits(const ModelShape& s) {
+  if (s.experts > limits::cuda_experts)
+    return refuse(
+        fmt::format("model.experts = {}; the cuda backend takes at most {}", s.experts, limits::cuda_experts));
+  if (s.top_k > limits::cuda_top_k)
+    return refuse(fmt::format("model.top_k = {}; the cuda backend takes at most {}", s.top_k, limits::cuda_top_k));
+  if (s.d > limits::cuda_width)
+    return refuse(
+        fmt::format("the model width is {} (model.d_model, or 64 * model.depth); the cuda backend takes at most {}",
+                    s.d, limits::cuda_width));
+  if (s.heads > limits::cuda_heads)
+    return refuse(
+        fmt::format("the model has {} heads (its width {} / model.head_dim {}); the cuda backend takes at most {}",
+                    s.heads, s.d, s.head_dim, limits::cuda_heads));
+  if (s.dense_fp8 && (s.tokens > limits::cuda_fp8_rows || s.routed_rows > 2 * limits::cuda_fp8_rows))
+    return refuse(fmt::format(
+        "a micro-batch of {} tokens has {} routed rows; in FP8 the cuda backend takes at most {} tokens and {} rows; "
+        "lower train.device_batch",
+        s.tokens, s.routed_rows, limits::cuda_fp8_rows, 2 * limits::cuda_fp8_rows));
+  if (cuda_workspace_needed(s) > static_cast<double>(limits::cuda_workspace_bytes))
+    return refuse(fmt::format(
+        "a micro-batch of {} tokens needs {:.0f} MiB of the cuda backend's scratch memory, which has {:.0f}; "
+        "lower train.device_batch",
+        s.tokens, cuda_workspace_needed(s) / mib, static_cast<double>(limits::cuda_workspace_bytes) / mib));
+  return {};
+}
+
 // 16-byte rows for vector loads and TMA; cuDNN's attention takes these head sizes.
 Status check_cuda(const RunConfig& config, const ModelShape& s) {
   if (config.precision == Precision::fp32)
     return refuse(
         "precision = \"fp32\" is the parity reference of the CPU backend; the cuda backend runs bf16 and fp8");
   const int64_t multiple = s.dense_fp8 ? 16 : 8;
-  for (const auto& [name, size] : {std::pair{"model width", s.d}, {"expert width", s.h}, {"model.vocab_size", s.vocab}})
+  for (const auto& [name, size] : {std::pair{"the model width (model.d_model, or 64 * model.depth)", s.d},
+                                   {"the expert width (4 * width / (model.top_k + 1))", s.h},
+                                   {"model.vocab_size", s.vocab}})
     if (size % multiple != 0)
       return refuse(fmt::format("{} is {}; the cuda backend needs a multiple of {} for precision \"{}\"", name, size,
                                 multiple, to_string(config.precision)));
@@ -82,7 +120,7 @@ Status check_cuda(const RunConfig& config, const ModelShape& s) {
     return refuse(fmt::format("devices = {}: the cuda backend runs on one device; set devices = 1", config.devices));
   if (s.head_dim != 64 && s.head_dim != 128)
     return refuse(fmt::format("model.head_dim is {}; the cuda backend has attention for 64 and 128", s.head_dim));
-  return {};
+  return check_cuda_limits(s);
 }
 
 Status check_cpu(const RunConfig& config) {

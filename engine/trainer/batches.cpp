@@ -1,9 +1,8 @@
 #include "engine/trainer/batches.h"
 
-#include <fmt/core.h>
-
 #include <algorithm>
 
+#include "engine/data/corpus_check.h"
 #include "engine/ops/error.h"
 
 namespace assay {
@@ -34,11 +33,6 @@ Batches::Batches(const RunConfig& config, const ModelShape& shape, int rank, int
 
 void Batches::open_validation(const RunConfig& config, const ModelShape& shape, const Corpus& corpus, int rank,
                               int world_size) {
-  if (corpus.val.empty())
-    data_error(
-        fmt::format("train.val_every = {} needs validation shards (files with \"val\" in the name), and {} has "
-                    "none; set train.val_every = 0 or add them",
-                    config.train.val_every, config.data.path));
   validation_ = take(Loader::open(corpus.val, shape.T, shape.batch, rank, world_size));
   check_vocabulary(*validation_);
   const int64_t global = shape.tokens * world_size;
@@ -63,10 +57,7 @@ void Batches::fill(Loader& loader) {
 
 void Batches::check_vocabulary(const Loader& loader) const {
   if (loader.largest_token_seen() < vocab_) return;
-  data_error(
-      fmt::format("{} holds token {}, but model.vocab_size = {}; set model.vocab_size to at least {} or prepare "
-                  "the text with a smaller tokenizer",
-                  path_, loader.largest_token_seen(), vocab_, loader.largest_token_seen() + 1));
+  data_error(vocabulary_problem(path_, loader.largest_token_seen(), vocab_));
 }
 
 }  // namespace assay

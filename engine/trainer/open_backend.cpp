@@ -25,9 +25,7 @@ std::unique_ptr<Ops> open_cuda(const RunConfig&, std::string* why) {
 
 OpenedBackend open_backend(const RunConfig& config) {
   std::string why;
-  const bool wanted =
-      config.backend == Backend::cuda || (config.backend == Backend::automatic && config.precision != Precision::fp32);
-  if (wanted)
+  if (wanted_backend(config) != Backend::cpu)
     if (std::unique_ptr<Ops> ops = open_cuda(config, &why)) return {Backend::cuda, std::move(ops)};
   if (config.backend == Backend::cuda)
     throw EngineError(FailureReason::device_error,

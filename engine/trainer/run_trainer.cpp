@@ -29,6 +29,7 @@ RunTrainer::RunTrainer(const RunConfig& config, const TrainerOptions& options, B
       batches_(config_, device_.plan().shape, rank, world_size) {
   for (auto& readback : readbacks_) readback = device_.model().make_readback();
   device_.model().initialise(config_.train.seed);
+  for (const std::string& warning : schedule_warnings(config_.train)) start_notes_.push_back("warning: " + warning);
   if (options_.checkpoint_folder.empty()) return;
   corpus_ = batches_.corpus_identity();
   if (!options_.resume) return;

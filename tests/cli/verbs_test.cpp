@@ -121,6 +121,8 @@ TEST_F(Verbs, PlanIsATableAndItsProblemsAreErrors) {
   a.set_steps(140);
   a.set_parameters(1'250'000);
   a.set_peak_mem_mib(87.31);
+  a.set_device("cpu");
+  a.set_device_name("a CPU");
   a.set_fits(true);
   a.set_estimated_seconds(75);
   v1::PlannedRun& b = *fake.plan.add_runs();
@@ -128,16 +130,59 @@ TEST_F(Verbs, PlanIsATableAndItsProblemsAreErrors) {
   b.set_name("demo_fp8");
   b.set_fits(false);
   b.set_problem("needs 90000.00 MiB, the largest device has 16000.00 MiB");
+  fake.plan.set_total_seconds(75);
   EXPECT_EQ(run({"plan", write_spec(small_spec)}), ExitCode::limits);
   EXPECT_EQ(out,
             "demo\n"
             "\n"
-            "run        precision  execution  steps  params       peak  fits  est. time  remark\n"
-            "demo_bf16  bf16       dynamic      140   1.25M  87.31 MiB  yes      1m 15s\n"
-            "demo_fp8   bf16       dynamic      140   1.25M  87.31 MiB  no       1m 15s  problem\n"
+            "run        precision  execution  steps  params  device       peak  fits  est. time  remark\n"
+            "demo_bf16  bf16       dynamic      140   1.25M  cpu     87.31 MiB  yes      1m 15s\n"
+            "demo_fp8   bf16       dynamic      140   1.25M  cpu     87.31 MiB  no       1m 15s  problem\n"
             "\n"
-            "1 run to add, about 1m 15s one after another\n");
+            "cpu: a CPU\n"
+            "1 run to add, about 1m 15s in all\n");
   EXPECT_EQ(err, "demo_fp8: needs 90000.00 MiB, the largest device has 16000.00 MiB\n");
+}
+
+TEST_F(Verbs, PlanEndsAsEnqueueWouldAndSaysWhatElseItWouldDo) {
+  fake.plan.set_experiment("demo");
+  v1::PlannedRun& a = *fake.plan.add_runs();
+  a.set_name("demo_bf16");
+  a.set_device("cuda");
+  a.set_device_name("NVIDIA H100");
+  a.set_fits(true);
+  a.set_shortage("only 1 MiB is available now");
+  fake.plan.add_warnings("the rates jump (run demo_bf16)");
+  fake.plan.add_updated("priority 0 -> 5 (3 waiting runs)");
+  fake.plan.add_notes("/c: 100 training tokens");
+  EXPECT_EQ(run({"plan", write_spec(small_spec)}), ExitCode::ok);
+  EXPECT_THAT(out, HasSubstr("not now"));
+  EXPECT_THAT(
+      out, testing::EndsWith("cuda: NVIDIA H100\n/c: 100 training tokens\nto update: priority 0 -> 5 (3 waiting runs)\n"
+                             "1 run to add, total time unknown: no run like these has been measured here\n"));
+  EXPECT_EQ(err, "assay: warning: the rates jump (run demo_bf16)\n");
+
+  a.set_problem("another config");
+  a.set_conflict(true);
+  EXPECT_EQ(run({"plan", write_spec(small_spec), "--json"}), ExitCode::refused);
+  const json document = json::parse(out);
+  EXPECT_EQ(document["warnings"][0], "the rates jump (run demo_bf16)");
+  EXPECT_EQ(document["updated"][0], "priority 0 -> 5 (3 waiting runs)");
+  EXPECT_TRUE(document["total_seconds"].is_null());
+  EXPECT_EQ(document["runs"][0]["device"], "cuda");
+  EXPECT_EQ(document["runs"][0]["conflict"], true);
+  EXPECT_EQ(err, "") << "the document has it all";
+  a.set_conflict(false);
+  EXPECT_EQ(run({"plan", write_spec(small_spec)}), ExitCode::invalid) << "a problem that is not one of size";
+
+  fake.enqueued.set_experiment("demo");
+  fake.enqueued.set_tag("t1");
+  fake.enqueued.set_already_there(2);
+  fake.enqueued.add_updated("priority 0 -> 5 (3 waiting runs)");
+  fake.enqueued.add_warnings("the rates jump (run demo_bf16)");
+  EXPECT_EQ(run({"enqueue", write_spec(small_spec)}), ExitCode::ok);
+  EXPECT_EQ(out, "demo  tag t1\n0 runs added, 2 already there\nupdated: priority 0 -> 5 (3 waiting runs)\n");
+  EXPECT_EQ(err, "assay: warning: the rates jump (run demo_bf16)\n");
 }
 
 TEST_F(Verbs, ShowHasAttemptsConfigAndErrors) {

@@ -25,7 +25,7 @@ class PreflightTest : public testing::Test {
     config_.train.device_batch = 2;
     config_.train.steps = 100;
     config_.data.path = folder_.path();
-    context_.host_memory_bytes = int64_t{8} << 30;
+    context_.host_memory = {int64_t{8} << 30, int64_t{8} << 30};
   }
   void add_gpus(const std::string& worker, int n, int64_t bytes = int64_t{80} << 30) {
     for (int i = 0; i < n; ++i)
@@ -34,7 +34,7 @@ class PreflightTest : public testing::Test {
   RunForecast check() {
     ExperimentSpec spec;
     spec.runs.push_back({"a", "cell", 1, config_});
-    return forecast(spec, context_).at(0);
+    return forecast(spec, context_).runs.at(0);
   }
 
   TempFolder folder_;
@@ -69,26 +69,110 @@ TEST_F(PreflightTest, DevicesThatDoNotExist) {
 
 TEST_F(PreflightTest, AutomaticMeansAGpuWhereThereIsOne) {
   config_.backend = Backend::automatic;
-  context_.host_memory_bytes = 1;
+  context_.host_memory = {1, 1};
   EXPECT_THAT(check().problem, HasSubstr("the largest CPU device has 0 MiB"));
+  EXPECT_EQ(check().device, "cpu");
   add_gpus("a", 1);
+  config_.train.device_batch *= 2;  // 16 rows at least
   EXPECT_EQ(check().problem, "");
+  EXPECT_EQ(check().device, "cuda");
+  EXPECT_EQ(check().device_name, "gpu");
+  config_.precision = Precision::fp32;  // which only the CPU computes
+  EXPECT_EQ(check().device, "cpu");
 }
 
 TEST_F(PreflightTest, MemoryThatDoesNotExist) {
   config_.backend = Backend::cuda;
   add_gpus("a", 1, int64_t{4} << 20);
-  EXPECT_THAT(check().problem, MatchesRegex("needs [0-9]+ MiB a device, the largest GPU has 4 MiB"));
+  EXPECT_THAT(check().problem,
+              MatchesRegex("needs [0-9]+ MiB a device, the largest GPU has 4 MiB, of which 1024 are kept "
+                           "for the driver's own; use a smaller model, train.device_batch or "
+                           "model.sequence_len"));
+  EXPECT_TRUE(check().too_large);
+}
+
+// The machine has it, but other programs do at the moment: that it swaps is said, and nothing more.
+TEST_F(PreflightTest, MemoryThatIsNotAvailableNow) {
+  config_.model.depth = 12;
+  config_.model.d_model = 1024;
+  const double needed = check().peak_mem_mib;
+  ASSERT_GT(needed, 1024);
+  EXPECT_EQ(check().shortage, "");
+  context_.host_memory.available_bytes = int64_t{1} << 30;
+  EXPECT_EQ(check().problem, "");
+  EXPECT_THAT(check().shortage, HasSubstr("but only 1024 of this host's 8192 MiB are available now and it would swap"));
+  context_.devices.push_back({{"cpu:h", "w", "cpu", "a CPU", int64_t{8} << 30, "busy"}, "host", 7, "ours"});
+  EXPECT_EQ(check().shortage, "") << "a run of ours has it, and will give it back";
+  // What the system needs is nobody's, however idle the host.
+  context_.devices[0].device.memory_bytes = static_cast<int64_t>(needed + 100) << 20;
+  EXPECT_THAT(check().problem, HasSubstr("of which 512 are kept for the system"));
+}
+
+TEST_F(PreflightTest, TokensBeyondTheVocabulary) {
+  ASSERT_TRUE(write_shard(folder_.file("x_train_001.bin"), {1, 2, 256, 3}).ok());
+  EXPECT_EQ(check().problem, "model.vocab_size = 256, but " + folder_.file("x_train_001.bin") +
+                                 " holds token 256; set model.vocab_size to at least 257 or prepare the text with a "
+                                 "smaller tokenizer");
+  EXPECT_FALSE(check().too_large);
+  config_.model.vocab_size = 264;
+  EXPECT_EQ(check().problem, "");
+}
+
+// One line for what concerns many runs.
+TEST_F(PreflightTest, WarningsComeOnceWithTheirNumbers) {
+  ExperimentSpec spec;
+  config_.train.steps = 10;  // warm-up: 40
+  for (const char* name : {"a", "b", "c"}) spec.runs.push_back({name, name, 1, config_});
+  spec.runs[2].config.train.steps = 1000;
+  const Forecast checked = forecast(spec, context_);
+  EXPECT_THAT(
+      checked.warnings,
+      testing::ElementsAre("train.warmup_steps = 40 with train.steps = 10: the learning rates reach only 0.25 of "
+                           "their values and never fall; set train.warmup_steps = 4 or less, or train longer (run "
+                           "a and 1 more)"));
+  EXPECT_THAT(checked.notes,
+              testing::ElementsAre(folder_.path() + ": 4096 training tokens, 0 of validation, largest token "
+                                                    "7 (all looked at)"));
+}
+
+TEST_F(PreflightTest, TotalTimeIsSharedByTheDevicesThereAre) {
+  context_.step_ms = [](const std::string&) { return 100.0; };
+  ExperimentSpec spec;
+  for (const char* name : {"a", "b", "c"}) spec.runs.push_back({name, name, 1, config_});
+  spec.runs[2].config.train.steps = 50;
+  const auto total = [&](const std::vector<size_t>& chosen) {
+    return total_seconds(spec, forecast(spec, context_), context_, chosen);
+  };
+  EXPECT_DOUBLE_EQ(total({0, 1, 2}), 25) << "10, 10 and 5 s on one CPU";
+  EXPECT_DOUBLE_EQ(total({2}), 5);
+  EXPECT_DOUBLE_EQ(total({}), 0);
+  add_gpus("a", 2);
+  for (PlannedRun& run : spec.runs) run.config.backend = Backend::cuda;
+  EXPECT_DOUBLE_EQ(total({0, 1, 2}), 12.5);
+  EXPECT_DOUBLE_EQ(total({0}), 10) << "no run is shared out";
+  context_.step_ms = [](const std::string&) { return 0.0; };
+  EXPECT_DOUBLE_EQ(total({0, 1, 2}), 0) << "not known";
 }
 
 TEST_F(PreflightTest, DataThatIsNotThere) {
   config_.train.val_every = 10;
-  EXPECT_EQ(check().problem, "train.val_every: " + folder_.path() + " has no *_val_*.bin shards");
+  EXPECT_EQ(check().problem, "train.val_every = 10 needs validation shards (files with \"val\" in the name), and " + folder_.path() +
+                                 " has none; set train.val_every = 0 or add them");
+  ASSERT_TRUE(write_shard(folder_.file("x_val_000.bin"), std::vector<uint16_t>(8, 7)).ok());
+  EXPECT_EQ(
+      check().problem,
+      "train.val_every = 10: the validation text of " + folder_.path() +
+          " has 8 tokens, but one micro-batch needs 129 (devices * train.device_batch * model.sequence_len = 1 * 2 * "
+          "64, and the last target); prepare the text with a larger --val-fraction, lower train.device_batch or "
+          "model.sequence_len, or set train.val_every = 0");
   config_.train.val_every = 0;
   config_.train.device_batch = 64;
   config_.train.total_batch_tokens = 4096;
   EXPECT_EQ(check().problem,
-            "data.path: " + folder_.path() + " holds 4096 training tokens, one micro-batch needs 4097");
+            "data.path: " + folder_.path() +
+                " holds 4096 training tokens, but one micro-batch needs 4097 (devices * train.device_batch * "
+                "model.sequence_len = 1 * 64 * 64, and the last target); use more text, or lower train.device_batch or "
+                "model.sequence_len");
   config_.data.path = "/nowhere";
   EXPECT_THAT(check().problem, HasSubstr("data.path: cannot read the corpus folder /nowhere"));
 }

@@ -264,6 +264,48 @@ TEST_F(ServiceTest, ARunFromItsSpecToItsReport) {
   worker.cancel();
 }
 
+// What plan shows is what enqueue does: one function decides.
+TEST_F(ServiceTest, PlanAndEnqueueAgree) {
+  v1::EnqueueResponse added;
+  const auto plan = [&](const std::string& text) {
+    v1::PlanRequest request;
+    request.set_spec_text(text);
+    request.set_base_folder(folder_.path());
+    request.set_tag("t1");
+    v1::PlanResponse planned;
+    EXPECT_TRUE(call(&v1::QueueService::Stub::Plan, request, &planned).ok());
+    return planned;
+  };
+  EXPECT_EQ(plan(spec()).runs(0).device(), "cpu");
+  EXPECT_EQ(plan(spec()).total_seconds(), 0) << "nothing like it has run";
+  EXPECT_THAT(plan(spec()).notes(0), HasSubstr(folder_.file("data") + ": "));
+  ASSERT_TRUE(enqueue(spec(), &added).ok());
+
+  // Another priority and warm-up of all runs: the latter is another config.
+  std::string changed = "priority = 5\n" + spec();
+  v1::PlanResponse planned = plan(changed);
+  ASSERT_EQ(planned.updated_size(), 1);
+  EXPECT_EQ(planned.updated(0), "priority 0 -> 5 (2 waiting runs)");
+  EXPECT_TRUE(planned.runs(0).already_queued());
+  v1::EnqueueResponse updated;
+  ASSERT_TRUE(enqueue(changed, &updated).ok());
+  ASSERT_EQ(updated.updated_size(), 1);
+  EXPECT_EQ(updated.updated(0), planned.updated(0));
+  EXPECT_EQ(updated.already_there(), 2);
+  EXPECT_EQ(list().runs(0).priority(), 5);
+
+  const size_t at = changed.find("steps = ");
+  ASSERT_NE(at, std::string::npos);
+  changed.replace(at, 9, "steps = 7");
+  planned = plan(changed);
+  EXPECT_TRUE(planned.runs(0).conflict());
+  EXPECT_TRUE(planned.runs(0).fits());
+  EXPECT_THAT(planned.runs(0).problem(), HasSubstr("train.steps = 3 there and 7 here"));
+  const grpc::Status refused = enqueue(changed, &added);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  EXPECT_THAT(refused.error_message(), HasSubstr(planned.runs(0).name() + ": " + planned.runs(0).problem()));
+}
+
 TEST_F(ServiceTest, NothingWrongIsQueued) {
   v1::EnqueueResponse added;
   const grpc::Status bad = enqueue(spec("precison = [\"fp32\"]\n"), &added);

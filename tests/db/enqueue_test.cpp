@@ -88,16 +88,93 @@ TEST_F(EnqueueTest, SameNameWithAnotherConfigIsRefusedAndNothingIsWritten) {
   enqueue(2);
   ExperimentSpec changed = make_spec(4);
   changed.runs[1].cell_key = "another";
+  changed.runs[1].config.train.steps = 30;
+  changed.priority = 7;
   changed.baseline = "run3";
   size_t events_before = events().size();
   auto result = store_->insert_experiment(changed, "t1", "");
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.error().code, ErrorCode::already_exists);
   EXPECT_THAT(result.error().message, HasSubstr("run1"));
-  EXPECT_THAT(result.error().message, HasSubstr("enqueue under another tag"));
+  EXPECT_THAT(result.error().message, HasSubstr("train.steps = 100 there and 30 here; enqueue under another --tag"));
+  EXPECT_EQ(get("run0").run.priority, 0);
   EXPECT_EQ(names({}).size(), 2u);
   EXPECT_EQ(store_->find_experiment("t1")->baseline, "");
   EXPECT_EQ(events().size(), events_before);
+}
+
+TEST_F(EnqueueTest, AnotherSeedOfTheSameCellIsAnotherRun) {
+  enqueue(2);
+  ExperimentSpec changed = make_spec(2);
+  changed.runs[1].config.train.seed = 99;
+  auto result = store_->insert_experiment(changed, "t1", "");
+  ASSERT_FALSE(result.ok());
+  EXPECT_THAT(result.error().message, HasSubstr("train.seed = 2 there and 99 here"));
+}
+
+// The key of a cell changes when a newer program knows one more value; the config says that it is the same run.
+TEST_F(EnqueueTest, AnotherKeyForTheSameConfigIsTheSameRun) {
+  enqueue(2);
+  ExperimentSpec same = make_spec(2);
+  same.runs[1].cell_key = "key of a newer program";
+  auto result = store_->insert_experiment(same, "t1", "");
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  EXPECT_EQ(result->already_there, 2);
+}
+
+TEST_F(EnqueueTest, ComparisonSaysWhatEnqueueingDoesAndWritesNothing) {
+  EXPECT_EQ(store_->compare_experiment(make_spec(2), "t1")->experiment_id, 0);
+  enqueue(2);
+  ExperimentSpec changed = make_spec(3);
+  changed.runs[1].cell_key = "another";
+  changed.runs[1].config.model.depth = 3;
+  changed.priority = 5;
+  auto compared = store_->compare_experiment(changed, "t1");
+  ASSERT_TRUE(compared.ok()) << compared.error().message;
+  using Is = RunComparison::Is;
+  EXPECT_EQ(compared->runs[0].is, Is::already_there);
+  EXPECT_EQ(compared->runs[1].is, Is::another);
+  EXPECT_EQ(compared->runs[1].difference, "model.depth = 12 there and 3 here");
+  EXPECT_EQ(compared->runs[2].is, Is::new_run);
+  EXPECT_THAT(compared->updated, ElementsAre("priority 0 -> 5 (2 waiting runs)"));
+  EXPECT_EQ(events().size(), 2u);
+  auto refused = store_->insert_experiment(changed, "t1", "");
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().message, conflict_text(changed, "t1", *compared));
+}
+
+TEST_F(EnqueueTest, ChangedPoliciesAreAppliedToRunsThatWaitAndSaid) {
+  enqueue(3);
+  apply_ok({RunChange{.run_id = get("run0").run.id, .to = RunState::running, .kind = "run_started"}});
+  ExperimentSpec changed = make_spec(3);
+  changed.priority = 5;
+  changed.on_failure = OnFailure::stop_all;
+  changed.retry.max_attempts = 1;
+  changed.retry.on.clear();
+  changed.baseline = "run2";
+  auto result = store_->insert_experiment(changed, "t1", "req");
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  const auto updated = result->updated;
+  EXPECT_THAT(updated, ElementsAre("priority 0 -> 5 (2 waiting runs)", "on_failure continue -> stop_all",
+                                   "retry.max_attempts 3 -> 1", "retry.on out_of_memory,crashed -> none",
+                                   "baseline the first run -> run2"));
+  EXPECT_EQ(get("run1").run.priority, 5);
+  EXPECT_EQ(get("run0").run.priority, 5) << "it may wait again";
+  auto rows = events();
+  ASSERT_GE(rows.size(), 5u);
+  EXPECT_EQ(rows[4].kind, "policy_changed");
+  EXPECT_EQ(rows[4].cause, "assay enqueue: priority 0 -> 5 (2 waiting runs)");
+  EXPECT_EQ(rows[4].experiment_id, result->experiment_id);
+  EXPECT_EQ(store_->insert_experiment(changed, "t1", "req")->updated, updated) << "the first answer";
+  EXPECT_THAT(store_->insert_experiment(changed, "t1", "")->updated, IsEmpty());
+}
+
+TEST_F(EnqueueTest, AutomaticMeansTheCpuForWhatOnlyTheCpuComputes) {
+  ExperimentSpec spec = make_spec(2);
+  spec.runs[0].config.precision = Precision::fp32;
+  ASSERT_TRUE(store_->insert_experiment(spec, "t1", "").ok());
+  EXPECT_EQ(get("run0").run.backend, Backend::cpu);
+  EXPECT_EQ(get("run1").run.backend, Backend::automatic);
 }
 
 TEST_F(EnqueueTest, RepeatedRequestDoesItsWorkOnce) {

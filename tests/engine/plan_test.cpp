@@ -238,6 +238,44 @@ TEST(Plan, RefusesShapesTheGpuKernelsDoNotHave) {
               HasSubstr("devices = 2: the cuda backend runs on one device"));
 }
 
+// The kernels' own bounds, each by the key to change, before anything is queued; the CPU has none of them.
+TEST(Plan, RefusesSizesTheGpuKernelsDoNotTake) {
+  const auto refusal = [](auto change, Backend backend = Backend::cuda) {
+    RunConfig c = d12();
+    c.precision = Precision::bf16;
+    c.model.sequence_len = 128;
+    c.train.device_batch = 1;
+    c.train.total_batch_tokens = 128;
+    change(c);
+    const auto plan = build_plan(c, backend);
+    return plan.ok() ? "" : plan.error().message;
+  };
+  const auto experts = [](int n) { return [n](RunConfig& c) { c.model.experts = n; }; };
+  EXPECT_EQ(refusal(experts(128)), "");
+  EXPECT_EQ(refusal(experts(129)), "model.experts = 129; the cuda backend takes at most 128");
+  EXPECT_EQ(refusal(experts(129), Backend::cpu), "");
+  const auto top_k = [](int k) { return [k](RunConfig& c) { c.model.experts = 64, c.model.top_k = k; }; };
+  EXPECT_EQ(refusal(top_k(32)), "");
+  EXPECT_EQ(refusal(top_k(33)), "model.top_k = 33; the cuda backend takes at most 32");
+  const auto width = [](int d) { return [d](RunConfig& c) { c.model.depth = 1, c.model.d_model = d; }; };
+  EXPECT_EQ(refusal(width(4096)), "");
+  EXPECT_THAT(refusal(width(4224)), HasSubstr("the model width is 4224 (model.d_model, or 64 * model.depth); the cuda "
+                                              "backend takes at most 4096"));
+  EXPECT_THAT(refusal([](RunConfig& c) {
+                c.model = {.depth = 1, .d_model = 64, .head_dim = 64, .sequence_len = 128, .window_pattern = "L"};
+                c.precision = Precision::fp8_experts;
+                c.train.device_batch = 32768 * 2;
+                c.train.total_batch_tokens = int64_t{32768} * 2 * 128;
+              }),
+              HasSubstr("in FP8 the cuda backend takes at most 4194240 tokens"));
+  EXPECT_THAT(refusal([](RunConfig& c) {
+                c.model = {.depth = 1, .d_model = 1024, .head_dim = 64, .top_k = 1, .sequence_len = 2048};
+                c.train.device_batch = 2048;
+                c.train.total_batch_tokens = 2048 * 2048;
+              }),
+              HasSubstr("MiB of the cuda backend's scratch memory, which has 1280; lower train.device_batch"));
+}
+
 TEST(Plan, RefusesMoreRoutedRowsThanTheirNumbersHold) {
   RunConfig c = d12();
   c.model.sequence_len = 1 << 20;

@@ -1,5 +1,8 @@
 #include <gmock/gmock.h>
 
+#include <functional>
+
+#include "engine/check/run_check.h"
 #include "trainer_fixture.h"
 
 namespace assay::testing {
@@ -146,8 +149,8 @@ TEST_F(TrainerTest, NamesAVocabularyThatIsTooSmall) {
   c.model.vocab_size = 60;
   const EngineError e = error_of(c);
   EXPECT_EQ(e.reason, FailureReason::data_error);
-  EXPECT_THAT(e.what(), AllOf(HasSubstr(data_.path()), HasSubstr("holds token 66, but model.vocab_size = 60"),
-                              HasSubstr("set model.vocab_size to at least 67")));
+  EXPECT_THAT(e.what(), AllOf(HasSubstr(data_.path()), HasSubstr("model.vocab_size = 60, but"),
+                              HasSubstr("holds token 66"), HasSubstr("set model.vocab_size to at least 67")));
 }
 
 TEST_F(TrainerTest, NamesMissingShards) {
@@ -160,6 +163,40 @@ TEST_F(TrainerTest, NamesMissingShards) {
   write_shards(data_.path(), random_corpus(20, 67, "few"));
   const EngineError few = error_of(config());
   EXPECT_EQ(few.reason, FailureReason::data_error);
+}
+
+// What plan and enqueue say of a run before it is queued.
+TEST_F(TrainerTest, RefusesInTheWordsOfThePlan) {
+  const std::vector<std::function<void(RunConfig&)>> changes = {
+      [](RunConfig& c) { c.data.path += "/nowhere"; },
+      [](RunConfig& c) { c.model.vocab_size = 60; },
+      [](RunConfig& c) {
+        c.train.device_batch = 100, c.train.total_batch_tokens = 3200;
+      },  // 3,201 tokens: training has 4,000
+      [](RunConfig& c) { c.train.device_batch = 200, c.train.total_batch_tokens = 6400; },
+      [](RunConfig& c) { c.devices = 2, c.train.total_batch_tokens = 256; },
+  };
+  for (const auto& change : changes) {
+    RunConfig c = config();
+    c.train.val_every = 1;
+    change(c);
+    const auto problem = RunChecker().check(c, {}).problem;
+    ASSERT_TRUE(problem);
+    const EngineError e = error_of(c);
+    EXPECT_EQ(e.what(), problem->message);
+    EXPECT_EQ(e.reason, problem->reason);
+  }
+}
+
+TEST_F(TrainerTest, LogsAScheduleThatCannotBe) {
+  RunConfig c = config();
+  c.train.steps = 10;
+  c.train.warmup_steps = 40;
+  const auto trainer = Trainer::create(c, {});
+  EXPECT_THAT(trainer->notes().front(),
+              ::testing::StartsWith("warning: train.warmup_steps = 40 with train.steps = 10"));
+  c.train.warmup_steps = 0;
+  EXPECT_THAT(Trainer::create(c, {})->notes().front(), ::testing::StartsWith("plan: "));
 }
 
 TEST_F(TrainerTest, NamesAFolderWithoutTrainingShards) {

@@ -149,6 +149,41 @@ TEST(RunNames, ExplicitRunsWithoutANameAddWhatTheySet) {
               ElementsAre("moe_bf16", "moe_fp8_experts", "moe_bf16_steps360_coalesce_tiling0"));
 }
 
+// Eight long axes: the names keep their beginning and end in a hash of the whole.
+TEST(RunNames, ThatWouldBeTooLongAreShortened) {
+  const std::string axes = R"(
+[matrix]
+precision = ["fp8_noexperts", "fp8_experts"]
+execution = ["static", "dynamic"]
+coalesce_tiling = [true, false]
+model.residual_lambdas = [true, false]
+train.total_batch_tokens = [65536, 131072]
+train.unembedding_lr = [0.00812345, 0.00412345]
+train.checkpoint_every = [100000, 200000]
+model.value_embeddings = [true, false]
+model.router_bias_rate = [0.00123456, 0.00234567]
+)";
+  const ExperimentSpec spec = parse_with_data("repeats = 2\ndefaults.train.device_batch = 32\n" + axes);
+  ASSERT_EQ(spec.runs.size(), 1024u);
+  std::set<std::string> all;
+  for (const PlannedRun& run : spec.runs) {
+    EXPECT_LE(run.name.size(), 128u);
+    EXPECT_TRUE(run.name.starts_with("moe_fp8_")) << run.name;
+    all.insert(run.name);
+  }
+  EXPECT_EQ(all.size(), 1024u) << "every name is its own";
+  EXPECT_EQ(
+      spec.runs[0].name,
+      "moe_fp8_noexperts_static_coalesce_tiling1_residual_lambdas1_total_batch_tokens65536_unembedding_lr0.00812_" +
+          sha256_hex("moe_fp8_noexperts_static_coalesce_tiling1_residual_lambdas1_total_batch_tokens65536_"
+                     "unembedding_lr0.00812345_checkpoint_every100000_value_embeddings1_router_bias_rate0.00123456")
+              .substr(0, 12));
+  EXPECT_EQ(spec.runs[512].name, spec.runs[0].name + "_repeat2");
+  EXPECT_EQ(names(parse_with_data("repeats = 1\ndefaults.train.device_batch = 32\n" + axes))[0], spec.runs[0].name)
+      << "whatever the repeats";
+  EXPECT_EQ(spec.runs[0].config.model.router_bias_rate, 0.00123456) << "the axes are in the config";
+}
+
 TEST(RunNames, AnExplicitRunMayEqualAMatrixCell) {
   const ExperimentSpec spec = parse_with_data(
       "[matrix]\nexecution = [\"static\", \"dynamic\"]\n[[runs]]\nname = \"static_again\"\nexecution = \"static\"\n");

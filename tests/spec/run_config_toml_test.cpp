@@ -98,6 +98,10 @@ TEST(RunConfigToml, ErrorsHavePositions) {
               ElementsAre("run.toml:2:15: train.steps is a float; expected an integer"));
   EXPECT_THAT(errors_of("data.path = '/d'\n[train]\nsteps = 0\n"),
               ElementsAre("run.toml:3:1: train.steps = 0 is out of range; expected 1 to 1000000"));
+  EXPECT_THAT(
+      errors_of("data.path = '/d'\nrepeats = 2\n"),
+      ElementsAre("run.toml:2:1: unknown key \"repeats\" in a run config; it belongs above the first table of a "
+                  "spec"));
   EXPECT_THAT(errors_of(""), ElementsAre("run.toml: data.path is empty; expected the folder of the token shards"));
   EXPECT_THAT(errors_of("a = "), ElementsAre("run.toml:1:5: not TOML: key-value pair: encountered end-of-file"));
 }

@@ -119,6 +119,62 @@ TEST(SpecErrors, OfRetry) {
   });
 }
 
+TEST(SpecErrors, SayWhereAKeyBelongsThatStandsElsewhere) {
+  const std::string above = "; it belongs above the first table of a spec";
+  expect_errors({
+      {"defaults.repeats = 3", {"s.toml:4:10: unknown key \"repeats\" in [defaults]" + above}},
+      {"defaults.train.repeats = 3", {"s.toml:4:16: unknown key \"train.repeats\" in [defaults]" + above}},
+      {"[[runs]]\npriority = 3", {"s.toml:5:1: unknown key \"priority\" in [[runs]]" + above}},
+      {"[matrix]\ntag = [\"a\"]", {"s.toml:5:1: unknown key \"tag\" in [matrix]" + above}},
+      {"[retry]\nmax_attempts = 2\non = [\"crashed\"]\nbaseline = \"x\"",
+       {"s.toml:7:1: unknown key \"baseline\" in [retry]" + above}},
+      {"defaults.repeat = 3",
+       {"s.toml:4:10: unknown key \"repeat\" in [defaults]; did you mean \"repeats\", which belongs above the first "
+        "table of a spec?"}},
+      {"defaults.max_attempts = 3",
+       {"s.toml:4:10: unknown key \"max_attempts\" in [defaults]; it belongs in [retry] of a spec"}},
+      {"backoff_s = 3",
+       {"s.toml:4:1: unknown key \"backoff_s\" at the top of a spec; it belongs in [retry] of a spec"}},
+      {"defaults.retry.on = []",
+       {"s.toml:4:10: unknown key \"retry\" in [defaults]; it belongs at the top of a spec, as [retry]"}},
+      {"[[runs]]\nexclude.precision = \"bf16\"",
+       {"s.toml:5:1: unknown key \"exclude\" in [[runs]]; it belongs at the top of a spec, as [[exclude]]"}},
+      {"defaults.name = \"x\"", {"s.toml:4:10: unknown key \"name\" in [defaults]; it belongs in [[runs]] of a spec"}},
+      {"[retry]\nmax_attempts = 2\non = [\"crashed\"]\ntrain.steps = 1",
+       {"s.toml:7:1: unknown key \"train\" in [retry]; what configures runs belongs in a table of its own; did you "
+        "mean "
+        "\"defaults.train\"?"}},
+      {"steps = 3",
+       {"s.toml:4:1: unknown key \"steps\" at the top of a spec; what configures runs belongs in a table; did you mean "
+        "\"defaults.train.steps\"?"}},
+  });
+}
+
+TEST(SpecErrors, SuggestEveryValueThatAWordMayMean) {
+  const std::string rates =
+      "did you mean \"train.matrix_lr\", \"train.embedding_lr\", \"train.unembedding_lr\" or \"train.scalar_lr\"?";
+  expect_errors({
+      {"defaults.lr = 0.1", {"s.toml:4:10: unknown key \"lr\" in [defaults]; " + rates}},
+      {"[[runs]]\ntrain.lr = 0.1", {"s.toml:5:7: unknown key \"train.lr\" in [[runs]]; " + rates}},
+      {"[matrix]\ntrain.learning_rate = [0.1]",
+       {"s.toml:5:7: unknown key \"train.learning_rate\" in [matrix]; " + rates}},
+      {"defaults.train.warmup = 1",
+       {"s.toml:4:16: unknown key \"train.warmup\" in [defaults]; did you mean \"train.warmup_steps\"?"}},
+      {"defaults.train.step = 1",
+       {"s.toml:4:16: unknown key \"train.step\" in [defaults]; did you mean \"train.steps\"?"}},
+  });
+}
+
+TEST(SpecErrors, RangesAreShortHoweverLargeANumberIs) {
+  for (const std::string value : {"1e308", "-1e308", "inf", "-1.7976931348623157e308", "nan", "9223372036854775807"}) {
+    for (const std::string key : {"capacity_factor", "train.warmdown_ratio", "train.final_lr_frac", "model.depth",
+                                  "train.steps", "train.weight_decay", "model.softcap"}) {
+      for (const std::string& error : errors_of(std::string(good_lines) + "[[runs]]\n" + key + " = " + value))
+        EXPECT_LT(error.size(), 160u) << error;
+    }
+  }
+}
+
 TEST(SpecErrors, OfTypesAndKeys) {
   expect_errors({
       {"[matrix]\nprecision = [\"bf16\", \"fp8_expert\"]",
@@ -133,7 +189,7 @@ TEST(SpecErrors, OfTypesAndKeys) {
       {"[[runs]]\ntrain.steps = {a = 1}", {"s.toml:5:15: train.steps is a table; expected an integer"}},
       {"[[runs]]\ntrain = 3", {"s.toml:5:9: train is an integer; expected a table"}},
       {"[[runs]]\nmodel.depth = 99999999999",
-       {"s.toml:5:15: model.depth = 99999999999 is out of range; expected -2147483648 to 2147483647"}},
+       {"s.toml:5:15: model.depth = 99999999999 is out of range; expected 1 to 256"}},
       {"[[runs]]\ntrain.matrx_lr = 0.1",
        {"s.toml:5:7: unknown key \"train.matrx_lr\" in [[runs]]; did you mean \"train.matrix_lr\"?"}},
       {"[[runs]]\nmatrix_lr = 0.1",

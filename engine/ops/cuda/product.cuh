@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
 
+#include "base/limits.h"
 #include "engine/ops/cuda/sm90.cuh"
 #include "engine/ops/cuda/wgmma.cuh"
 
@@ -19,8 +20,8 @@ enum class Epilogue { none, relu2, relu2_grad, residual, qk_rope };
 
 constexpr int tile_m = 128;           // rows per block: 64 per consumer warpgroup
 constexpr int stage_row_bytes = 128;  // one swizzle row of K per stage
-constexpr int max_groups = 128;       // bounds the offsets kept in shared memory
-constexpr int promotion_stages = 8;   // between two promotions of an FP8 sum, see GemmFp8Args::promote: 1,024 terms
+constexpr int max_groups = limits::cuda_experts;
+constexpr int promotion_stages = 8;  // between two promotions of an FP8 sum, see GemmFp8Args::promote: 1,024 terms
 
 // qk_rope: what engine/ops/rope.h says of them. Heads of 128 columns, those of q and k first.
 struct RopeParams {

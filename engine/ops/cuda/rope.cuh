@@ -2,6 +2,7 @@
 // eight columns of its first half and the eight that they rotate with.
 #pragma once
 
+#include "base/limits.h"
 #include "engine/ops/cuda/element.cuh"
 #include "engine/ops/norm.h"
 #include "engine/ops/rope.h"
@@ -9,7 +10,7 @@
 namespace assay::cuda {
 
 constexpr int gate_columns = 12;  // leading columns of n that drive the value-embedding gate
-constexpr int max_heads = 128;
+constexpr int max_heads = limits::cuda_heads;
 
 struct RopeShape {
   int64_t N, T;

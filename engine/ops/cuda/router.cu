@@ -2,13 +2,14 @@
 // registers. Bytes per element: 2 in, 2 out (+ 1 for FP8); the router's matrix comes from L1 and L2.
 #include <cfloat>
 
+#include "base/limits.h"
 #include "engine/ops/cuda/launch.h"
 #include "engine/ops/cuda/rows.cuh"
 
 namespace assay::cuda {
 namespace {
 
-constexpr int max_experts = 256;
+constexpr int max_experts = limits::experts;
 constexpr int group = 8;       // experts whose dot products run together
 constexpr int most_warps = 4;  // of a block
 

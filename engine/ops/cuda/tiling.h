@@ -15,9 +15,11 @@
 #include <string>
 #include <vector>
 
+#include "base/limits.h"
+
 namespace assay::cuda {
 
-constexpr int64_t max_row = 4096;
+constexpr int64_t max_row = limits::cuda_width;
 
 struct Tiling {
   // Rows of the norms by their width (whole warps for d12 and d24, a block beyond), else a block of 128 threads a row.

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "spec/run_config.h"
 
@@ -13,5 +15,9 @@ double lr_scale(const TrainConfig&, int64_t step);
 double muon_momentum(const TrainConfig&, int64_t step);
 // Cosine from weight_decay to zero over the run.
 double muon_weight_decay(const TrainConfig&, int64_t step);
+
+// What a warm-up and a warm-down that cannot both be do to the rates of this run, a sentence each with its numbers: the
+// peak that is reached, and where the rates jump. Empty for a schedule that rises, stays and falls.
+std::vector<std::string> schedule_warnings(const TrainConfig&);
 
 }  // namespace assay
