@@ -14,6 +14,9 @@ enum class Level { debug, info, warn, error };
 // that names the path if it cannot be opened.
 void start(std::string_view program, const std::string& path = {});
 void write(Level level, std::string_view text);
+// Why the program ends at once: "program: text" on stderr, where a person or `assay up` reads it, and a line of the log
+// where that is another file.
+void fatal(std::string_view text);
 
 template <class... Args>
 void debug(fmt::format_string<Args...> format, Args&&... args) {

@@ -71,14 +71,14 @@ void print_table(Context& context, const v1::PlanResponse& plan) {
 
 // Problems in full, below the table: they are sentences.
 ExitCode print_problems(Context& context, const v1::PlanResponse& plan) {
-  for (const std::string& error : plan.errors()) context.console.err << printable(error) << "\n";
+  for (const std::string& error : plan.errors()) remark(context, error);
   bool too_large = false;
   bool problem = false;
   for (const v1::PlannedRun& r : plan.runs()) {
     too_large = too_large || !r.fits();
     if (r.problem().empty()) continue;
     problem = true;
-    if (!context.json) context.console.err << printable(r.name()) << ": " << printable(r.problem()) << "\n";
+    if (!context.json) remark(context, r.name() + ": " + r.problem());
   }
   if (plan.errors_size() > 0) return ExitCode::invalid;
   if (too_large) return ExitCode::limits;

@@ -83,7 +83,7 @@ grpc::Status QueueService::Plan(Call*, const v1::PlanRequest* request, v1::PlanR
   std::set<std::pair<std::string, int>> queued;
   if (!tag.empty()) {
     RunFilter filter;
-    filter.tag = tag;
+    filter.tag = parsed.spec.experiment + "/" + tag;  // another experiment may have the same tag
     const auto runs = context_.runs.list_runs(filter);
     if (!runs.ok() && runs.error().code != ErrorCode::not_found) return to_grpc(runs.error());
     if (runs.ok())

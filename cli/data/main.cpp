@@ -8,6 +8,8 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "base/output_file.h"
+#include "base/version.h"
 #include "cli/exit_code.h"
 #include "cli/format.h"
 #include "engine/data/prepare.h"
@@ -28,7 +30,7 @@ int fail(bool json, ExitCode code, const char* kind, const std::string& message)
                      .dump(-1, ' ', false, Json::error_handler_t::replace)
               << "\n";
   else
-    std::cerr << (code == ExitCode::invalid ? "" : "assay: ") << printable(message) << "\n";
+    std::cerr << "assay: " << printable(message) << "\n";
   return static_cast<int>(code);
 }
 
@@ -82,6 +84,7 @@ int prepare(const PrepareOptions& options, bool json) {
 int run(int argc, char** argv) {
   CLI::App app("Prepare training data", "assay");
   app.require_subcommand(1);
+  app.set_version_flag("-V,--version", std::string("assay ") + version());
   bool json = false;
   std::string home;
   app.add_flag("--json", json, "Print JSON with the fields documented in docs/cli.md");
@@ -106,5 +109,5 @@ int run(int argc, char** argv) {
 }  // namespace assay
 
 int main(int argc, char** argv) {
-  return assay::run(argc, argv);
+  return assay::checked_exit("assay", assay::run(argc, argv));
 }
