@@ -80,13 +80,13 @@ Status check_written(std::ostream& out, const std::string& what) {
   return Error{ErrorCode::internal, fmt::format("cannot write to {}", what)};
 }
 
-int checked_exit(const std::string& program, int status) {
+int checked_exit(const std::string& program, int status, int not_written) {
   errno = 0;
   std::cout.flush();
   if (std::fflush(stdout) == 0 && std::cout && !std::ferror(stdout)) return status;
   const std::string why = errno != 0 ? std::strerror(errno) : "is the disk full?";
   std::cerr << program << ": cannot write to standard output: " << why << "\n";
-  return status == 0 ? 1 : status;
+  return status == 0 ? not_written : status;
 }
 
 // --- the file --------------------------------------------------------------------------------------------------------

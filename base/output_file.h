@@ -25,9 +25,9 @@ class FdStream : public std::ostream {
 
 // Flushes `out`. An error names `what` ("standard output", a path) and the reason where the stream knows it.
 Status check_written(std::ostream& out, const std::string& what);
-// For the end of main: `status`, or 1 and a line on standard error if something printed with std::cout or stdio was not
-// written.
-int checked_exit(const std::string& program, int status);
+// For the end of main: `status`; where something printed with std::cout or stdio was not written, a line on standard
+// error, and `not_written` in place of a status of 0.
+int checked_exit(const std::string& program, int status, int not_written = 1);
 
 // A file that somebody named, written piece by piece.
 //

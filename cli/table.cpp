@@ -83,14 +83,16 @@ std::vector<int> Table::natural_widths(const std::vector<std::string>& prefixes)
   return widths;
 }
 
-// Takes from the widest column that may shrink, one column of text at a time, until the table fits.
+// Takes from the widest column that may shrink, one column of text at a time, until the table fits; of columns of names
+// from the first: what it says (the tag of a run) is the same for many rows.
 void Table::shrink(std::vector<int>& widths, bool names, int least, int limit) const {
   for (int excess = total_width(widths) - limit; excess > 0; --excess) {
     int widest = -1;
     for (size_t c = 0; c < columns_.size(); ++c) {
       const bool shrinks = columns_[c].shrinks && columns_[c].names == names &&
                            widths[c] > std::max(least, display_width(columns_[c].title));
-      if (shrinks && (widest < 0 || widths[c] > widths[static_cast<size_t>(widest)])) widest = static_cast<int>(c);
+      if (shrinks && (widest < 0 || (!names && widths[c] > widths[static_cast<size_t>(widest)])))
+        widest = static_cast<int>(c);
     }
     if (widest < 0) return;
     --widths[static_cast<size_t>(widest)];

@@ -59,7 +59,7 @@ std::optional<std::string_view> nearest(std::string_view text, std::span<const s
   std::optional<std::string_view> best;
   size_t best_distance = SIZE_MAX;
   for (const std::string_view candidate : candidates) {
-    const auto [shorter, longer] = std::minmax(text.size(), candidate.size());
+    const auto [shorter, longer] = std::minmax({text.size(), candidate.size()});
     const size_t near_enough = std::min(best_distance - 1, std::max<size_t>(1, (longer + 1) / 3));
     if (longer - shorter > near_enough) continue;
     const size_t distance = edit_distance(text, candidate);

@@ -109,5 +109,5 @@ int run(int argc, char** argv) {
 }  // namespace assay
 
 int main(int argc, char** argv) {
-  return assay::checked_exit("assay", assay::run(argc, argv));
+  return assay::checked_exit("assay", assay::run(argc, argv), static_cast<int>(assay::ExitCode::limits));
 }

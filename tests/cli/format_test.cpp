@@ -137,9 +137,9 @@ TEST(Table, DropsWhatAllNamesBeginWith) {
             "moe_fp8_experts_static        completed  attempt 2\n"
             "moe_fp8_experts_dynamic_long  queued\n");
   EXPECT_EQ(table.text(36, false),
-            "run moe_fp8_…  state      remark\n"
-            "static         completed  attempt 2\n"
-            "dynamic_long   queued\n")
+            "run moe_fp8…  state      remark\n"
+            "static        completed  attempt 2\n"
+            "dynamic_long  queued\n")
       << "the words that differ are whole";
   EXPECT_EQ(table.text(31, false),
             "run moe_f…  state      remark\n"
