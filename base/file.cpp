@@ -15,9 +15,8 @@
 #include "base/unique_handle.h"
 
 namespace assay {
-namespace {
 
-Error errno_error(const char* what, const std::string& path) {
+Error system_error(const char* what, const std::string& path) {
   const int saved = errno;
   ErrorCode code = ErrorCode::internal;
   if (saved == ENOENT) code = ErrorCode::not_found;
@@ -25,6 +24,8 @@ Error errno_error(const char* what, const std::string& path) {
   if (saved == ENOSPC || saved == EDQUOT) code = ErrorCode::resource_exhausted;
   return Error{code, fmt::format("cannot {} {}: {}", what, path, std::strerror(saved))};
 }
+
+namespace {
 
 std::string folder_of(const std::string& path) {
   const auto parent = std::filesystem::path(path).parent_path().string();
@@ -35,7 +36,7 @@ Status write_all(int fd, std::string_view content, const std::string& path) {
   while (!content.empty()) {
     const ssize_t n = ::write(fd, content.data(), content.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return errno_error("write", path);
+    if (n < 0) return system_error("write", path);
     content.remove_prefix(static_cast<size_t>(n));
   }
   return {};
@@ -55,16 +56,16 @@ constexpr std::array<uint32_t, 256> make_crc_table() {
 
 Result<std::string> read_file(const std::string& path, size_t max_bytes) {
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return errno_error("open", path);
+  if (!fd) return system_error("open", path);
   struct stat info {};
-  if (::fstat(fd.get(), &info) != 0) return errno_error("stat", path);
+  if (::fstat(fd.get(), &info) != 0) return system_error("stat", path);
   if (S_ISDIR(info.st_mode)) return Error{ErrorCode::invalid_argument, fmt::format("{} is a folder, not a file", path)};
   std::string text;
   std::array<char, 65536> chunk;
   while (true) {
     const ssize_t n = ::read(fd.get(), chunk.data(), chunk.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return errno_error("read", path);
+    if (n < 0) return system_error("read", path);
     if (n == 0) return text;
     text.append(chunk.data(), static_cast<size_t>(n));
     if (max_bytes != 0 && text.size() > max_bytes)
@@ -75,10 +76,10 @@ Result<std::string> read_file(const std::string& path, size_t max_bytes) {
 Status write_file_atomically(const std::string& path, std::string_view content, unsigned mode) {
   const std::string temporary = path + ".tmp";
   UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
-  if (!fd) return errno_error("create", temporary);
+  if (!fd) return system_error("create", temporary);
   Status written = write_all(fd.get(), content, temporary);
-  if (written.ok() && ::fsync(fd.get()) != 0) written = errno_error("fsync", temporary);
-  if (written.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) written = errno_error("rename to", path);
+  if (written.ok() && ::fsync(fd.get()) != 0) written = system_error("fsync", temporary);
+  if (written.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) written = system_error("rename to", path);
   if (!written.ok()) {
     ::unlink(temporary.c_str());
     return written;
@@ -88,8 +89,8 @@ Status write_file_atomically(const std::string& path, std::string_view content, 
 
 Status sync_folder(const std::string& path) {
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd) return errno_error("open folder", path);
-  if (::fsync(fd.get()) != 0) return errno_error("fsync folder", path);
+  if (!fd) return system_error("open folder", path);
+  if (::fsync(fd.get()) != 0) return system_error("fsync folder", path);
   return {};
 }
 
@@ -103,7 +104,7 @@ Status make_folders(const std::string& path, unsigned mode) {
   if (const std::string parent = folder_of(path); parent != path) ASSAY_TRY(make_folders(parent, mode));
   if (::mkdir(path.c_str(), mode) == 0) return {};
   const bool made_by_another = errno == EEXIST && ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
-  return made_by_another ? Status() : errno_error("create folder", path);
+  return made_by_another ? Status() : system_error("create folder", path);
 }
 
 std::string sha256_hex(std::string_view bytes) {

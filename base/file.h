@@ -9,6 +9,9 @@
 
 namespace assay {
 
+// errno as an Error: "cannot <what> <path>: <reason>", with the code that fits the reason.
+Error system_error(const char* what, const std::string& path);
+
 // The whole file, at most max_bytes (0 = no limit); the error names the path and the reason.
 Result<std::string> read_file(const std::string& path, size_t max_bytes = 0);
 

@@ -121,6 +121,13 @@ inline constexpr size_t checkpoint_manifest_bytes = 32u << 20;
 // --- services --------------------------------------------------------------------------------------------------------
 // The largest messages are a spec (1 MiB), a report and a page of steps; 16 MiB leaves room and bounds memory.
 inline constexpr int message_bytes = 16 << 20;
+// A list of runs is sent in messages of about this size: any number of runs, and little memory for each message.
+inline constexpr size_t list_message_bytes = 1u << 20;
+// What a change answers (a line for every run it was about) is one message, with room for the fields around it. At 140
+// bytes a line these are 119,000 runs; a change of more is refused before it is made.
+inline constexpr size_t change_answer_bytes = static_cast<size_t>(message_bytes) - (64u << 10);
+// A mistyped run name is compared with this many names, the newest first: some 50 ms.
+inline constexpr int64_t names_compared = 10'000;
 inline constexpr int rpc_deadline_ms = 30'000;
 inline constexpr int watch_streams = 64;
 inline constexpr int64_t request_id_keep_ms = 24ll * 3600 * 1000;

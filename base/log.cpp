@@ -1,14 +1,19 @@
 #include "base/log.h"
 
+#include <fmt/core.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <string>
 #include <utility>
 
 namespace assay::log {
 namespace {
+
+std::string name = "assay";
+bool to_file = false;
 
 std::shared_ptr<spdlog::logger> make_logger(std::string_view program, const std::string& path) {
   spdlog::sink_ptr sink;
@@ -39,8 +44,11 @@ spdlog::level::level_enum level_of(Level level) {
 }  // namespace
 
 Status start(std::string_view program, const std::string& path) {
+  name = program;
+  to_file = false;
   try {
     spdlog::set_default_logger(make_logger(program, path));
+    to_file = !path.empty();
   } catch (const spdlog::spdlog_ex& e) {
     spdlog::set_default_logger(make_logger(program, ""));
     return Error{ErrorCode::internal, e.what()};
@@ -55,6 +63,11 @@ void write(Level level, std::string_view text) {
 void print_line(std::FILE* out, std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), out);
   std::fputc('\n', out);
+}
+
+void fatal(std::string_view text) {
+  if (to_file) write(Level::error, text);
+  print_line(stderr, fmt::format("{}: {}", name, text));
 }
 
 }  // namespace assay::log

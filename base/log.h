@@ -20,6 +20,9 @@ Status start(std::string_view program, const std::string& path = {});
 void write(Level level, std::string_view text);
 // The same promise for a program's own output. fmt::print throws, which would end the program over a line of text.
 void print_line(std::FILE* out, std::string_view text);
+// Why the program ends at once: "program: text" on stderr, where a person or `assay up` reads it, and a line of the log
+// where that is another file.
+void fatal(std::string_view text);
 
 template <class... Args>
 void debug(fmt::format_string<Args...> format, Args&&... args) {

@@ -5,9 +5,13 @@
 
 namespace assay {
 
+void add_tag(CLI::App* verb, std::string& tag, const std::string& what) {
+  verb->add_option("--tag", tag, what + ": \"tag\", or \"experiment/tag\" where several have it")->type_name("TAG");
+}
+
 void add_selection(CLI::App* verb, Selection& selection, const std::string& what) {
-  verb->add_option("RUN", selection.names, what + ": \"name\" (newest experiment that has it) or \"tag/name\"");
-  verb->add_option("--tag", selection.tag, "Only runs of this experiment")->type_name("TAG");
+  verb->add_option("RUN", selection.names, what + ": " + run_name_help);
+  add_tag(verb, selection.tag, "Only runs of this experiment");
 }
 
 v1::RunSelector to_selector(const Selection& selection) {
@@ -25,8 +29,7 @@ ExitCode print_change(Context& context, const std::string& done, const v1::Chang
     if (answer.changed_size() > 0 || answer.unchanged_size() == 0)
       out << done << " " << plural(answer.changed_size(), "run") << "\n";
     for (const std::string& name : answer.changed()) out << "  " << printable(name) << "\n";
-    for (const std::string& why : answer.unchanged())
-      context.console.err << "not " << done << ": " << printable(why) << "\n";
+    for (const std::string& why : answer.unchanged()) remark(context, "not " + done + ": " + why);
   }
   return answer.changed_size() == 0 && answer.unchanged_size() > 0 ? ExitCode::refused : ExitCode::ok;
 }

@@ -10,6 +10,12 @@
 
 namespace assay {
 
+// How a run is named, for help texts.
+inline constexpr const char* run_name_help =
+    "\"name\" (newest experiment that has it), \"tag/name\" or \"experiment/tag/name\"";
+// --tag
+void add_tag(CLI::App* verb, std::string& tag, const std::string& what);
+
 struct Selection {
   std::vector<std::string> names;
   std::string tag;

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstring>
 #include <random>
+#include <utility>
 
 #include "base/home.h"
 #include "base/limits.h"
@@ -135,7 +136,20 @@ Result<v1::EnqueueResponse> Client::enqueue(const v1::EnqueueRequest& request) {
   return state_->call(&Service::Enqueue, request);
 }
 Result<v1::ListRunsResponse> Client::list_runs(const v1::ListRunsRequest& request) {
-  return state_->call(&Service::ListRuns, request);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));
+  auto reader = state_->stub->ListRuns(&context, request);
+  v1::ListRunsResponse list, more;
+  bool first = true;
+  while (reader->Read(first ? &list : &more)) {
+    if (!std::exchange(first, false)) list.mutable_runs()->MergeFrom(more.runs());
+  }
+  if (const grpc::Status status = reader->Finish(); !status.ok()) return state_->error(status);
+  const int64_t expected = request.limit() > 0 ? std::min(request.limit(), list.total()) : list.total();
+  if (list.runs_size() != expected)
+    return Error{ErrorCode::internal, fmt::format("the daemon listed {} runs where there are {}; its log is {}",
+                                                  list.runs_size(), expected, daemon_log_path(state_->home))};
+  return list;
 }
 Result<v1::Run> Client::get_run(const v1::GetRunRequest& request) {
   return state_->call(&Service::GetRun, request);
@@ -170,9 +184,10 @@ Result<v1::ShutdownResponse> Client::shutdown(bool stop_workers) {
   return state_->call(&Service::Shutdown, request);
 }
 
-Status Client::events_since(int64_t from, const std::function<void(const v1::Event&)>& each) {
+Status Client::events_since(int64_t from, const std::string& tag, const std::function<void(const v1::Event&)>& each) {
   v1::WatchRequest request;
   request.set_from_event_id(from);
+  request.set_tag(tag);
   request.set_follow(false);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));

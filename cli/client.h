@@ -22,6 +22,7 @@ class Client {
   Result<v1::InfoResponse> info(int64_t deadline_ms);
   Result<v1::PlanResponse> plan(const v1::PlanRequest&);
   Result<v1::EnqueueResponse> enqueue(const v1::EnqueueRequest&);
+  // Whole, however many messages it takes: an answer that lacks runs is an error.
   Result<v1::ListRunsResponse> list_runs(const v1::ListRunsRequest&);
   Result<v1::Run> get_run(const v1::GetRunRequest&);
   Result<v1::ChangeResponse> retry(const v1::RetryRequest&);
@@ -32,8 +33,9 @@ class Client {
   Result<v1::QueryMetricsResponse> query_metrics(const v1::QueryMetricsRequest&);
   Result<v1::GetReportResponse> get_report(const v1::GetReportRequest&);
   Result<v1::ListDevicesResponse> list_devices();
-  // Events with an id above `from`, oldest first; ends after the last one there is now.
-  Status events_since(int64_t from, const std::function<void(const v1::Event&)>& each);
+  // Events with an id above `from`, oldest first, of the experiment `tag` or of all for ""; ends after the last one
+  // there is now.
+  Status events_since(int64_t from, const std::string& tag, const std::function<void(const v1::Event&)>& each);
   Result<v1::ShutdownResponse> shutdown(bool stop_workers);
 
  private:

@@ -18,6 +18,7 @@
 #include "base/home.h"
 #include "base/limits.h"
 #include "base/unique_handle.h"
+#include "base/version.h"
 #include "cli/client.h"
 #include "cli/format.h"
 
@@ -161,8 +162,8 @@ std::vector<Check> check_daemon(const std::string& home) {
                     fmt::format("version {}, pid {}{}", info->version(), info->pid(),
                                 info->fault_injection() ? ", fault injection allowed" : ""),
                     {}});
-  if (info->version() != ASSAY_VERSION)
-    checks.back() = {Health::warn, "daemon", fmt::format("version {}, but assay is {}", info->version(), ASSAY_VERSION),
+  if (info->version() != version())
+    checks.back() = {Health::warn, "daemon", fmt::format("version {}, but assay is {}", info->version(), version()),
                      "assay down --keep-running && assay up"};
   if (auto socket = socket_path(home); socket.ok()) checks.push_back(check_socket(*socket));
   if (info->workers_connected() == 0)

@@ -1,9 +1,13 @@
 // `assay export`: steps as CSV or JSONL, or runs as JSON, to a file or standard output.
+#include "base/csv.h"
+#include "base/output_file.h"
+#include "cli/change.h"
 #include "cli/client.h"
-#include "cli/new_file.h"
+#include "cli/format.h"
 #include "cli/output.h"
 #include "cli/run_rows.h"
 #include "cli/step_export.h"
+#include "cli/units.h"
 #include "cli/verb.h"
 
 namespace assay {
@@ -23,7 +27,8 @@ void write_jsonl(std::ostream& out, const v1::Run& run, int64_t attempt, const v
   out << line.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
 }
 
-Status export_all(Client& client, const v1::ListRunsResponse& list, const Options& options, std::ostream& out) {
+Status export_all(Context& context, Client& client, const v1::ListRunsResponse& list, const Options& options,
+                  std::ostream& out) {
   if (options.format == "json") {
     Json runs = Json::array();
     for (const v1::Run& listed : list.runs()) {
@@ -35,14 +40,19 @@ Status export_all(Client& client, const v1::ListRunsResponse& list, const Option
     out << runs.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
     return {};
   }
-  if (options.format == "csv") out << steps_csv_header;
+  if (options.format == "csv") out << "experiment,tag," << steps_csv_header;
   for (const v1::Run& run : list.runs()) {
-    if (!run.has_latest()) continue;  // never started: no steps
+    if (!run.has_latest()) {
+      if (!options.names.empty()) remark(context, run.name() + " has not been started yet: it has no steps");
+      continue;
+    }
     ASSAY_TRY(each_step(client, run, options.attempt, [&](int64_t attempt, const v1::StepMetrics& m) {
-      if (options.format == "csv")
+      if (options.format == "csv") {
+        out << csv_field(run.experiment()) << ',' << csv_field(run.tag()) << ',';
         write_csv_step(out, run.name(), attempt, m);
-      else
+      } else {
         write_jsonl(out, run, attempt, m);
+      }
     }));
   }
   return {};
@@ -54,17 +64,17 @@ Result<ExitCode> run_export(Context& context, const Options& options) {
   for (const std::string& name : options.names) request.mutable_selector()->add_names(name);
   request.mutable_selector()->set_tag(options.tag);
   ASSAY_ASSIGN(const v1::ListRunsResponse list, client.list_runs(request));
-  if (options.path.empty()) {
-    ASSAY_TRY(export_all(client, list, options, context.console.out));
+  if (options.path.empty() || options.path == "-" || options.path == "/dev/stdout") {
+    ASSAY_TRY(export_all(context, client, list, options, context.console.out));
     return ExitCode::ok;
   }
-  NewFile file(options.path);
-  ASSAY_TRY(export_all(client, list, options, file.stream()));
-  ASSAY_TRY(file.commit());
+  ASSAY_ASSIGN(const std::unique_ptr<OutputFile> file, OutputFile::open(options.path));
+  ASSAY_TRY(export_all(context, client, list, options, file->stream()));
+  ASSAY_TRY(file->commit());
   if (context.json)
     print_json(context, {{"file", options.path}, {"runs", list.runs_size()}});
   else
-    context.console.out << options.path << "\n";
+    context.console.out << printable(options.path) << "\n";
   return ExitCode::ok;
 }
 
@@ -76,17 +86,15 @@ void add_export(CLI::App& app, Context& context) {
                             "  assay export moe_bf16_dynamic --format jsonl | head -3\n"
                             "  assay export --format json | jq '.[].state'");
   auto options = std::make_shared<Options>();
-  verb->add_option("RUN", options->names, "Runs to export (default: all)");
-  verb->add_option("--tag", options->tag, "Only this experiment")->type_name("TAG");
+  verb->add_option("RUN", options->names, std::string("Runs to export (default: all): ") + run_name_help);
+  add_tag(verb, options->tag, "Only this experiment");
   verb->add_option("--format", options->format,
                    "csv or jsonl: one line a step; json: the runs with their attempts and configs")
       ->type_name("FORMAT")
       ->check(CLI::IsMember({"csv", "jsonl", "json"}))
       ->capture_default_str();
-  verb->add_option("--attempt", options->attempt, "Which attempt, from 1 (default: the newest that has steps)")
-      ->type_name("N")
-      ->check(CLI::PositiveNumber);
-  verb->add_option("-o,--output", options->path, "File to write (default: standard output)")->type_name("FILE");
+  add_count(verb, "--attempt", options->attempt, 1, "Which attempt, from 1 (default: the newest that has steps)");
+  verb->add_option("-o,--output", options->path, "File to write (default, and -: standard output)")->type_name("FILE");
   on_chosen(verb, context, options, run_export);
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <unordered_set>
 
 namespace assay {
 namespace {
@@ -84,6 +85,12 @@ std::string_view tail(std::string_view text, int width) {
   return text.substr(start);
 }
 
+// The first `width` - 1 - `back` columns and the last `back`.
+std::string cut_at(std::string_view text, int width, int back) {
+  if (display_width(text) <= width) return std::string(text);
+  return std::string(head(text, width - 1 - back)) + "…" + std::string(tail(text, back));
+}
+
 }  // namespace
 
 std::string printable(std::string_view text) {
@@ -117,8 +124,32 @@ int display_width(std::string_view text) {
 std::string shorten(std::string_view text, int width) {
   if (display_width(text) <= width) return std::string(text);
   if (width <= 1) return width == 1 ? "…" : "";
-  const int back = (width - 1) / 2;
-  return std::string(head(text, width - 1 - back)) + "…" + std::string(tail(text, back));
+  return cut_at(text, width, (width - 1) / 2);
+}
+
+std::string shorten_end(std::string_view text, int width) {
+  return width < 1 ? std::string() : cut_at(text, width, 0);
+}
+
+std::vector<std::string> shorten_apart(std::vector<std::string> texts, int width) {
+  constexpr size_t looked_at = 1'000;  // more names than a screen holds, few enough for every refresh
+  if (width < 2 || std::all_of(texts.begin(), texts.end(), [&](const auto& t) { return display_width(t) <= width; }))
+    return texts;
+  const int middle = (width - 1) / 2;
+  int best = middle;
+  size_t most = 0;
+  for (int distance = 0; distance < width; ++distance) {
+    for (const int back : {middle + distance, middle - distance}) {
+      if (back < 0 || back > width - 1) continue;
+      std::unordered_set<std::string> different;
+      for (size_t i = 0; i < std::min(texts.size(), looked_at); ++i) different.insert(cut_at(texts[i], width, back));
+      if (different.size() <= most) continue;
+      most = different.size();
+      best = back;
+    }
+  }
+  for (std::string& text : texts) text = cut_at(text, width, best);
+  return texts;
 }
 
 std::string format_loss(double loss) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace assay {
 
@@ -17,6 +18,11 @@ std::string first_line(std::string_view text);
 int display_width(std::string_view text);
 // At most `width` columns: the middle is replaced by "…", because run names differ at both ends.
 std::string shorten(std::string_view text, int width);
+// The same with the end replaced.
+std::string shorten_end(std::string_view text, int width);
+// Each of them shortened to `width`, all at the same place: where the fewest become alike, the middle if it does not
+// matter.
+std::vector<std::string> shorten_apart(std::vector<std::string> texts, int width);
 
 std::string format_loss(double loss);                 // 4 decimals; "nan" and "inf" as words
 std::string format_rate(double per_second);           // integer; "-" if 0 or not finite

@@ -2,8 +2,11 @@
 #include <fmt/core.h>
 
 #include "base/limits.h"
+#include "cli/change.h"
 #include "cli/client.h"
 #include "cli/output.h"
+#include "cli/run_rows.h"
+#include "cli/units.h"
 #include "cli/verb.h"
 
 namespace assay {
@@ -29,8 +32,11 @@ void print(Context& context, const v1::TailLogResponse& chunk, int64_t offset) {
 
 Result<ExitCode> run_logs(Context& context, const Options& options) {
   ASSAY_ASSIGN(Client client, Client::connect(context.home));
+  v1::GetRunRequest named;
+  named.set_name(options.run);
+  ASSAY_ASSIGN(const v1::Run run, client.get_run(named));
   v1::TailLogRequest request;
-  request.set_name(options.run);
+  request.set_name(full_name(run));  // a plain name means another run as soon as a newer experiment has it
   request.set_attempt(options.attempt);
   request.set_offset(options.last_bytes > 0 ? -options.last_bytes : 0);
   request.set_max_bytes(static_cast<int64_t>(limits::log_chunk_bytes));
@@ -53,16 +59,12 @@ void add_logs(CLI::App& app, Context& context) {
   CLI::App* verb = add_verb(app, "logs", "Print the log of a run's attempt",
                             "  assay logs moe_fp8_experts_static\n"
                             "  assay logs -f moe_fp8_experts_static      # until the attempt ends\n"
-                            "  assay logs moe_fp8_experts_static --attempt 1 --last 4096");
+                            "  assay logs moe_fp8_experts_static --attempt 1 --last 10k");
   auto options = std::make_shared<Options>();
-  verb->add_option("RUN", options->run, "Run name, \"name\" or \"tag/name\"")->required();
+  verb->add_option("RUN", options->run, run_name_help)->required();
   verb->add_flag("-f,--follow", options->follow, "Go on as the log grows, until the attempt ends");
-  verb->add_option("--attempt", options->attempt, "Which attempt, from 1 (default: the newest)")
-      ->type_name("N")
-      ->check(CLI::PositiveNumber);
-  verb->add_option("--last", options->last_bytes, "Start this many bytes before the end")
-      ->type_name("BYTES")
-      ->check(CLI::PositiveNumber);
+  add_count(verb, "--attempt", options->attempt, 1, "Which attempt, from 1 (default: the newest)");
+  add_bytes(verb, "--last", options->last_bytes, "Start this much before the end: bytes, or 10k, 1M");
   on_chosen(verb, context, options, run_logs);
 }
 

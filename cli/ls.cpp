@@ -1,13 +1,13 @@
 // `assay ls`: the runs and how they stand.
 #include <fmt/core.h>
 
-#include <set>
-
+#include "cli/change.h"
 #include "cli/client.h"
 #include "cli/format.h"
 #include "cli/output.h"
 #include "cli/run_rows.h"
 #include "cli/table.h"
+#include "cli/units.h"
 #include "cli/verb.h"
 
 namespace assay {
@@ -23,14 +23,14 @@ const std::vector<std::string> state_words = {"queued", "held",      "retry_wait
                                               "paused", "completed", "failed",     "cancelled"};
 
 void print_table(Context& context, const v1::ListRunsResponse& list) {
-  std::set<std::string> tags;
-  for (const v1::Run& run : list.runs()) tags.insert(run.tag());
-  const bool with_tag = tags.size() > 1;
-  std::vector<Column> columns = {{"run", Align::left, true},   {"state"},
-                                 {"step", Align::right},       {"loss", Align::right},
-                                 {"tok/sec", Align::right},    {"time", Align::right},
+  ExperimentLabels experiments;
+  for (const v1::Run& run : list.runs()) experiments.see(run.experiment(), run.tag());
+  const bool with_tag = experiments.several();
+  std::vector<Column> columns = {{"run", Align::left, true, true}, {"state"},
+                                 {"step", Align::right},           {"loss", Align::right},
+                                 {"tok/sec", Align::right},        {"time", Align::right},
                                  {"remark", Align::left, true}};
-  if (with_tag) columns.insert(columns.begin(), {"tag", Align::left, true});
+  if (with_tag) columns.insert(columns.begin(), {"tag", Align::left, true, true});
   Table table(columns);
   const int64_t now = context.clock.unix_ms();
   for (const v1::Run& run : list.runs()) {
@@ -43,11 +43,11 @@ void print_table(Context& context, const v1::ListRunsResponse& list) {
                                   rate_cell(run),
                                   elapsed < 0 ? "-" : format_duration(elapsed),
                                   remark(run, now)};
-    if (with_tag) row.insert(row.begin(), run.tag());
+    if (with_tag) row.insert(row.begin(), experiments.label(run.experiment(), run.tag()));
     table.add(std::move(row));
   }
   if (table.rows() > 0) context.console.out << table.text(context.console.width, context.console.colour) << "\n";
-  context.console.out << counts_line(count_states(list), context.console.colour);
+  context.console.out << counts_line(list, context.console.colour);
   if (list.total() > list.runs_size())
     context.console.out << fmt::format(" ({} of {} runs shown)", list.runs_size(), list.total());
   context.console.out << "\n";
@@ -79,13 +79,11 @@ void add_ls(CLI::App& app, Context& context) {
                             "  assay ls --tag 20260224_162523 --state running --state queued\n"
                             "  assay ls --state failed --json | jq -r '.runs[].name'");
   auto options = std::make_shared<Options>();
-  verb->add_option("--tag", options->tag, "Only this experiment")->type_name("TAG");
+  add_tag(verb, options->tag, "Only this experiment");
   verb->add_option("--state", options->states, "Only runs in this state; may be given several times")
       ->type_name("STATE")
       ->check(CLI::IsMember(state_words));
-  verb->add_option("--limit", options->limit, "At most this many runs (0 = all)")
-      ->type_name("N")
-      ->check(CLI::NonNegativeNumber);
+  add_count(verb, "--limit", options->limit, 0, "At most this many runs (0 = all)");
   on_chosen(verb, context, options, run_ls);
 }
 

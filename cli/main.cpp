@@ -10,6 +10,7 @@
 #include <iostream>
 #include <thread>
 
+#include "base/output_file.h"
 #include "base/process.h"
 #include "cli/program.h"
 
@@ -36,8 +37,10 @@ int main(int argc, char** argv) {
   const bool terminal = ::isatty(STDOUT_FILENO) != 0;
   const char* no_colour = std::getenv("NO_COLOR");  // no-color.org: set and not empty means no colour
   const assay::SystemClock clock;
+  assay::FdStream out(STDOUT_FILENO);
+  std::cerr.tie(&out);  // what was printed before an error appears before it
   assay::Context context{
-      .console = {.out = std::cout,
+      .console = {.out = out,
                   .err = std::cerr,
                   .terminal = terminal,
                   .colour = terminal && (no_colour == nullptr || *no_colour == '\0'),
@@ -47,5 +50,7 @@ int main(int argc, char** argv) {
       .become = become,
       .programs = assay::program_folder(),
   };
-  return static_cast<int>(assay::run_program({argv + 1, argv + argc}, context));
+  const assay::ExitCode code = assay::run_program({argv + 1, argv + argc}, context);
+  std::cerr.tie(nullptr);  // it outlives `out`
+  return static_cast<int>(code);
 }

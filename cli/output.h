@@ -12,6 +12,10 @@ namespace assay {
 
 using Json = nlohmann::ordered_json;
 
+// Lines on standard error, each with the program's name ahead unless it begins with a place in a file
+// ("spec.toml:3:1: "), and each made safe: names and paths in it may come from anywhere.
+void remark(Context& context, const std::string& text);
+
 // One document on one line. Bytes that are not UTF-8 become U+FFFD.
 void print_json(Context& context, const Json& json);
 

@@ -97,12 +97,12 @@ void print_summary(Context& context, const v1::PlanResponse& plan) {
 
 // Problems in full, below the table: they are sentences. The exit code is the one that enqueue would end with.
 ExitCode print_problems(Context& context, const v1::PlanResponse& plan) {
-  for (const std::string& error : plan.errors()) context.console.err << printable(error) << "\n";
+  for (const std::string& error : plan.errors()) remark(context, error);
   bool problem = false, too_large = false, conflict = false;
   for (const v1::PlannedRun& r : plan.runs()) {
     if (r.problem().empty()) continue;
     (r.conflict() ? conflict : r.fits() ? problem : too_large) = true;
-    if (!context.json) context.console.err << printable(r.name()) << ": " << printable(r.problem()) << "\n";
+    if (!context.json) remark(context, r.name() + ": " + r.problem());
   }
   if (plan.errors_size() > 0 || problem) return ExitCode::invalid;
   if (too_large) return ExitCode::limits;

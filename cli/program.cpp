@@ -5,10 +5,12 @@
 #include <memory>
 
 #include "base/home.h"
+#include "base/output_file.h"
+#include "base/version.h"
 #include "cli/format.h"
-#include "cli/nearest.h"
 #include "cli/output.h"
 #include "cli/verb.h"
+#include "spec/spec_errors.h"
 
 namespace assay {
 namespace {
@@ -39,14 +41,7 @@ ExitCode fail(Context& context, ExitCode code, const std::string& kind, const st
     const Json json = {{"error", {{"exit_code", static_cast<int>(code)}, {"kind", kind}, {"message", message}}}};
     context.console.err << json.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
   } else {
-    // Errors in a file start with file:line:col, as editors expect; others with the program's name. Each line is made
-    // safe: names and paths in it may come from anywhere.
-    for (size_t start = 0; start < message.size();) {
-      const size_t end = std::min(message.find('\n', start), message.size());
-      context.console.err << (code == ExitCode::invalid ? "" : "assay: ")
-                          << printable(std::string_view(message).substr(start, end - start)) << "\n";
-      start = end + 1;
-    }
+    remark(context, message);
   }
   return code;
 }
@@ -79,11 +74,22 @@ const char* kind_of(ExitCode code) {
   return "internal";
 }
 
-std::vector<std::string> verb_names(const CLI::App& app) {
+ExitCode fail(Context& context, const Error& error) {
+  const ExitCode code = exit_code(error.code);
+  return fail(context, code, kind_of(code), error.message);
+}
+
+// `code`, unless what was printed did not arrive.
+ExitCode written(Context& context, ExitCode code) {
+  const Status arrived = check_written(context.console.out, "standard output");
+  return arrived.ok() ? code : fail(context, arrived.error());
+}
+
+std::string nearest_verb(const CLI::App& app, const std::string& word) {
   std::vector<std::string> names;
   for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; }))
     names.push_back(verb->get_name());
-  return names;
+  return std::string(nearest(word, std::vector<std::string_view>(names.begin(), names.end())).value_or(""));
 }
 
 // What a wrong command line is told: CLI11's sentence, or the nearest verb for a word that is none.
@@ -94,7 +100,7 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error,
       const std::string& word = arguments[i];
       i += word == "--home";  // its folder is no verb
       if (word.empty() || word.front() == '-') continue;
-      const std::string near = nearest(word, verb_names(app));
+      const std::string near = nearest_verb(app, word);
       if (near.empty()) return fmt::format("there is no verb '{}'; `assay --help` lists them", printable(word));
       return fmt::format("there is no verb '{}'; did you mean '{}'?", printable(word), near);
     }
@@ -120,7 +126,7 @@ ExitCode run_program(const std::vector<std::string>& arguments, Context& context
   CLI::App app(description, "assay");
   app.footer(footer);
   app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("assay ") + ASSAY_VERSION);
+  app.set_version_flag("-V,--version", std::string("assay ") + version());
   app.add_flag("--json", context.json, "Print JSON with the fields documented in docs/cli.md");
   std::string home;
   app.add_option("--home", home,
@@ -130,7 +136,8 @@ ExitCode run_program(const std::vector<std::string>& arguments, Context& context
   try {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 takes them last first
   } catch (const CLI::Success& help) {
-    return app.exit(help, context.console.out, context.console.err) == 0 ? ExitCode::ok : ExitCode::usage;
+    app.exit(help, context.console.out, context.console.err);
+    return written(context, ExitCode::ok);
   } catch (const CLI::ParseError& error) {
     return fail(context, ExitCode::usage, "usage", usage_message(app, error, arguments));
   }
@@ -138,13 +145,8 @@ ExitCode run_program(const std::vector<std::string>& arguments, Context& context
   if (!folder.ok()) return fail(context, ExitCode::usage, "usage", folder.error().message);
   context.home = *folder;
   auto result = context.action();
-  context.console.out.flush();
-  if (!result.ok()) {
-    const ExitCode code = exit_code(result.error().code);
-    return fail(context, code, kind_of(code), result.error().message);
-  }
-  if (!context.console.out) return fail(context, ExitCode::internal, "internal", "cannot write the output");
-  return *result;
+  if (!result.ok()) return fail(context, result.error());
+  return written(context, *result);
 }
 
 }  // namespace assay

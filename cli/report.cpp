@@ -4,9 +4,10 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "base/output_file.h"
+#include "cli/change.h"
 #include "cli/client.h"
 #include "cli/format.h"
-#include "cli/new_file.h"
 #include "cli/output.h"
 #include "cli/step_export.h"
 #include "cli/verb.h"
@@ -20,7 +21,7 @@ struct Options {
   std::string folder;
 };
 
-// A tag is a folder name here; the daemon checks tags, and this makes sure that no reply can leave the folder.
+// Names are folder and file names here; the daemon checks them, and this makes sure that no reply can leave the folder.
 bool is_plain_name(const std::string& name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos &&
          name.find('\0') == std::string::npos;
@@ -39,16 +40,26 @@ Result<std::vector<std::string>> write_files(Client& client, const v1::GetReport
   for (const v1::ReportFile& file : report.files()) {
     if (!is_plain_name(file.name()))
       return Error{ErrorCode::internal, fmt::format("the daemon sent a file named '{}'", file.name())};
-    ASSAY_TRY(write_file_atomically(path_in(folder, file.name()), file.content()));
+    ASSAY_TRY(write_output_file(path_in(folder, file.name()), file.content()));
     written.push_back(path_in(folder, file.name()));
     has_steps = has_steps || file.name() == "steps.csv";
   }
   if (has_steps) return written;
-  NewFile steps(path_in(folder, "steps.csv"));
-  ASSAY_TRY(write_steps_csv(client, report.tag(), steps.stream()));
-  ASSAY_TRY(steps.commit());
+  ASSAY_ASSIGN(const std::unique_ptr<OutputFile> steps, OutputFile::open(path_in(folder, "steps.csv")));
+  ASSAY_TRY(write_steps_csv(client, report.experiment() + "/" + report.tag(), steps->stream()));
+  ASSAY_TRY(steps->commit());
   written.push_back(path_in(folder, "steps.csv"));
   return written;
+}
+
+// report_<tag>, or report_<experiment>/<tag> where another experiment has the same tag: neither report takes the place
+// of the other.
+Result<std::string> folder_for(const v1::GetReportResponse& report, const Options& options) {
+  if (!options.folder.empty()) return options.folder;
+  if (!is_plain_name(report.tag()) || (report.tag_shared() && !is_plain_name(report.experiment())))
+    return Error{ErrorCode::invalid_argument,
+                 fmt::format("'{}/{}' is no folder name; give a folder with -o", report.experiment(), report.tag())};
+  return "report_" + (report.tag_shared() ? report.experiment() + "/" + report.tag() : report.tag());
 }
 
 Result<ExitCode> run_report(Context& context, const Options& options) {
@@ -57,10 +68,7 @@ Result<ExitCode> run_report(Context& context, const Options& options) {
   request.set_tag(options.tag);
   request.set_baseline(options.baseline);
   ASSAY_ASSIGN(const v1::GetReportResponse report, client.get_report(request));
-  if (options.folder.empty() && !is_plain_name(report.tag()))
-    return Error{ErrorCode::invalid_argument,
-                 fmt::format("the tag '{}' is no folder name; give a folder with -o", report.tag())};
-  const std::string folder = options.folder.empty() ? "report_" + report.tag() : options.folder;
+  ASSAY_ASSIGN(const std::string folder, folder_for(report, options));
   ASSAY_ASSIGN(const std::vector<std::string> written, write_files(client, report, folder));
   if (context.json)
     print_json(context, {{"experiment", report.experiment()}, {"tag", report.tag()}, {"files", written}});
@@ -77,10 +85,13 @@ void add_report(CLI::App& app, Context& context) {
                             "  assay report --tag monday -o monday_report\n"
                             "  assay report --baseline moe_bf16_dynamic");
   auto options = std::make_shared<Options>();
-  verb->add_option("--tag", options->tag, "Which experiment (default: the newest)")->type_name("TAG");
+  add_tag(verb, options->tag, "Which experiment (default: the newest)");
   verb->add_option("--baseline", options->baseline, "Run to compare with (default: the spec's, else the first)")
       ->type_name("RUN");
-  verb->add_option("-o,--output", options->folder, "Folder to write into (default: report_<tag>)")->type_name("FOLDER");
+  verb->add_option(
+          "-o,--output", options->folder,
+          "Folder to write into (default: report_<tag>; report_<experiment>/<tag> where several share the tag)")
+      ->type_name("FOLDER");
   on_chosen(verb, context, options, run_report);
 }
 

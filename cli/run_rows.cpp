@@ -24,11 +24,24 @@ bool observed(const v1::Run& run) {
 }  // namespace
 
 bool is_live(const std::string& state) {
-  return state != "completed" && state != "failed" && state != "cancelled";
+  return std::find(std::begin(live_states), std::end(live_states), state) != std::end(live_states);
 }
 
 std::string full_name(const v1::Run& run) {
   return run.experiment() + "/" + run.tag() + "/" + run.name();
+}
+
+std::string ExperimentLabels::label(const std::string& experiment, const std::string& tag) const {
+  if (!several()) return {};
+  const bool plain =
+      std::all_of(seen_.begin(), seen_.end(), [](const auto& entry) { return entry.second.size() == 1; });
+  return plain ? tag : experiment + "/" + tag;
+}
+
+std::string ExperimentLabels::run_name(const std::string& experiment, const std::string& tag,
+                                       const std::string& name) const {
+  const std::string of = label(experiment, tag);
+  return of.empty() ? name : of + "/" + name;
 }
 
 double progress(const v1::Run& run) {
@@ -92,10 +105,13 @@ std::string counts_line(const std::map<std::string, int64_t>& by_state, bool col
   return line.empty() ? "no runs" : line;
 }
 
-std::map<std::string, int64_t> count_states(const v1::ListRunsResponse& list) {
-  std::map<std::string, int64_t> counts;
-  for (const v1::Run& run : list.runs()) ++counts[run.state()];
-  return counts;
+std::string counts_line(const v1::ListRunsResponse& list, bool colour) {
+  return counts_line(std::map<std::string, int64_t>(list.by_state().begin(), list.by_state().end()), colour);
+}
+
+bool any_live(const v1::ListRunsResponse& list) {
+  return std::any_of(list.by_state().begin(), list.by_state().end(),
+                     [](const auto& counted) { return counted.second > 0 && is_live(counted.first); });
 }
 
 std::string loss_cell(const v1::Run& run) {

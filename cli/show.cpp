@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/clock.h"
+#include "cli/change.h"
 #include "cli/client.h"
 #include "cli/format.h"
 #include "cli/output.h"
@@ -127,8 +128,7 @@ void add_show(CLI::App& app, Context& context) {
                             "  assay show moe_fp8_experts_static\n"
                             "  assay show 20260224_162523/moe_bf16_dynamic");
   auto options = std::make_shared<Options>();
-  verb->add_option("RUN", options->run, "Run name, \"name\" (newest experiment that has it) or \"tag/name\"")
-      ->required();
+  verb->add_option("RUN", options->run, run_name_help)->required();
   on_chosen(verb, context, options, run_show);
 }
 

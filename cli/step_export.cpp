@@ -1,5 +1,7 @@
 #include "cli/step_export.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -29,15 +31,17 @@ Status each_step(Client& client, const v1::Run& run, int64_t attempt,
   while (true) {
     ASSAY_ASSIGN(const v1::QueryMetricsResponse page, client.query_metrics(request));
     for (const v1::StepMetrics& m : page.steps()) sink(page.attempt(), m);
-    if (!page.more() || page.steps_size() == 0) return {};
+    if (!page.more()) return {};
+    if (page.steps_size() == 0)
+      return Error{ErrorCode::internal, fmt::format("the daemon has more steps of {} but sends none", run.name())};
     request.set_from_step(page.steps(page.steps_size() - 1).step() + 1);
     request.set_attempt(page.attempt());  // a retry that starts meanwhile must not mix its steps in
   }
 }
 
-Status write_steps_csv(Client& client, const std::string& tag, std::ostream& out) {
+Status write_steps_csv(Client& client, const std::string& experiment, std::ostream& out) {
   v1::ListRunsRequest request;
-  request.mutable_selector()->set_tag(tag);
+  request.mutable_selector()->set_tag(experiment);
   ASSAY_ASSIGN(const v1::ListRunsResponse list, client.list_runs(request));
   std::vector<v1::Run> runs(list.runs().begin(), list.runs().end());
   std::sort(runs.begin(), runs.end(), [](const v1::Run& a, const v1::Run& b) { return a.id() < b.id(); });

@@ -14,11 +14,11 @@ namespace assay {
 Status each_step(Client& client, const v1::Run& run, int64_t attempt,
                  const std::function<void(int64_t attempt, const v1::StepMetrics&)>& sink);
 
-// The columns of the report's steps.csv.
+// The columns of the report's steps.csv, and a line of it.
 extern const char* const steps_csv_header;
 void write_csv_step(std::ostream& out, const std::string& name, int64_t attempt, const v1::StepMetrics& step);
 
-// steps.csv of a whole experiment: every attempt of every run, named as in the report.
-Status write_steps_csv(Client& client, const std::string& tag, std::ostream& out);
+// steps.csv of a whole experiment ("experiment/tag"): every attempt of every run, named as in the report.
+Status write_steps_csv(Client& client, const std::string& experiment, std::ostream& out);
 
 }  // namespace assay

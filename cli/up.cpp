@@ -110,8 +110,8 @@ Result<ExitCode> run_up(Context& context, const Options& options) {
     return Error{ErrorCode::unavailable, fmt::format("the daemon (pid {}) does not answer after {} s; its log is {}",
                                                      pid, start_deadline_ms / 1000, log)};
   print(context, *info, true);
-  context.console.err << fmt::format("assay: no worker has connected yet, and without one nothing runs; its log: {}\n",
-                                     printable(worker_log_path(context.home)));
+  remark(context,
+         "no worker has connected yet, and without one nothing runs; its log: " + worker_log_path(context.home));
   return ExitCode::ok;
 }
 

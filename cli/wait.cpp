@@ -2,12 +2,14 @@
 #include <fmt/core.h>
 
 #include <map>
-#include <set>
+#include <vector>
 
+#include "cli/change.h"
 #include "cli/client.h"
 #include "cli/format.h"
 #include "cli/output.h"
 #include "cli/run_rows.h"
+#include "cli/units.h"
 #include "cli/verb.h"
 
 namespace assay {
@@ -18,59 +20,58 @@ constexpr int64_t poll_ms = 500;  // a run takes seconds at least; listing a ful
 struct Options {
   std::vector<std::string> names;
   std::string tag;
-  double timeout_s = 0;
+  int64_t timeout_ms = 0;  // 0 = never
 };
 
-v1::ListRunsRequest request_for(const Options& options) {
+// The runs that the wait is for, as they are now. Without names and tag these are the ones that are live when it
+// begins: runs that ended before are history.
+Result<v1::ListRunsResponse> chosen_runs(Client& client, const Options& options) {
   v1::ListRunsRequest request;
   for (const std::string& name : options.names) request.mutable_selector()->add_names(name);
   request.mutable_selector()->set_tag(options.tag);
+  if (options.names.empty() && options.tag.empty())
+    for (const char* state : live_states) request.mutable_selector()->add_states(state);
+  return client.list_runs(request);
+}
+
+// From then on by id: a name may come to mean another run, and a tag more of them.
+v1::ListRunsRequest the_same(const v1::ListRunsResponse& list) {
+  v1::ListRunsRequest request;
+  for (const v1::Run& run : list.runs()) request.mutable_selector()->add_ids(run.id());
   return request;
 }
 
-// Without names and tag the wait is for what is live when it begins: runs that ended before are history.
-std::set<int64_t> chosen_runs(const v1::ListRunsResponse& list, const Options& options) {
-  const bool everything = options.names.empty() && options.tag.empty();
-  std::set<int64_t> ids;
+std::vector<const v1::Run*> not_completed(const v1::ListRunsResponse& list) {
+  std::vector<const v1::Run*> runs;
   for (const v1::Run& run : list.runs())
-    if (!everything || is_live(run.state())) ids.insert(run.id());
-  return ids;
+    if (run.state() != "completed") runs.push_back(&run);
+  return runs;
 }
 
-struct Standing {
-  std::map<std::string, int64_t> by_state;
-  std::vector<const v1::Run*> not_completed;
-  int64_t live = 0;
-};
-
-Standing standing(const v1::ListRunsResponse& list, const std::set<int64_t>& chosen) {
-  Standing s;
-  for (const v1::Run& run : list.runs()) {
-    if (!chosen.contains(run.id())) continue;
-    ++s.by_state[run.state()];
-    s.live += is_live(run.state());
-    if (run.state() != "completed") s.not_completed.push_back(&run);
-  }
-  return s;
-}
-
-void print(Context& context, const Standing& s, bool timed_out) {
+void print(Context& context, const v1::ListRunsResponse& list, bool timed_out) {
+  const std::vector<const v1::Run*> others = not_completed(list);
   if (context.json) {
     Json states = Json::object();
-    for (const auto& [state, count] : s.by_state) states[state] = count;
-    Json others = Json::array();
-    for (const v1::Run* run : s.not_completed) others.push_back(run->name());
-    print_json(context, {{"completed", s.not_completed.empty()},
+    for (const auto& [state, count] : std::map(list.by_state().begin(), list.by_state().end())) states[state] = count;
+    Json names = Json::array(), runs = Json::array();
+    for (const v1::Run* run : others) {
+      names.push_back(run->name());
+      runs.push_back(full_name(*run));
+    }
+    print_json(context, {{"completed", others.empty()},
                          {"timed_out", timed_out},
                          {"states", states},
-                         {"not_completed", others}});
+                         {"not_completed", names},
+                         {"not_completed_full", runs}});
     return;
   }
   const Console& console = context.console;
-  console.out << (s.by_state.empty() ? "nothing to wait for" : counts_line(s.by_state, console.colour)) << "\n";
-  for (const v1::Run* run : s.not_completed) {
+  console.out << (list.runs_size() == 0 ? "nothing to wait for" : counts_line(list, console.colour)) << "\n";
+  ExperimentLabels experiments;
+  for (const v1::Run& run : list.runs()) experiments.see(run.experiment(), run.tag());
+  for (const v1::Run* run : others) {
     const std::string why = remark(*run, context.clock.unix_ms());
-    console.out << "  " << printable(run->name()) << ": "
+    console.out << "  " << printable(experiments.run_name(run->experiment(), run->tag(), run->name())) << ": "
                 << paint(run->state(), state_colour(run->state()), console.colour)
                 << (why.empty() ? "" : " (" + printable(why) + ")") << "\n";
   }
@@ -78,21 +79,16 @@ void print(Context& context, const Standing& s, bool timed_out) {
 
 Result<ExitCode> run_wait(Context& context, const Options& options) {
   ASSAY_ASSIGN(Client client, Client::connect(context.home));
-  const v1::ListRunsRequest request = request_for(options);
-  ASSAY_ASSIGN(v1::ListRunsResponse list, client.list_runs(request));
-  const std::set<int64_t> chosen = chosen_runs(list, options);
-  if (chosen.empty() && !options.tag.empty())
-    return Error{ErrorCode::not_found,
-                 fmt::format("no run has the tag '{}'; `assay ls` shows all", printable(options.tag))};
-  if (list.queue_held()) context.console.err << "the queue is held: waiting runs do not start before `assay release`\n";
-  const int64_t deadline = context.clock.monotonic_ms() + static_cast<int64_t>(options.timeout_s * 1000);
+  ASSAY_ASSIGN(v1::ListRunsResponse list, chosen_runs(client, options));
+  const v1::ListRunsRequest request = the_same(list);
+  if (list.queue_held()) remark(context, "the queue is held: waiting runs do not start before `assay release`");
+  const int64_t deadline = context.clock.monotonic_ms() + options.timeout_ms;
   while (true) {
-    const Standing now = standing(list, chosen);
-    const bool timed_out = options.timeout_s > 0 && context.clock.monotonic_ms() >= deadline;
-    if (now.live == 0 || timed_out) {
-      print(context, now, now.live > 0);
-      if (now.live > 0) return ExitCode::timed_out;
-      return now.not_completed.empty() ? ExitCode::ok : ExitCode::negative;
+    const bool live = any_live(list);
+    if (!live || (options.timeout_ms > 0 && context.clock.monotonic_ms() >= deadline)) {
+      print(context, list, live);
+      if (live) return ExitCode::timed_out;
+      return not_completed(list).empty() ? ExitCode::ok : ExitCode::negative;
     }
     context.pause(poll_ms);
     ASSAY_ASSIGN(list, client.list_runs(request));
@@ -105,13 +101,12 @@ void add_wait(CLI::App& app, Context& context) {
   CLI::App* verb = add_verb(app, "wait", "Wait until runs have ended; exit code 0 if all completed, 1 if not",
                             "  assay wait                          # everything that is live now\n"
                             "  assay wait --tag monday && assay report --tag monday\n"
-                            "  assay wait moe_bf16_dynamic --timeout 600    # exit code 10 when the time is over");
+                            "  assay wait moe_bf16_dynamic --timeout 10m    # exit code 10 when the time is over");
   auto options = std::make_shared<Options>();
-  verb->add_option("RUN", options->names, "Run names, \"name\" or \"tag/name\"");
-  verb->add_option("--tag", options->tag, "Every run of this experiment")->type_name("TAG");
-  verb->add_option("--timeout", options->timeout_s, "Give up after this many seconds (0 = never)")
-      ->type_name("SECONDS")
-      ->check(CLI::NonNegativeNumber);
+  verb->add_option("RUN", options->names, std::string("Runs to wait for: ") + run_name_help);
+  add_tag(verb, options->tag, "Every run of this experiment");
+  add_duration(verb, "--timeout", options->timeout_ms,
+               "Give up after this long: seconds, or 90s, 5m, 2h, 1d (0 = never)");
   on_chosen(verb, context, options, run_wait);
 }
 

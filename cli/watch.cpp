@@ -2,8 +2,9 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <map>
+#include <utility>
 
+#include "cli/change.h"
 #include "cli/client.h"
 #include "cli/output.h"
 #include "cli/run_rows.h"
@@ -18,17 +19,14 @@ namespace {
 constexpr int64_t refresh_ms = 500;
 // A restart of the daemon takes seconds; after this long without an answer it is down.
 constexpr int64_t unreachable_ms = 60'000;
-// More than a screen; live runs come first in the list, so what is left out has ended.
+// More than anybody scrolls through, little enough for every refresh. Running ones come first in the list, and how many
+// there are of all is told beside it.
 constexpr int64_t runs_listed = 2'000;
 
 struct Options {
   std::string tag;
   bool until_done = false;
 };
-
-bool any_live(const v1::ListRunsResponse& list) {
-  return std::any_of(list.runs().begin(), list.runs().end(), [](const v1::Run& run) { return is_live(run.state()); });
-}
 
 // The list of runs, kept over moments in which the daemon does not answer.
 class Source {
@@ -115,30 +113,40 @@ Result<ExitCode> watch_screen(Context& context, Source& source, const Options& o
       refreshed_at = context.clock.monotonic_ms();
     }
   }
-  context.console.out << counts_line(count_states(source.list()), context.console.colour) << "\n";
+  context.console.out << counts_line(source.list(), context.console.colour) << "\n";
   return ExitCode::ok;
 }
 
 Result<ExitCode> watch_plain(Context& context, Source& source, const Options& options) {
   WatchLines lines(context, options.tag);
+  ASSAY_TRY(lines.begin(source.client()));
   ASSAY_TRY(source.refresh());
-  ASSAY_TRY(lines.begin(source.client(), source.list()));
-  bool told = false;
+  bool told = false, first = true;
   while (context.console.out) {
+    if (!std::exchange(first, false)) {
+      context.pause(refresh_ms);
+      // Events first and the list after them: it then shows no less than they say.
+      const Status events = lines.read_events(source.client());
+      if (!events.ok() && events.error().code != ErrorCode::unavailable) return events.error();
+      ASSAY_TRY(source.refresh());
+    }
     if (source.problem().empty()) {
-      if (Status status = lines.more(source.client(), source.list());
+      if (Status status = lines.tell(source.client(), source.list());
           !status.ok() && status.error().code != ErrorCode::unavailable)
         return status.error();
-      if (options.until_done && !any_live(source.list())) break;
+      if (options.until_done && !any_live(source.list())) {
+        // Its runs ended after the events were read: their ends are told as well.
+        ASSAY_TRY(lines.read_events(source.client()));
+        ASSAY_TRY(lines.tell(source.client(), source.list()));
+        break;
+      }
     } else if (!told) {
-      context.console.err << source.problem() << "; waiting for it\n";
+      remark(context, source.problem() + "; waiting for it");
     }
     told = !source.problem().empty();
     context.console.out.flush();
-    context.pause(refresh_ms);
-    ASSAY_TRY(source.refresh());
   }
-  if (!context.json) context.console.out << counts_line(count_states(source.list()), context.console.colour) << "\n";
+  if (!context.json) context.console.out << counts_line(source.list(), context.console.colour) << "\n";
   return ExitCode::ok;
 }
 
@@ -159,7 +167,7 @@ void add_watch(CLI::App& app, Context& context) {
                "  assay watch | tee queue.log\n"
                "  assay watch --json | jq -c 'select(.type == \"event\")'");
   auto options = std::make_shared<Options>();
-  verb->add_option("--tag", options->tag, "Only this experiment")->type_name("TAG");
+  add_tag(verb, options->tag, "Only this experiment");
   verb->add_flag("--until-done", options->until_done, "End when nothing is live any more");
   on_chosen(verb, context, options, run_watch);
 }

@@ -2,13 +2,27 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "base/clock.h"
 #include "cli/format.h"
 #include "cli/output.h"
-#include "cli/run_rows.h"
 #include "cli/table.h"
 
 namespace assay {
+namespace {
+
+std::string full_name(const v1::Event& event) {
+  return event.experiment() + "/" + event.tag() + "/" + event.run();
+}
+
+// Of an attempt, or of the run with it.
+bool is_end(const v1::Event& event) {
+  const std::string& to = event.to_state();
+  return event.attempt() > 0 && (to == "ended" || to == "completed" || to == "failed" || to == "cancelled");
+}
+
+}  // namespace
 
 WatchLines::WatchLines(Context& context, std::string tag) : context_(context), tag_(std::move(tag)) {}
 
@@ -17,28 +31,69 @@ int64_t WatchLines::mark_of(const v1::Run& run) {
   return run.latest().n() * 100 + static_cast<int64_t>(progress(run) * 10 + 1e-9);
 }
 
-Status WatchLines::begin(Client& client, const v1::ListRunsResponse& list) {
-  ASSAY_TRY(client.events_since(0, [&](const v1::Event& event) { last_event_id_ = event.id(); }));
+Status WatchLines::begin(Client& client) {
+  v1::ListRunsRequest request;
+  request.mutable_selector()->set_tag(tag_);
+  for (const char* state : live_states) request.mutable_selector()->add_states(state);
+  ASSAY_ASSIGN(const v1::ListRunsResponse list, client.list_runs(request));
+  last_event_id_ = list.last_event_id();
+  read_at_ = context_.clock.unix_ms();
+  for (const v1::Run& run : list.runs()) experiments_.see(run.experiment(), run.tag());
   for (const v1::Run& run : list.runs()) {
-    told_[run.id()] = mark_of(run);
-    if (is_live(run.state())) print_progress(run);
+    told_[full_name(run)] = {run.latest().n(), mark_of(run)};
+    print_progress(run, read_at_);
   }
   return {};
 }
 
-Status WatchLines::more(Client& client, const v1::ListRunsResponse& list) {
-  ASSAY_TRY(client.events_since(last_event_id_, [&](const v1::Event& event) {
+Status WatchLines::read_events(Client& client) {
+  read_at_ = context_.clock.unix_ms();
+  return client.events_since(last_event_id_, tag_, [&](const v1::Event& event) {
     last_event_id_ = event.id();
-    if (tag_.empty() || event.tag() == tag_) print_event(event);
-  }));
-  for (const v1::Run& run : list.runs()) {
-    const int64_t mark = mark_of(run);
-    const auto [told, first] = told_.try_emplace(run.id(), -1);
-    if (mark == told->second) continue;
-    told->second = mark;
-    if (mark >= 0) print_progress(run);
+    events_.push_back(event);
+  });
+}
+
+// The runs of the list, and those whose attempt ended but that are too far down for it.
+Result<WatchLines::RunsByName> WatchLines::runs_of(Client& client, const v1::ListRunsResponse& list) const {
+  RunsByName runs;
+  if (events_.empty()) return runs;
+  for (const v1::Run& run : list.runs()) runs.emplace(full_name(run), run);
+  v1::ListRunsRequest request;
+  for (const v1::Event& event : events_)
+    if (is_end(event) && !runs.contains(full_name(event))) request.mutable_selector()->add_names(full_name(event));
+  if (request.selector().names().empty()) return runs;
+  ASSAY_ASSIGN(const v1::ListRunsResponse more, client.list_runs(request));
+  for (const v1::Run& run : more.runs()) runs.emplace(full_name(run), run);
+  return runs;
+}
+
+Status WatchLines::tell(Client& client, const v1::ListRunsResponse& list) {
+  ASSAY_ASSIGN(const RunsByName runs, runs_of(client, list));
+  for (const v1::Run& run : list.runs()) experiments_.see(run.experiment(), run.tag());
+  int64_t at = read_at_;
+  for (const v1::Event& event : events_) {
+    const auto run = runs.find(full_name(event));
+    if (run != runs.end() && is_end(event) && run->second.latest().n() == event.attempt())
+      tell_progress(run->second, event.at());
+    if (event.attempt() > 0) {
+      int64_t& attempt = told_[full_name(event)].attempt;
+      attempt = std::max(attempt, event.attempt());
+    }
+    print_event(event);
+    at = std::max(at, event.at());
   }
+  events_.clear();
+  for (const v1::Run& run : list.runs()) tell_progress(run, at);
   return {};
+}
+
+void WatchLines::tell_progress(const v1::Run& run, int64_t at) {
+  const int64_t mark = mark_of(run);
+  Told& told = told_[full_name(run)];
+  if (mark < 0 || mark == told.mark || run.latest().n() > told.attempt) return;
+  told.mark = mark;
+  print_progress(run, at);
 }
 
 void WatchLines::print_event(const v1::Event& event) {
@@ -50,7 +105,7 @@ void WatchLines::print_event(const v1::Event& event) {
   }
   const bool colour = context_.console.colour;
   std::string line = format_local_time(event.at()) + "  ";
-  line += !event.run().empty()          ? printable(event.run())
+  line += !event.run().empty() ? printable(experiments_.run_name(event.experiment(), event.tag(), event.run()))
           : !event.experiment().empty() ? printable(event.experiment())
                                         : "queue";
   if (event.attempt() > 0) line += fmt::format(" (attempt {})", event.attempt());
@@ -62,7 +117,7 @@ void WatchLines::print_event(const v1::Event& event) {
   context_.console.out << line << "\n";
 }
 
-void WatchLines::print_progress(const v1::Run& run) {
+void WatchLines::print_progress(const v1::Run& run, int64_t at) {
   if (context_.json) {
     Json line = {{"type", "progress"}};
     line.update(to_json(run));
@@ -70,7 +125,8 @@ void WatchLines::print_progress(const v1::Run& run) {
     return;
   }
   const bool observed = run.has_latest() && run.latest().steps_observed() > 0;
-  std::string line = fmt::format("{}  {}  ", format_local_time(context_.clock.unix_ms()), printable(run.name()));
+  const std::string name = experiments_.run_name(run.experiment(), run.tag(), run.name());
+  std::string line = fmt::format("{}  {}  ", format_local_time(at), printable(name));
   if (observed)
     line += fmt::format("step {}/{}  loss {}  {} tok/sec", run.latest().last_step() + 1, run.total_steps(),
                         loss_cell(run), rate_cell(run));

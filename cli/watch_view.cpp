@@ -15,7 +15,7 @@ namespace {
 
 constexpr int frame_lines = 6;  // title, overall bar, blank, table titles; blank, footer
 
-// Names matter more than bars: a narrow terminal shows percentages alone.
+// Names matter more than bars: a narrow terminal shows the steps alone.
 int bar_columns(int width) {
   return width >= 100 ? 16 : width >= 88 ? 8 : 0;
 }
@@ -27,43 +27,47 @@ std::string spread(const std::string& left, const std::string& right, int width)
 }
 
 std::string overall_line(const v1::ListRunsResponse& list, const WatchView& view) {
-  double done = 0;
   int64_t ended = 0;
-  for (const v1::Run& run : list.runs()) {
-    const bool live = is_live(run.state());
-    ended += !live;
-    done += live ? progress(run) : 1.0;
-  }
-  const double fraction = list.runs_size() == 0 ? 0 : done / list.runs_size();
+  for (const auto& [state, count] : list.by_state()) ended += is_live(state) ? 0 : count;
+  double done = static_cast<double>(ended);
+  for (const v1::Run& run : list.runs()) done += is_live(run.state()) ? progress(run) : 0.0;
+  const double fraction = list.total() == 0 ? 0 : done / static_cast<double>(list.total());
   const std::string text =
-      fmt::format(" {:3.0f}%  {} of {} ended", std::floor(fraction * 100), ended, plural(list.runs_size(), "run"));
+      fmt::format(" {:3.0f}%  {} of {} ended", std::floor(fraction * 100), ended, plural(list.total(), "run"));
   const int bar = std::min(40, view.width - display_width(text) - 2);
   if (bar < 4) return shorten(text.substr(1), view.width);
   return "[" + paint(progress_bar(fraction, bar), Colour::green, view.colour) + "]" + text;
 }
 
-Table table_of(const v1::ListRunsResponse& list, const WatchView& view, int rows) {
-  Table table({{"run", Align::left, true},
-               {"state"},
-               {"progress"},
-               {"step", Align::right},
-               {"loss", Align::right},
-               {"tok/sec", Align::right},
-               {"left", Align::right},
-               {"remark", Align::left, true}});
-  const int end = std::min(list.runs_size(), view.first_row + rows);
-  for (int i = view.first_row; i < end; ++i) {
-    const v1::Run& run = list.runs(i);
+Table table_of(const v1::ListRunsResponse& list, const WatchView& view) {
+  ExperimentLabels experiments;
+  for (const v1::Run& run : list.runs()) experiments.see(run.experiment(), run.tag());
+  const bool with_tag = experiments.several();
+  const int bar = bar_columns(view.width);
+  std::vector<Column> columns;
+  if (with_tag) columns.push_back({"tag", Align::left, true, true});
+  columns.insert(columns.end(), {{"run", Align::left, true, true}, {"state"}});
+  if (bar > 0) columns.push_back({"progress"});
+  columns.insert(columns.end(), {{"step", Align::right},
+                                 {"loss", Align::right},
+                                 {"tok/sec", Align::right},
+                                 {"left", Align::right},
+                                 {"remark", Align::left, true}});
+  Table table(columns);
+  for (const v1::Run& run : list.runs()) {
     const Colour colour = state_colour(run.state());
     const bool observed = run.has_latest() && run.latest().steps_observed() > 0;
     const int64_t left = time_left_ms(run);
     const double fraction = progress(run);
-    table.add({run.name(), TableCell(run.state(), colour),
-               TableCell(fmt::format("{}{:4.0f}%", progress_bar(fraction, bar_columns(view.width)),
-                                     std::floor(fraction * 100)),
-                         colour),
-               fmt::format("{}/{}", observed ? run.latest().last_step() + 1 : 0, run.total_steps()), loss_cell(run),
-               rate_cell(run), left < 0 ? "-" : format_duration(left), remark(run, view.now)});
+    std::vector<TableCell> row;
+    if (with_tag) row.emplace_back(experiments.label(run.experiment(), run.tag()));
+    row.insert(row.end(), {run.name(), TableCell(run.state(), colour)});
+    if (bar > 0)
+      row.emplace_back(fmt::format("{}{:4.0f}%", progress_bar(fraction, bar), std::floor(fraction * 100)), colour);
+    row.insert(row.end(),
+               {fmt::format("{}/{}", observed ? run.latest().last_step() + 1 : 0, run.total_steps()), loss_cell(run),
+                rate_cell(run), left < 0 ? "-" : format_duration(left), remark(run, view.now)});
+    table.add(std::move(row));
   }
   return table;
 }
@@ -82,16 +86,22 @@ std::vector<std::string> watch_lines(const v1::ListRunsResponse& list, const Wat
   lines.push_back(view.problem.empty() ? overall_line(list, view)
                                        : paint(shorten(printable(view.problem), view.width), Colour::red, view.colour));
   lines.emplace_back();
-  for (std::string& line : table_of(list, view, rows).lines(view.width, view.colour)) lines.push_back(std::move(line));
+  for (std::string& line :
+       table_of(list, view)
+           .lines(view.width, view.colour, static_cast<size_t>(view.first_row), static_cast<size_t>(rows)))
+    lines.push_back(std::move(line));
   lines.emplace_back();
-  const int below = list.runs_size() - view.first_row - rows;
+  const int64_t below = list.total() - view.first_row - rows;
   std::string keys = below > 0 || view.first_row > 0 ? fmt::format("{} above, {} below; arrows scroll, q leaves",
-                                                                   view.first_row, std::max(0, below))
+                                                                   view.first_row, std::max<int64_t>(0, below))
                                                      : std::string("q leaves");
-  const std::string counts = counts_line(count_states(list), false);
+  // Beyond the end of the list there are runs that ended long ago, or wait for long.
+  if (list.total() > list.runs_size() && view.first_row >= last_first_row(list.runs_size(), view.height))
+    keys = fmt::format("{} more: `assay ls`; q leaves", list.total() - list.runs_size());
+  const std::string counts = counts_line(list, false);
   const int room = view.width - display_width(keys) - 2;
   if (display_width(counts) <= room)  // colours only where nothing is cut, so that no escape sequence is
-    lines.push_back(counts_line(count_states(list), view.colour) +
+    lines.push_back(counts_line(list, view.colour) +
                     std::string(static_cast<size_t>(room - display_width(counts) + 2), ' ') +
                     paint(keys, Colour::dim, view.colour));
   else

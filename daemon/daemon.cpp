@@ -6,12 +6,12 @@
 #include "base/home.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/version.h"
 #include "daemon/home_lock.h"
 
 namespace assay {
 namespace {
 
-constexpr char version[] = "0.1.0";
 // After their trainers have had limits::stop_grace_ms, workers still report the ends.
 constexpr int64_t report_ms = 5'000;
 constexpr int64_t stop_poll_ms = 20;
@@ -39,7 +39,7 @@ Status Daemon::open() {
                                                                       .feed = feed_,
                                                                       .clock = clock_,
                                                                       .home = home,
-                                                                      .version = version,
+                                                                      .version = version(),
                                                                       .allow_faults = options_.allow_faults,
                                                                       .started_at = clock_.unix_ms(),
                                                                       .shut_down = [this](bool stop_workers) {

@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <csignal>
 
+#include "base/command_line.h"
 #include "base/home.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -24,7 +24,7 @@ sigset_t stop_signals() {
 }
 
 int fail(const Error& error) {
-  log::error("{}", error.message);
+  log::fatal(error.message);
   return 1;
 }
 
@@ -38,7 +38,7 @@ int main(int argc, char** argv) {
   app.add_option("--log-file", log_file, "write the log here instead of standard error");
   app.add_flag("--allow-fault-injection", allow_faults, "accept runs that ask to crash, stall or fail on purpose");
   app.add_flag("--no-worker", no_worker, "start no local worker");
-  CLI11_PARSE(app, argc, argv);
+  if (const auto status = read_arguments(app, argc, argv, 1)) return *status;
 
   const sigset_t signals = stop_signals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);

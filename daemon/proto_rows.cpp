@@ -163,6 +163,7 @@ void fill(v1::ChangeResponse& out, const ChangeAnswer& answer) {
 Result<Selection> to_selection(const v1::RunSelector& in) {
   Selection selection;
   selection.names.assign(in.names().begin(), in.names().end());
+  selection.ids.assign(in.ids().begin(), in.ids().end());
   selection.tag = in.tag();
   for (const std::string& word : in.states()) {
     const auto state = parse_run_state(word);

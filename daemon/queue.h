@@ -30,12 +30,15 @@
 namespace assay {
 
 struct Selection {
-  std::vector<std::string> names;  // "name" or "tag/name"
+  std::vector<std::string> names;  // as in RunFilter
+  std::vector<int64_t> ids;
   std::string tag;
   std::vector<RunState> states;
+  bool everything() const { return names.empty() && ids.empty() && tag.empty() && states.empty(); }
 };
+RunFilter filter_of(const Selection&);
 struct ChangeAnswer {
-  std::vector<std::string> changed;    // run names
+  std::vector<std::string> changed;    // run names, full ones where runs of several experiments were meant
   std::vector<std::string> unchanged;  // "name: why"
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "daemon/queue.h"
 
@@ -12,12 +13,23 @@ namespace {
 
 using Json = nlohmann::json;
 
-RunFilter filter_of(const Selection& selection) {
-  RunFilter filter;
-  filter.names = selection.names;
-  filter.tag = selection.tag;
-  filter.states = selection.states;
-  return filter;
+// How the answer names a run: by its name alone where all runs are of one experiment.
+std::string label_of(const ListedRun& run, bool several_experiments) {
+  return several_experiments ? fmt::format("{}/{}/{}", run.experiment, run.tag, run.run.name) : run.run.name;
+}
+
+bool several_experiments(const std::vector<const ListedRun*>& runs) {
+  return std::any_of(runs.begin(), runs.end(),
+                     [&](const ListedRun* run) { return run->run.experiment_id != runs.front()->run.experiment_id; });
+}
+
+// Before anything is changed: what has been done must be tellable.
+Status check_answer_fits(const std::vector<const ListedRun*>& runs, bool several) {
+  size_t bytes = 0;
+  for (const ListedRun* run : runs) bytes += label_of(*run, several).size() + 8;
+  if (bytes <= limits::change_answer_bytes) return {};
+  return Error{ErrorCode::resource_exhausted,
+               fmt::format("these are {} runs, more than one answer can name; change them tag by tag", runs.size())};
 }
 
 bool contains(const std::vector<RunState>& states, RunState state) {
@@ -25,6 +37,15 @@ bool contains(const std::vector<RunState>& states, RunState state) {
 }
 
 }  // namespace
+
+RunFilter filter_of(const Selection& selection) {
+  RunFilter filter;
+  filter.names = selection.names;
+  filter.ids = selection.ids;
+  filter.tag = selection.tag;
+  filter.states = selection.states;
+  return filter;
+}
 
 Result<EnqueueResult> Queue::enqueue(const ExperimentSpec& spec, const std::string& tag,
                                      const std::string& request_id) {
@@ -74,18 +95,23 @@ Result<ChangeAnswer> Queue::change_runs(const Selection& selection, const Eligib
   ASSAY_ASSIGN(auto before, answered(request_id, method));
   if (before) return *std::move(before);
   ASSAY_ASSIGN(const auto listed, runs_.list_runs(filter_of(selection)));
+  const bool one_by_one = !selection.names.empty() || !selection.ids.empty();
+  std::vector<const ListedRun*> meant;
+  for (const ListedRun& run : listed)
+    if (one_by_one || contains(eligible, subject_of(run).life.state)) meant.push_back(&run);
+  const bool several = several_experiments(meant);
+  ASSAY_TRY(check_answer_fits(meant, several));
   ChangeAnswer answer;
   ChangeList list;
-  for (const ListedRun& run : listed) {
-    Subject subject = subject_of(run);
-    if (selection.names.empty() && !contains(eligible, subject.life.state)) continue;
+  for (const ListedRun* run : meant) {
+    Subject subject = subject_of(*run);
     event.lease_epoch = subject.life.attempt ? subject.life.attempt->lease_epoch : 0;
     if (Status advanced = advance(subject, event, list); advanced.ok()) {
-      answer.changed.push_back(subject.name);
+      answer.changed.push_back(label_of(*run, several));
     } else if (broken_) {
       return *broken_;
     } else {
-      answer.unchanged.push_back(fmt::format("{}: {}", subject.name, advanced.error().message));
+      answer.unchanged.push_back(fmt::format("{}: {}", label_of(*run, several), advanced.error().message));
     }
   }
   remember(request_id, method, answer, list);
@@ -94,7 +120,7 @@ Result<ChangeAnswer> Queue::change_runs(const Selection& selection, const Eligib
 }
 
 Result<ChangeAnswer> Queue::cancel(const Selection& selection, bool all, const std::string& request_id) {
-  if (selection.names.empty() && selection.tag.empty() && selection.states.empty() && !all)
+  if (selection.everything() && !all)
     return Error{ErrorCode::invalid_argument, "nothing to cancel: name runs, give a tag, or ask for all of them"};
   RunEvent event{.kind = RunEventKind::cancel_requested, .cause = "assay cancel"};
   return change_runs(selection,
@@ -103,7 +129,7 @@ Result<ChangeAnswer> Queue::cancel(const Selection& selection, bool all, const s
 }
 
 Result<ChangeAnswer> Queue::retry(const Selection& selection, bool failed, const std::string& request_id) {
-  if (selection.names.empty() && selection.tag.empty() && selection.states.empty() && !failed)
+  if (selection.everything() && !failed)
     return Error{ErrorCode::invalid_argument, "nothing to retry: name runs, give a tag, or ask for all failed ones"};
   Eligible eligible = {RunState::failed};
   if (!failed) eligible.push_back(RunState::cancelled);
@@ -114,15 +140,13 @@ Result<ChangeAnswer> Queue::retry(const Selection& selection, bool failed, const
 }
 
 Result<ChangeAnswer> Queue::hold(const Selection& selection, const std::string& request_id) {
-  if (selection.names.empty() && selection.tag.empty() && selection.states.empty())
-    return set_held(true, "hold", request_id);
+  if (selection.everything()) return set_held(true, "hold", request_id);
   RunEvent event{.kind = RunEventKind::hold, .cause = "assay hold"};
   return change_runs(selection, {RunState::queued, RunState::retry_wait}, event, "hold", request_id);
 }
 
 Result<ChangeAnswer> Queue::release(const Selection& selection, const std::string& request_id) {
-  if (selection.names.empty() && selection.tag.empty() && selection.states.empty())
-    return set_held(false, "release", request_id);
+  if (selection.everything()) return set_held(false, "release", request_id);
   RunEvent event{.kind = RunEventKind::release, .cause = "assay release"};
   return change_runs(selection, {RunState::held}, event, "release", request_id);
 }

@@ -36,7 +36,7 @@ class QueueService final : public v1::QueueService::Service {
   grpc::Status Info(Call*, const v1::InfoRequest*, v1::InfoResponse*) override;
   grpc::Status Plan(Call*, const v1::PlanRequest*, v1::PlanResponse*) override;
   grpc::Status Enqueue(Call*, const v1::EnqueueRequest*, v1::EnqueueResponse*) override;
-  grpc::Status ListRuns(Call*, const v1::ListRunsRequest*, v1::ListRunsResponse*) override;
+  grpc::Status ListRuns(Call*, const v1::ListRunsRequest*, grpc::ServerWriter<v1::ListRunsResponse>*) override;
   grpc::Status GetRun(Call*, const v1::GetRunRequest*, v1::Run*) override;
   grpc::Status Retry(Call*, const v1::RetryRequest*, v1::ChangeResponse*) override;
   grpc::Status Cancel(Call*, const v1::CancelRequest*, v1::ChangeResponse*) override;
@@ -53,6 +53,7 @@ class QueueService final : public v1::QueueService::Service {
   Result<struct PreflightContext> preflight_context();
   // The attempt that a question is about: n, or the newest for 0.
   Result<AttemptRow> attempt_of(const ListedRun& run, int64_t n);
+  Status stream_list(const v1::ListRunsRequest& request, grpc::ServerWriter<v1::ListRunsResponse>* out);
   Status stream_events(Call* call, const v1::WatchRequest& request, grpc::ServerWriter<v1::Event>* out);
 
   QueueServiceContext context_;

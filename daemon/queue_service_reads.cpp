@@ -18,13 +18,37 @@ namespace {
 
 // A step takes some 120 bytes on the wire: 100,000 of them stay well below limits::message_bytes.
 constexpr int64_t steps_per_answer = 100'000;
-// Room for the fields of the answer around its list.
-constexpr size_t list_bytes = limits::message_bytes - 65'536;
+// Room for the fields of the answer around the report's files.
+constexpr size_t report_bytes = limits::message_bytes - 65'536;
 
 Result<int64_t> connected_workers(RunStore& runs) {
   ASSAY_ASSIGN(const auto workers, runs.list_workers());
   return static_cast<int64_t>(
       std::count_if(workers.begin(), workers.end(), [](const WorkerRow& w) { return w.state == "connected"; }));
+}
+
+// Counted from the list where it is whole, so that both say the same.
+Result<RunCounts> counts_of(const std::vector<ListedRun>& runs) {
+  RunCounts counts;
+  for (const ListedRun& listed : runs) ++counts.by_state[static_cast<size_t>(listed.run.state)];
+  return counts;
+}
+
+void fill(google::protobuf::Map<std::string, int64_t>& out, const RunCounts& counts) {
+  for (size_t i = 0; i < counts.by_state.size(); ++i)
+    if (counts.by_state[i] > 0) out[std::string(to_string(static_cast<RunState>(i)))] = counts.by_state[i];
+}
+
+Result<bool> tag_is_shared(RunStore& runs, const std::string& tag) {
+  ASSAY_ASSIGN(const auto experiments, runs.list_experiments(0));
+  return std::count_if(experiments.begin(), experiments.end(), [&](const auto& e) { return e.tag == tag; }) > 1;
+}
+
+// The name, within its experiment, of the run that a report compares with; empty stays empty.
+Result<std::string> baseline_name(RunStore& runs, int64_t experiment_id, const std::string& baseline) {
+  if (baseline.empty()) return baseline;
+  ASSAY_ASSIGN(const auto found, runs.list_runs({.names = {baseline}, .experiment_id = experiment_id}));
+  return found.front().run.name;
 }
 
 }  // namespace
@@ -45,40 +69,41 @@ grpc::Status QueueService::Info(Call*, const v1::InfoRequest*, v1::InfoResponse*
   return grpc::Status::OK;
 }
 
-grpc::Status QueueService::ListRuns(Call*, const v1::ListRunsRequest* request, v1::ListRunsResponse* response) {
-  const auto selection = to_selection(request->selector());
-  if (!selection.ok()) return to_grpc(selection.error());
-  RunFilter filter;
-  filter.names = selection->names;
-  filter.tag = selection->tag;
-  filter.states = selection->states;
-  filter.limit = std::max<int64_t>(0, request->limit());
-  const auto runs = context_.runs.list_runs(filter);
-  if (!runs.ok()) return to_grpc(runs.error());
-  const auto counts = context_.runs.count_runs(filter);
-  if (!counts.ok()) return to_grpc(counts.error());
-  const auto held = context_.runs.queue_held();
-  if (!held.ok()) return to_grpc(held.error());
+Status QueueService::stream_list(const v1::ListRunsRequest& request, grpc::ServerWriter<v1::ListRunsResponse>* out) {
+  ASSAY_ASSIGN(const Selection selection, to_selection(request.selector()));
+  RunFilter filter = filter_of(selection);
+  filter.limit = std::max<int64_t>(0, request.limit());
+  v1::ListRunsResponse message;
+  ASSAY_ASSIGN(const int64_t last_event_id, context_.runs.last_event_id());
+  message.set_last_event_id(last_event_id);
+  ASSAY_ASSIGN(const std::vector<ListedRun> runs, context_.runs.list_runs(filter));
+  ASSAY_ASSIGN(const RunCounts counts, filter.limit > 0 ? context_.runs.count_runs(filter) : counts_of(runs));
+  fill(*message.mutable_by_state(), counts);
+  message.set_total(counts.total());
+  ASSAY_ASSIGN(const bool held, context_.runs.queue_held());
+  message.set_queue_held(held);
   std::vector<int64_t> ids;
-  for (const ListedRun& listed : *runs)
+  for (const ListedRun& listed : runs)
     if (listed.latest) ids.push_back(listed.latest->id);
-  const auto summaries = context_.metrics.summaries(ids);
-  if (!summaries.ok()) return to_grpc(summaries.error());
-
-  response->set_total(counts->total());
-  response->set_queue_held(*held);
+  ASSAY_ASSIGN(const std::vector<AttemptSummary> summaries, context_.metrics.summaries(ids));
   size_t next = 0, bytes = 0;
-  for (const ListedRun& listed : *runs) {
-    v1::Run* run = response->add_runs();
+  for (const ListedRun& listed : runs) {
+    v1::Run* run = message.add_runs();
     fill(*run, listed);
-    if (listed.latest) fill(*run->mutable_latest(), *listed.latest, (*summaries)[next++]);
-    // What does not fit one message is left out; `total` tells.
-    if ((bytes += run->ByteSizeLong() + 8) > list_bytes) {
-      response->mutable_runs()->RemoveLast();
-      break;
-    }
+    if (listed.latest) fill(*run->mutable_latest(), *listed.latest, summaries[next++]);
+    bytes += run->ByteSizeLong();
+    if (bytes < limits::list_message_bytes) continue;
+    if (!out->Write(message)) return {};  // the client left
+    message.Clear();
+    bytes = 0;
   }
-  return grpc::Status::OK;
+  out->Write(message);
+  return {};
+}
+
+grpc::Status QueueService::ListRuns(Call*, const v1::ListRunsRequest* request,
+                                    grpc::ServerWriter<v1::ListRunsResponse>* out) {
+  return to_grpc(stream_list(*request, out));
 }
 
 grpc::Status QueueService::GetRun(Call*, const v1::GetRunRequest* request, v1::Run* response) {
@@ -155,14 +180,19 @@ grpc::Status QueueService::GetReport(Call*, const v1::GetReportRequest* request,
   const auto input =
       load_report(context_.runs, context_.metrics, request->tag(), context_.clock.unix_ms(), context_.home);
   if (!input.ok()) return to_grpc(input.error());
-  auto files = build_report(*input, request->baseline());
+  const auto baseline = baseline_name(context_.runs, input->experiment.id, request->baseline());
+  if (!baseline.ok()) return to_grpc(baseline.error());
+  auto files = build_report(*input, *baseline);
   if (!files.ok()) return to_grpc(files.error());
+  const auto shared = tag_is_shared(context_.runs, input->experiment.tag);
+  if (!shared.ok()) return to_grpc(shared.error());
+  response->set_tag_shared(*shared);
   response->set_experiment(input->experiment.name);
   response->set_tag(input->experiment.tag);
   // steps.csv grows without bound. Where it would not fit into a message it is left out, and the client makes it from
   // QueryMetrics, page by page.
   const size_t without_steps = files->report_md.size() + files->summary_csv.size();
-  if (without_steps > list_bytes)
+  if (without_steps > report_bytes)
     return to_grpc(Error{ErrorCode::resource_exhausted,
                          fmt::format("the report of {} takes {} bytes, more than a message of {}; use `assay export`",
                                      input->experiment.tag, without_steps, limits::message_bytes)});
@@ -173,7 +203,7 @@ grpc::Status QueueService::GetReport(Call*, const v1::GetReportRequest* request,
   };
   add("report.md", files->report_md);
   add("summary.csv", files->summary_csv);
-  if (without_steps + files->steps_csv.size() <= list_bytes) add("steps.csv", files->steps_csv);
+  if (without_steps + files->steps_csv.size() <= report_bytes) add("steps.csv", files->steps_csv);
   return grpc::Status::OK;
 }
 

@@ -80,15 +80,21 @@ class EventNames {
 
 Status QueueService::stream_events(Call* call, const v1::WatchRequest& request, grpc::ServerWriter<v1::Event>* out) {
   EventNames names(context_.runs);
+  int64_t only_experiment = 0;  // 0 = all
+  if (!request.tag().empty()) {
+    ASSAY_ASSIGN(const ExperimentRow experiment, context_.runs.find_experiment(request.tag()));
+    only_experiment = experiment.id;
+  }
   int64_t last = request.from_event_id();
   while (!call->IsCancelled()) {
     const int64_t version = context_.feed.version();
     ASSAY_ASSIGN(const auto events, context_.runs.events_after(last, events_per_read));
     for (const EventRow& row : events) {
+      last = row.id;
+      if (only_experiment != 0 && row.experiment_id != only_experiment) continue;
       v1::Event event;
       ASSAY_TRY(names.fill(event, row));
       if (!out->Write(event)) return {};  // the client left
-      last = row.id;
     }
     if (static_cast<int64_t>(events.size()) == events_per_read) continue;
     if (!request.follow()) return {};

@@ -133,11 +133,14 @@ struct ListedRun {
   std::optional<AttemptRow> latest;  // newest attempt, nothing before the first; log_tail empty except from get_run
 };
 
-// Which runs. Empty fields select everything; the fields are combined with "and".
+// Which runs. Empty fields select everything; the fields are combined with "and". What is named must be there: a tag, a
+// name or an id that nothing has is not_found and says what may have been meant; a tag or name that means several is
+// invalid_argument and lists them. db/run_store_names.cpp decides for every reader and every change.
 struct RunFilter {
-  // "name" (newest experiment that has it), "tag/name" or "experiment/tag/name". A name that no run has is not_found.
+  // "name" (newest experiment that has it), "tag/name" or "experiment/tag/name".
   std::vector<std::string> names;
-  std::string tag;
+  std::vector<int64_t> ids;
+  std::string tag;  // "tag" or "experiment/tag"
   int64_t experiment_id = 0;
   std::string cell_key;
   std::vector<RunState> states;
@@ -254,18 +257,17 @@ class RunStore {
   // order: running and paused first, then waiting (queued, retry_wait, held), both by priority then age, then ended,
   // latest first. Cost is that of the rows returned when no more than tag, states and limit are given.
   Result<std::vector<ListedRun>> list_runs(const RunFilter& filter);
-  // How many runs `filter` selects without its limit, by state. O(1) rows per experiment unless names or cell_key is
-  // set.
+  // How many runs `filter` selects without its limit, by state. O(1) rows per experiment unless names, ids or cell_key
+  // is set.
   Result<RunCounts> count_runs(const RunFilter& filter);
-  // "name" (newest experiment that has it), "tag/name", "experiment/tag/name". Ambiguity is invalid_argument and lists
-  // the candidates.
+  // A name as in RunFilter.
   Result<ListedRun> get_run(const std::string& name);
   Result<ListedRun> get_run_by_id(int64_t run_id);
   // Oldest first, complete rows, without those that never started.
   Result<std::vector<AttemptRow>> attempts_of(int64_t run_id);
   // Why the run's newest lease came to nothing; "" if its newest attempt did start, or there is none.
   Result<std::string> why_not_started(int64_t run_id);
-  // "" = the newest experiment, else "tag" or "experiment/tag". not_found, or invalid_argument when two share the tag.
+  // "" = the newest experiment, else a tag as in RunFilter.
   Result<ExperimentRow> find_experiment(const std::string& tag);
   Result<ExperimentRow> get_experiment(int64_t id);
   // Newest first, without spec_text. limit 0 = all.

@@ -7,63 +7,6 @@
 
 namespace assay {
 
-namespace {
-
-std::vector<std::string_view> split_name(std::string_view name) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    size_t slash = name.find('/');
-    parts.push_back(name.substr(0, slash));
-    if (slash == std::string_view::npos) return parts;
-    name.remove_prefix(slash + 1);
-  }
-}
-
-std::string join(const std::vector<std::string>& words) {
-  std::string out;
-  for (const auto& word : words) out += (out.empty() ? "" : ", ") + word;
-  return out;
-}
-
-Error no_run(const std::string& name, const std::string& tag) {
-  std::string where = tag.empty() ? "" : fmt::format(" under tag \"{}\"", tag);
-  return Error{ErrorCode::not_found, fmt::format("no run is named \"{}\"{}; `assay ls` shows the names", name, where)};
-}
-
-}  // namespace
-
-Result<int64_t> RunStore::Impl::resolve_run(const std::string& name, const std::string& tag) {
-  auto parts = split_name(name);
-  if (parts.size() > 3) {
-    return Error{
-        ErrorCode::invalid_argument,
-        fmt::format("\"{}\" has too many parts: a run is \"name\", \"tag/name\" or \"experiment/tag/name\"", name)};
-  }
-  std::string_view run = parts.back();
-  std::string_view run_tag = parts.size() >= 2 ? parts[parts.size() - 2] : std::string_view(tag);
-  std::string_view experiment = parts.size() == 3 ? parts[0] : std::string_view();
-  ASSAY_ASSIGN(
-      auto rows,
-      db.prepare("SELECT r.id, e.name || '/' || e.tag || '/' || r.name, e.tag FROM runs r CROSS JOIN experiments e "
-                 "ON e.id = r.experiment_id WHERE r.name = ?1 AND (?2 = '' OR e.tag = ?2) AND "
-                 "(?3 = '' OR e.name = ?3) ORDER BY r.experiment_id DESC"));
-  rows.bind(run, run_tag, experiment);
-  std::vector<int64_t> ids;
-  std::vector<std::string> candidates;
-  while (true) {
-    ASSAY_ASSIGN(bool row, rows.step());
-    if (!row) break;
-    if (!tag.empty() && rows.text(2) != tag) continue;
-    ids.push_back(rows.integer(0));
-    candidates.push_back(rows.text(1));
-    if (run_tag.empty()) break;  // a plain name means the newest experiment that has it
-  }
-  if (ids.empty()) return no_run(name, tag);
-  if (ids.size() == 1) return ids.front();
-  return Error{ErrorCode::invalid_argument,
-               fmt::format("\"{}\" means several runs: {}; give the full name", name, join(candidates))};
-}
-
 Result<ListedRun> RunStore::Impl::listed_run(int64_t run_id, bool complete) {
   ASSAY_ASSIGN(auto rows,
                db.prepare(fmt::format("SELECT e.name, e.tag, {}, {}{} FROM runs r CROSS JOIN experiments e ON e.id = "
@@ -92,7 +35,7 @@ Result<ListedRun> RunStore::Impl::listed_run(int64_t run_id, bool complete) {
 
 Result<ListedRun> RunStore::get_run(const std::string& name) {
   std::lock_guard lock(impl_->mutex);
-  ASSAY_ASSIGN(int64_t id, impl_->resolve_run(name, ""));
+  ASSAY_ASSIGN(int64_t id, impl_->resolve_run(name, 0));
   return impl_->listed_run(id, true);
 }
 
@@ -129,37 +72,23 @@ Result<std::string> RunStore::why_not_started(int64_t run_id) {
 
 Result<ExperimentRow> RunStore::find_experiment(const std::string& tag) {
   std::lock_guard lock(impl_->mutex);
-  size_t slash = tag.find('/');
-  std::string name = slash == std::string::npos ? "" : tag.substr(0, slash);
-  std::string plain = slash == std::string::npos ? tag : tag.substr(slash + 1);
-  ASSAY_ASSIGN(auto rows, impl_->db.prepare(fmt::format(
-                              "SELECT {}, e.spec_text FROM experiments e WHERE (?1 = '' OR e.tag = ?1) AND "
-                              "(?2 = '' OR e.name = ?2) ORDER BY e.id DESC LIMIT CASE WHEN ?1 = '' THEN 1 ELSE -1 END",
-                              experiment_columns)));
-  rows.bind(plain, name);
-  std::vector<std::string> candidates;
-  ExperimentRow experiment;
-  while (true) {
-    ASSAY_ASSIGN(bool row, rows.step());
-    if (!row) break;
-    int at = 0;
-    ASSAY_ASSIGN(experiment, read_experiment(rows, at));
-    experiment.spec_text = rows.text(at);
-    candidates.push_back(experiment.name + "/" + experiment.tag);
+  if (!tag.empty()) {
+    ASSAY_ASSIGN(const int64_t id, impl_->resolve_experiment(tag));
+    return impl_->experiment(id);
   }
-  if (candidates.size() == 1) return experiment;
-  if (candidates.size() > 1) {
-    return Error{ErrorCode::invalid_argument,
-                 fmt::format("tag \"{}\" means several experiments: {}; give the full name", tag, join(candidates))};
-  }
-  if (tag.empty()) return Error{ErrorCode::not_found, "there is no experiment yet; `assay enqueue SPEC` makes one"};
-  return Error{ErrorCode::not_found, fmt::format("no experiment has the tag \"{}\"; `assay ls` shows the tags", tag)};
+  ASSAY_ASSIGN(const int64_t newest, impl_->db.integer("SELECT coalesce(max(id), 0) FROM experiments"));
+  if (newest == 0) return Error{ErrorCode::not_found, "there is no experiment yet; `assay enqueue SPEC` makes one"};
+  return impl_->experiment(newest);
 }
 
 Result<ExperimentRow> RunStore::get_experiment(int64_t id) {
   std::lock_guard lock(impl_->mutex);
-  ASSAY_ASSIGN(auto rows, impl_->db.prepare(fmt::format("SELECT {}, e.spec_text FROM experiments e WHERE e.id = ?",
-                                                        experiment_columns)));
+  return impl_->experiment(id);
+}
+
+Result<ExperimentRow> RunStore::Impl::experiment(int64_t id) {
+  ASSAY_ASSIGN(auto rows,
+               db.prepare(fmt::format("SELECT {}, e.spec_text FROM experiments e WHERE e.id = ?", experiment_columns)));
   ASSAY_ASSIGN(bool row, rows.bind(id).step());
   if (!row) return Error{ErrorCode::not_found, fmt::format("there is no experiment {}", id)};
   int at = 0;

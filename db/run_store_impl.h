@@ -50,10 +50,22 @@ struct RunStore::Impl {
   Result<bool> held();
   Result<std::optional<std::string>> find_request(const std::string& request_id, const std::string& method);
   Result<int64_t> last_event_id() { return db.integer("SELECT coalesce(max(id), 0) FROM events"); }
-  // The run that a name stands for; `tag` narrows a plain name when it is not empty.
-  Result<int64_t> resolve_run(const std::string& name, const std::string& tag);
+  // What names mean (run_store_names.cpp): the experiment of a tag that is not empty, the run of a name, of experiment
+  // `experiment_id` alone when that is not 0.
+  Result<int64_t> resolve_experiment(const std::string& tag);
+  Result<int64_t> resolve_run(const std::string& name, int64_t experiment_id);
+  // Why nothing has the name, and what may have been meant. `parts` are those of `name`.
+  Error no_experiment(const std::string& tag);
+  Error no_run(const std::string& name, const std::vector<std::string>& parts, int64_t experiment_id);
+  // The same selection with its tag as experiment_id and its names as ids.
+  Result<RunFilter> resolved(RunFilter filter);
   Result<ListedRun> listed_run(int64_t run_id, bool complete);
-  Result<std::vector<ListedRun>> list_named(const RunFilter& filter);
+  Result<ExperimentRow> experiment(int64_t id);
+  // Of a resolved filter.
+  Result<std::vector<ListedRun>> list(const RunFilter& filter);
+  // Rows of a query that begins with "SELECT e.name, e.tag, <run_columns>, <attempt_columns>".
+  Status read_rows(Statement& rows, std::vector<ListedRun>& listed) const;
+  Result<std::vector<ListedRun>> list_ids(const RunFilter& filter);
   Result<std::vector<ListedRun>> list_all(const RunFilter& filter);
   Result<std::vector<AttemptContext>> attempt_contexts(std::string_view condition, int64_t attempt_id);
 

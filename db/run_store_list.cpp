@@ -1,8 +1,10 @@
 // Lists of runs in queue order, and their totals.
-#include <fmt/core.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 #include <tuple>
 
 #include "db/run_store_impl.h"
@@ -37,7 +39,7 @@ bool wanted(const RunFilter& filter, RunState state) {
   return filter.states.empty() || contains(filter.states, state);
 }
 
-// The WHERE clause of one part; parameters: ?1 tag, ?2 experiment_id, ?3 cell_key, ?4 limit. Empty = nothing wanted.
+// The WHERE clause of one part; parameters: ?1 experiment_id, ?2 cell_key, ?3 limit. Empty = nothing wanted.
 std::string part_condition(const Part& part, const RunFilter& filter) {
   std::string words;
   size_t count = 0;
@@ -49,9 +51,8 @@ std::string part_condition(const Part& part, const RunFilter& filter) {
   if (count == 0) return "";
   std::string condition(part.condition);
   if (count < part.states.size()) condition += fmt::format(" AND r.state IN ({})", words);
-  if (!filter.tag.empty()) condition += " AND r.experiment_id IN (SELECT id FROM experiments WHERE tag = ?1)";
-  if (filter.experiment_id != 0) condition += " AND r.experiment_id = ?2";
-  if (!filter.cell_key.empty()) condition += " AND r.cell_key = ?3";
+  if (filter.experiment_id != 0) condition += " AND r.experiment_id = ?1";
+  if (!filter.cell_key.empty()) condition += " AND r.cell_key = ?2";
   return condition;
 }
 
@@ -71,17 +72,43 @@ int64_t RunCounts::total() const {
   return std::accumulate(by_state.begin(), by_state.end(), int64_t{0});
 }
 
-Result<std::vector<ListedRun>> RunStore::Impl::list_named(const RunFilter& filter) {
-  std::vector<ListedRun> listed;
-  for (const std::string& name : filter.names) {
-    ASSAY_ASSIGN(int64_t id, resolve_run(name, filter.tag));
-    ASSAY_ASSIGN(ListedRun run, listed_run(id, false));
-    bool again = std::any_of(listed.begin(), listed.end(), [&](const ListedRun& other) { return other.run.id == id; });
-    bool other_experiment = filter.experiment_id != 0 && run.run.experiment_id != filter.experiment_id;
-    bool other_cell = !filter.cell_key.empty() && run.run.cell_key != filter.cell_key;
-    if (again || other_experiment || other_cell || !wanted(filter, run.run.state)) continue;
+Status RunStore::Impl::read_rows(Statement& rows, std::vector<ListedRun>& listed) const {
+  while (true) {
+    ASSAY_ASSIGN(bool row, rows.step());
+    if (!row) return {};
+    ListedRun run;
+    run.experiment = rows.text(0);
+    run.tag = rows.text(1);
+    int at = 2;
+    ASSAY_ASSIGN(run.run, read_run(rows, at));
+    if (!rows.is_null(at)) {
+      ASSAY_ASSIGN(run.latest, attempt_from(rows, at));
+    }
     listed.push_back(std::move(run));
   }
+}
+
+Result<std::vector<ListedRun>> RunStore::Impl::list_ids(const RunFilter& filter) {
+  const std::set<int64_t> ids(filter.ids.begin(), filter.ids.end());
+  ASSAY_ASSIGN(auto rows,
+               db.prepare(fmt::format("SELECT e.name, e.tag, {}, {} FROM json_each(?) j CROSS JOIN runs r ON r.id = "
+                                      "j.value CROSS JOIN experiments e ON e.id = r.experiment_id LEFT JOIN attempts a "
+                                      "ON a.run_id = r.id AND a.n = r.attempts",
+                                      run_columns, attempt_columns)));
+  const std::string text = fmt::format("[{}]", fmt::join(ids, ","));
+  rows.bind(text);
+  std::vector<ListedRun> listed;
+  ASSAY_TRY(read_rows(rows, listed));
+  if (listed.size() < ids.size()) {
+    std::set<int64_t> missing = ids;
+    for (const ListedRun& run : listed) missing.erase(run.run.id);
+    return Error{ErrorCode::not_found, fmt::format("there is no run {}", *missing.begin())};
+  }
+  std::erase_if(listed, [&](const ListedRun& run) {
+    const bool other_experiment = filter.experiment_id != 0 && run.run.experiment_id != filter.experiment_id;
+    const bool other_cell = !filter.cell_key.empty() && run.run.cell_key != filter.cell_key;
+    return other_experiment || other_cell || !wanted(filter, run.run.state);
+  });
   std::sort(listed.begin(), listed.end(), before_in_queue);
   if (filter.limit > 0 && listed.size() > static_cast<size_t>(filter.limit)) listed.resize(filter.limit);
   return listed;
@@ -97,24 +124,12 @@ Result<std::vector<ListedRun>> RunStore::Impl::list_all(const RunFilter& filter)
     ASSAY_ASSIGN(auto rows,
                  db.prepare(fmt::format(
                      "SELECT e.name, e.tag, {}, {} FROM (SELECT r.id FROM runs r WHERE {} AND ?1 = ?1 AND ?2 = ?2 "
-                     "AND ?3 = ?3 ORDER BY {} LIMIT ?4) p CROSS JOIN runs r ON r.id = p.id CROSS JOIN "
+                     "ORDER BY {} LIMIT ?3) p CROSS JOIN runs r ON r.id = p.id CROSS JOIN "
                      "experiments e ON e.id = r.experiment_id LEFT JOIN attempts a ON a.run_id = r.id AND "
                      "a.n = r.attempts",
                      run_columns, attempt_columns, condition, part.order)));
-    rows.bind(filter.tag, filter.experiment_id, filter.cell_key, left);
-    while (true) {
-      ASSAY_ASSIGN(bool row, rows.step());
-      if (!row) break;
-      ListedRun run;
-      run.experiment = rows.text(0);
-      run.tag = rows.text(1);
-      int at = 2;
-      ASSAY_ASSIGN(run.run, read_run(rows, at));
-      if (!rows.is_null(at)) {
-        ASSAY_ASSIGN(run.latest, attempt_from(rows, at));
-      }
-      listed.push_back(std::move(run));
-    }
+    rows.bind(filter.experiment_id, filter.cell_key, left);
+    ASSAY_TRY(read_rows(rows, listed));
   }
   // SQL promises no order for the join; in fact it keeps that of the ids.
   if (!std::is_sorted(listed.begin(), listed.end(), before_in_queue)) {
@@ -123,31 +138,35 @@ Result<std::vector<ListedRun>> RunStore::Impl::list_all(const RunFilter& filter)
   return listed;
 }
 
+Result<std::vector<ListedRun>> RunStore::Impl::list(const RunFilter& filter) {
+  return filter.ids.empty() ? list_all(filter) : list_ids(filter);
+}
+
 Result<std::vector<ListedRun>> RunStore::list_runs(const RunFilter& filter) {
   std::lock_guard lock(impl_->mutex);
-  return filter.names.empty() ? impl_->list_all(filter) : impl_->list_named(filter);
+  ASSAY_ASSIGN(const RunFilter wanted_runs, impl_->resolved(filter));
+  return impl_->list(wanted_runs);
 }
 
 Result<RunCounts> RunStore::count_runs(const RunFilter& filter) {
   std::lock_guard lock(impl_->mutex);
   RunCounts counts;
-  if (!filter.names.empty() || !filter.cell_key.empty()) {
-    RunFilter all = filter;
-    all.limit = 0;
-    ASSAY_ASSIGN(auto listed, filter.names.empty() ? impl_->list_all(all) : impl_->list_named(all));
+  ASSAY_ASSIGN(RunFilter all, impl_->resolved(filter));
+  all.limit = 0;
+  if (!all.ids.empty() || !all.cell_key.empty()) {
+    ASSAY_ASSIGN(auto listed, impl_->list(all));
     for (const ListedRun& run : listed) ++counts.by_state[static_cast<size_t>(run.run.state)];
     return counts;
   }
-  ASSAY_ASSIGN(auto rows, impl_->db.prepare(
-                              "SELECT c.state, sum(c.n) FROM run_counts c JOIN experiments e ON e.id = c.experiment_id "
-                              "WHERE (?1 = '' OR e.tag = ?1) AND (?2 = 0 OR e.id = ?2) GROUP BY c.state"));
-  rows.bind(filter.tag, filter.experiment_id);
+  ASSAY_ASSIGN(auto rows, impl_->db.prepare("SELECT c.state, sum(c.n) FROM run_counts c WHERE ?1 = 0 OR "
+                                            "c.experiment_id = ?1 GROUP BY c.state"));
+  rows.bind(all.experiment_id);
   while (true) {
     ASSAY_ASSIGN(bool row, rows.step());
     if (!row) return counts;
     auto state = parse_run_state(rows.text(0));
     if (!state) return Error{ErrorCode::data_loss, "queue.db is damaged: unknown state " + rows.text(0)};
-    if (wanted(filter, *state)) counts.by_state[static_cast<size_t>(*state)] = rows.integer(1);
+    if (wanted(all, *state)) counts.by_state[static_cast<size_t>(*state)] = rows.integer(1);
   }
 }
 

@@ -10,7 +10,7 @@
 namespace assay {
 namespace {
 
-constexpr size_t longest_compared = 64;  // no key of ours is longer; bounds the work per hostile key
+constexpr size_t longest_compared = limits::name_chars;  // bounds the work per hostile key or name
 
 // Optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours cost 1.
 size_t edit_distance(std::string_view a, std::string_view b) {
@@ -57,10 +57,13 @@ std::vector<SpecError> SpecErrors::take() {
 std::optional<std::string_view> nearest(std::string_view text, std::span<const std::string_view> candidates) {
   if (text.empty() || text.size() > longest_compared) return std::nullopt;
   std::optional<std::string_view> best;
-  size_t best_distance = std::max<size_t>(1, text.size() / 3) + 1;
+  size_t best_distance = SIZE_MAX;
   for (const std::string_view candidate : candidates) {
+    const auto [shorter, longer] = std::minmax({text.size(), candidate.size()});
+    const size_t near_enough = std::min(best_distance - 1, std::max<size_t>(1, (longer + 1) / 3));
+    if (longer - shorter > near_enough) continue;
     const size_t distance = edit_distance(text, candidate);
-    if (distance >= best_distance) continue;
+    if (distance > near_enough) continue;
     best = candidate;
     best_distance = distance;
   }

@@ -30,7 +30,8 @@ class SpecErrors {
   std::vector<SpecError> errors_;
 };
 
-// The candidate nearest to `text` by edit distance (a swap of neighbours counts 1), if it is near enough to be meant.
+// The candidate nearest to `text` by edit distance (a swap of neighbours counts 1), if it is near enough to be meant:
+// about a third of the longer of the two may differ.
 std::optional<std::string_view> nearest(std::string_view text, std::span<const std::string_view> candidates);
 
 // `; did you mean "x"?`, or nothing.

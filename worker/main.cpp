@@ -4,12 +4,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 
+#include "base/command_line.h"
 #include "base/gpu.h"
 #include "base/home.h"
 #include "base/log.h"
@@ -64,7 +64,7 @@ int serve(Agent& agent, Session& session) {
 }
 
 int fail(const Error& error) {
-  log::error("{}", error.message);
+  log::fatal(error.message);
   return 1;
 }
 
@@ -78,7 +78,7 @@ int main(int argc, char** argv) {
   app.add_option("--home", home, "folder of the state (default: $ASSAY_HOME, else ~/.local/state/assay)");
   app.add_option("--socket", socket, "the daemon's Unix socket (default: in the home)");
   app.add_flag("--allow-fault-injection", allow_faults, "let runs inject the faults that their config names");
-  CLI11_PARSE(app, argc, argv);
+  if (const auto status = read_arguments(app, argc, argv, 1)) return *status;
 
   if (const Status started = log::start("assay-worker"); !started.ok()) return fail(started.error());
   auto folder = home_folder(home);

@@ -12,12 +12,14 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "base/output_file.h"
 #include "base/process.h"
+#include "base/version.h"
 #include "cli/exit_code.h"
 #include "cli/format.h"
-#include "cli/nearest.h"
 #include "engine/data/prepare.h"
 #include "engine/data/staging.h"
+#include "spec/spec_errors.h"
 
 namespace assay {
 namespace {
@@ -89,9 +91,10 @@ int prepare(const PrepareOptions& options, bool json, int terminal) {
   const auto result = prepare_data(options, [&](const std::string& line) { say(terminal, printable(line)); });
   if (!result.ok()) return fail(terminal, json, exit_code(result.error().code), "data", result.error().message);
   print(options, *result, json);
-  if (std::cout.flush()) return 0;
-  return fail(terminal, json, ExitCode::internal, "internal",
-              fmt::format("cannot write the output; the corpus itself is whole in {}", options.output_folder));
+  const Status written = check_written(std::cout, "standard output");
+  if (written.ok()) return 0;
+  return fail(terminal, json, ExitCode::limits, "limits",
+              fmt::format("{}; the corpus itself is whole in {}", written.error().message, options.output_folder));
 }
 
 // SentencePiece ends its process on what it did not expect, from inside any call. So all work is done in a fork, and
@@ -131,9 +134,9 @@ std::string usage_message(const CLI::App& data, const CLI::ParseError& error, in
   if (word != words.end())
     word = std::find_if(word + 1, words.end(), [](const auto& w) { return !w.starts_with("-"); });
   if (word == words.end()) return "data: no verb given; see `assay data --help`";
-  const std::string near = nearest(*word, verbs);
+  const auto near = nearest(*word, std::vector<std::string_view>(verbs.begin(), verbs.end()));
   return fmt::format("there is no verb 'data {}'; {}", *word,
-                     near.empty() ? "`assay data --help` lists them" : fmt::format("did you mean 'data {}'?", near));
+                     near ? fmt::format("did you mean 'data {}'?", *near) : "`assay data --help` lists them");
 }
 
 }  // namespace
@@ -141,6 +144,7 @@ std::string usage_message(const CLI::App& data, const CLI::ParseError& error, in
 int run(int argc, char** argv) {
   CLI::App app("Prepare training data", "assay");
   app.require_subcommand(1);
+  app.set_version_flag("-V,--version", std::string("assay ") + version());
   bool json = false;
   std::string home;
   app.add_flag("--json", json, "Print JSON with the fields documented in docs/cli.md");
@@ -154,9 +158,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
-    app.exit(help);
-    if (std::cout.flush()) return 0;
-    return fail(STDERR_FILENO, json, ExitCode::internal, "internal", "cannot write the output");
+    return app.exit(help);
   } catch (const CLI::ParseError& error) {
     return fail(STDERR_FILENO, json, ExitCode::usage, "usage", usage_message(*data, error, argc, argv));
   }
@@ -166,5 +168,5 @@ int run(int argc, char** argv) {
 }  // namespace assay
 
 int main(int argc, char** argv) {
-  return assay::run(argc, argv);
+  return assay::checked_exit("assay", assay::run(argc, argv), static_cast<int>(assay::ExitCode::limits));
 }

@@ -2,6 +2,7 @@
 // pauses.
 #pragma once
 
+#include <fcntl.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "base/home.h"
+#include "base/output_file.h"
 #include "cli/program.h"
 #include "proto/queue.grpc.pb.h"
 #include "tests/support/manual_clock.h"
@@ -39,6 +41,8 @@ class FakeService final : public v1::QueueService::Service {
   std::vector<v1::Event> events;
   std::vector<v1::StepMetrics> steps;
   int64_t steps_per_page = 1000;
+  int64_t runs_not_sent = 0;  // a daemon that leaves runs out of its list
+  int lists = 0;              // calls of ListRuns
   std::string log;
   int64_t log_chunk = 1 << 20;
   bool log_live = false;
@@ -64,8 +68,14 @@ class FakeService final : public v1::QueueService::Service {
     run.set_repeat(1);
     run.set_devices(1);
     run.set_created_at(1'771'948'000'000);
-    runs.set_total(runs.runs_size());
     return run;
+  }
+  // The list as the daemon answers it, for what shows one.
+  v1::ListRunsResponse listed() const {
+    v1::ListRunsResponse list = runs;
+    list.set_total(runs.runs_size());
+    for (const v1::Run& run : runs.runs()) ++(*list.mutable_by_state())[run.state()];
+    return list;
   }
   static void observe(v1::Run& run, int64_t steps, double loss, double tok_per_sec, double dt_ms) {
     v1::Attempt& a = *run.mutable_latest();
@@ -103,19 +113,32 @@ class FakeService final : public v1::QueueService::Service {
     last_enqueue = *q;
     return answer(r, enqueued);
   }
-  grpc::Status ListRuns(Context*, const v1::ListRunsRequest* q, v1::ListRunsResponse* r) override {
+  // In messages of two runs.
+  grpc::Status ListRuns(Context*, const v1::ListRunsRequest* q, grpc::ServerWriter<v1::ListRunsResponse>* w) override {
     Guard guard(mutex);
     last_list = *q;
+    ++lists;
     if (!failure.ok()) return failure;
-    for (const std::string& name : q->selector().names())
+    const v1::RunSelector& selector = q->selector();
+    for (const std::string& name : selector.names())
       if (!find(name)) return {grpc::NOT_FOUND, "no run is named '" + name + "'; `assay ls` lists them"};
-    for (const v1::Run& run : runs.runs()) {
-      const auto& names = q->selector().names();
-      const bool named = names.empty() || std::find(names.begin(), names.end(), run.name()) != names.end();
-      if (named && (q->selector().tag().empty() || q->selector().tag() == run.tag())) *r->add_runs() = run;
+    v1::ListRunsResponse r;
+    std::vector<const v1::Run*> selected;
+    for (const v1::Run& run : runs.runs())
+      if (is_selected(run, selector)) selected.push_back(&run);
+    for (const v1::Run* run : selected) ++(*r.mutable_by_state())[run->state()];
+    r.set_total(static_cast<int64_t>(selected.size()) + runs_not_sent);
+    r.set_queue_held(runs.queue_held());
+    r.set_last_event_id(events.empty() ? 0 : events.back().id());
+    if (q->limit() > 0 && static_cast<size_t>(q->limit()) < selected.size())
+      selected.resize(static_cast<size_t>(q->limit()));
+    for (size_t i = 0; i < selected.size(); ++i) {
+      *r.add_runs() = *selected[i];
+      if (i % 2 == 0) continue;
+      w->Write(r);
+      r.Clear();
     }
-    r->set_total(runs.total());
-    r->set_queue_held(runs.queue_held());
+    w->Write(r);
     return grpc::Status::OK;
   }
   grpc::Status GetRun(Context*, const v1::GetRunRequest* q, v1::Run* r) override {
@@ -183,7 +206,7 @@ class FakeService final : public v1::QueueService::Service {
   grpc::Status Watch(Context*, const v1::WatchRequest* q, grpc::ServerWriter<v1::Event>* w) override {
     Guard guard(mutex);
     for (const v1::Event& event : events)
-      if (event.id() > q->from_event_id()) w->Write(event);
+      if (event.id() > q->from_event_id() && (q->tag().empty() || q->tag() == event.tag())) w->Write(event);
     return failure;
   }
   grpc::Status Shutdown(Context*, const v1::ShutdownRequest* q, v1::ShutdownResponse*) override {
@@ -191,10 +214,23 @@ class FakeService final : public v1::QueueService::Service {
     stop_workers = q->stop_workers();
     return failure;
   }
+  static bool is_named(const v1::Run& run, const std::string& name) {
+    return run.name() == name || run.experiment() + "/" + run.tag() + "/" + run.name() == name;
+  }
   const v1::Run* find(const std::string& name) const {
     for (const v1::Run& run : runs.runs())
-      if (run.name() == name || run.experiment() + "/" + run.tag() + "/" + run.name() == name) return &run;
+      if (is_named(run, name)) return &run;
     return nullptr;
+  }
+  static bool is_selected(const v1::Run& run, const v1::RunSelector& selector) {
+    const auto among = [](const auto& list, auto is) {
+      return list.empty() || std::find_if(list.begin(), list.end(), is) != list.end();
+    };
+    const std::string& tag = selector.tag();
+    return among(selector.names(), [&](const std::string& name) { return is_named(run, name); }) &&
+           among(selector.states(), [&](const std::string& state) { return state == run.state(); }) &&
+           among(selector.ids(), [&](int64_t id) { return id == run.id(); }) &&
+           (tag.empty() || tag == run.tag() || tag == run.experiment() + "/" + run.tag());
   }
 };
 
@@ -223,6 +259,18 @@ class CliTest : public testing::Test {
   }
   ExitCode run_as_given(std::vector<std::string> arguments) {
     std::ostringstream out_stream;
+    const ExitCode code = run_writing(out_stream, arguments);
+    out = out_stream.str();
+    return code;
+  }
+  // As run(), with a file as standard output.
+  ExitCode run_into(const std::string& path, std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"--home", home.path()});
+    const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    FdStream out_stream(fd.get());
+    return run_writing(out_stream, arguments);
+  }
+  ExitCode run_writing(std::ostream& out_stream, const std::vector<std::string>& arguments) {
     std::ostringstream err_stream;
     Context context{.console = {.out = out_stream, .err = err_stream, .colour = colour, .width = width},
                     .clock = clock,
@@ -240,7 +288,6 @@ class CliTest : public testing::Test {
                         },
                     .programs = programs.path()};
     const ExitCode code = run_program(arguments, context);
-    out = out_stream.str();
     err = err_stream.str();
     return code;
   }

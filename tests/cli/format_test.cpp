@@ -1,12 +1,13 @@
 #include "cli/format.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 
-#include "cli/nearest.h"
 #include "cli/table.h"
+#include "cli/units.h"
 
 namespace assay {
 namespace {
@@ -71,13 +72,43 @@ TEST(Format, ProgressBarFillsByEighths) {
   EXPECT_EQ(progress_bar(0.5, 4, true), "##..");
 }
 
-TEST(Nearest, FindsTheWordThatWasMeant) {
-  const std::vector<std::string> verbs = {"enqueue", "export", "ls", "watch", "wait"};
-  EXPECT_EQ(nearest("enque", verbs), "enqueue");
-  EXPECT_EQ(nearest("wacth", verbs), "watch");
-  EXPECT_EQ(nearest("watchh", verbs), "watch");
-  EXPECT_EQ(nearest("lss", verbs), "ls");
-  EXPECT_EQ(nearest("banana", verbs), "");
+TEST(Format, NamesAreShortenedWhereTheyStayDifferent) {
+  using testing::ElementsAre;
+  EXPECT_THAT(shorten_apart({"fp8_static_seed1", "fp8_dynamic_seed1"}, 8), ElementsAre("fp8_s…d1", "fp8_d…d1"));
+  EXPECT_THAT(shorten_apart({"run_a_with_one_seed", "run_b_with_one_seed"}, 7), ElementsAre("run_a…d", "run_b…d"))
+      << "the middle, \"run…eed\", would make them alike";
+  EXPECT_THAT(shorten_apart({"wide_long_1", "wide_long_2", "w"}, 7), ElementsAre("wid…g_1", "wid…g_2", "w"));
+  EXPECT_THAT(shorten_apart({"ab", "cd"}, 2), ElementsAre("ab", "cd"));
+}
+
+TEST(Units, Durations) {
+  for (const auto& [text, ms] : std::vector<std::pair<const char*, int64_t>>{{"90", 90'000},
+                                                                             {"90s", 90'000},
+                                                                             {"5m", 300'000},
+                                                                             {"2h", 7'200'000},
+                                                                             {"1d", 86'400'000},
+                                                                             {"1.5h", 5'400'000},
+                                                                             {"0.25", 250},
+                                                                             {"0", 0}})
+    EXPECT_EQ(parse_duration_ms(text).value(), ms) << text;
+  for (const char* text : {"", "m", "5x", "-1", "-0", "1e400", "inf", "nan", "5 m", "5mm", "99999999999d", "0x10"})
+    EXPECT_FALSE(parse_duration_ms(text).ok()) << text;
+  EXPECT_EQ(parse_duration_ms("5x").error().message, "\"5x\" is no duration; write seconds, or 90s, 5m, 2h, 1d");
+}
+
+TEST(Units, Sizes) {
+  for (const auto& [text, bytes] : std::vector<std::pair<const char*, int64_t>>{{"4096", 4096},
+                                                                                {"10k", 10'240},
+                                                                                {"10K", 10'240},
+                                                                                {"10KiB", 10'240},
+                                                                                {"1M", 1 << 20},
+                                                                                {"1.5M", 3 << 19},
+                                                                                {"2G", int64_t{2} << 30},
+                                                                                {"1T", int64_t{1} << 40}})
+    EXPECT_EQ(parse_bytes(text).value(), bytes) << text;
+  for (const char* text : {"", "k", "10q", "-1k", "1e3x", "9999999T", "10kk"})
+    EXPECT_FALSE(parse_bytes(text).ok()) << text;
+  EXPECT_EQ(parse_bytes("10q").error().message, "\"10q\" is no size; write bytes, or 10k, 1M, 2G (1k = 1,024)");
 }
 
 TEST(Table, AlignsItsColumns) {
@@ -95,6 +126,41 @@ TEST(Table, ShrinksNamesToTheTerminal) {
   table.add({"moe_fp8_experts_static_repeat2", "completed"});
   const std::string text = table.text(24, false);
   EXPECT_EQ(text, "run            state\nmoe_fp…epeat2  completed\n");
+}
+
+TEST(Table, DropsWhatAllNamesBeginWith) {
+  Table table({{"run", Align::left, true, true}, {"state"}, {"remark", Align::left, true}});
+  table.add({"moe_fp8_experts_static", "completed", "attempt 2"});
+  table.add({"moe_fp8_experts_dynamic_long", "queued", ""});
+  EXPECT_EQ(table.text(60, false),
+            "run                           state      remark\n"
+            "moe_fp8_experts_static        completed  attempt 2\n"
+            "moe_fp8_experts_dynamic_long  queued\n");
+  EXPECT_EQ(table.text(36, false),
+            "run moe_fp8…  state      remark\n"
+            "static        completed  attempt 2\n"
+            "dynamic_long  queued\n")
+      << "the words that differ are whole";
+  EXPECT_EQ(table.text(31, false),
+            "run moe_f…  state      remark\n"
+            "static      completed  atte…t 2\n"
+            "dynam…long  queued\n");
+}
+
+TEST(Table, OtherColumnsShrinkBeforeNamesDo) {
+  Table table({{"run", Align::left, true, true}, {"remark", Align::left, true}});
+  table.add({"a_rather_long_name_of_a_run", "out_of_memory: it needs 90,000 MiB"});
+  EXPECT_EQ(table.text(45, false),
+            "run                          remark\n"
+            "a_rather_long_name_of_a_run  out_of_m…000 MiB\n");
+}
+
+TEST(Table, ColumnsKeepTheirWidthWhileAWindowScrolls) {
+  Table table({{"run", Align::left, true, true}, {"state"}});
+  table.add({"short", "queued"});
+  table.add({"a_longer_name", "completed"});
+  EXPECT_THAT(table.lines(80, false, 0, 1), testing::ElementsAre("run            state", "short          queued"));
+  EXPECT_THAT(table.lines(80, false, 1, 5), testing::ElementsAre("run            state", "a_longer_name  completed"));
 }
 
 TEST(Table, NeverWrapsAndNeverBreaksAColour) {

@@ -1,6 +1,7 @@
 // The command line as a whole: usage, help, exit codes, no daemon.
 #include <gmock/gmock.h>
 
+#include "base/version.h"
 #include "fake_service.h"
 
 namespace assay {
@@ -30,6 +31,58 @@ TEST_F(CliTest, WrongOptionsAreUsageAndNameTheVerb) {
   EXPECT_THAT(err, HasSubstr("--failed"));
   EXPECT_EQ(run({"cancel"}), ExitCode::usage);
   EXPECT_THAT(err, HasSubstr("--all"));
+}
+
+TEST_F(CliTest, NumbersAreReadWithTheirUnits) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> wrong = {
+      {{"wait", "--timeout", "5x"}, "wait: --timeout: \"5x\" is no duration; write seconds, or 90s, 5m, 2h, 1d"},
+      {{"wait", "--timeout", "-1"}, "wait: --timeout: \"-1\" is no duration; write seconds, or 90s, 5m, 2h, 1d"},
+      {{"logs", "a", "--last", "10q"}, "logs: --last: \"10q\" is no size; write bytes, or 10k, 1M, 2G (1k = 1,024)"},
+      {{"logs", "a", "--last", "0"}, "logs: --last: must be more than 0"},
+      {{"logs", "a", "--attempt", "0"}, "logs: --attempt: \"0\" is no whole number of at least 1"},
+      {{"ls", "--limit", "-1"}, "ls: --limit: \"-1\" is no whole number of at least 0"},
+      {{"export", "--attempt", "1.5"}, "export: --attempt: \"1.5\" is no whole number of at least 1"}};
+  for (const auto& [arguments, message] : wrong) {
+    EXPECT_EQ(run(arguments), ExitCode::usage) << message;
+    EXPECT_EQ(err, "assay: " + message + "; see `assay " + arguments[0] + " --help`\n");
+  }
+}
+
+TEST_F(CliTest, TheVersionIsAsked) {
+  for (const char* flag : {"-V", "--version"}) {
+    EXPECT_EQ(run_as_given({flag}), ExitCode::ok);
+    EXPECT_EQ(out, std::string("assay ") + version() + "\n");
+  }
+}
+
+// What is printed has to arrive: /dev/full takes nothing.
+TEST_F(CliTest, OutputThatDoesNotArriveIsAnError) {
+  start_daemon();
+  fake.add_run("a", "queued").mutable_latest()->set_n(1);
+  fake.log = "step 0\n";
+  const std::vector<std::vector<std::string>> verbs = {{"--help"},       {"-V"},
+                                                       {"ls", "--help"}, {"ls"},
+                                                       {"ls", "--json"}, {"show", "a"},
+                                                       {"logs", "a"},    {"export"},
+                                                       {"devices"},      {"cancel", "a"},
+                                                       {"hold"},         {"wait", "--timeout", "1"},
+                                                       {"watch"},        {"report", "-o", home.file("r")}};
+  for (const auto& verb : verbs) {
+    EXPECT_EQ(run_into("/dev/full", verb), ExitCode::limits) << verb[0];
+    EXPECT_THAT(err, HasSubstr("cannot write to standard output: No space left on device")) << verb[0];
+  }
+}
+
+TEST_F(CliTest, EveryErrorHasTheProgramsName) {
+  start_daemon();
+  fake.failure = grpc::Status(grpc::INVALID_ARGUMENT, "the tag \"t\" means several");
+  EXPECT_EQ(run({"ls"}), ExitCode::invalid);
+  EXPECT_EQ(err, "assay: the tag \"t\" means several\n");
+  fake.failure =
+      grpc::Status(grpc::INVALID_ARGUMENT, "a b.toml:9:1: unknown key\n<stdin>:1:2: no\nx:9: y\n... and 3 more");
+  EXPECT_EQ(run({"ls"}), ExitCode::invalid);
+  EXPECT_EQ(err, "a b.toml:9:1: unknown key\n<stdin>:1:2: no\nassay: x:9: y\nassay: ... and 3 more\n")
+      << "a place comes first, for editors";
 }
 
 TEST_F(CliTest, EveryVerbHasHelpWithExamples) {

@@ -60,12 +60,26 @@ TEST_F(Verbs, LsPassesItsFiltersOn) {
 }
 
 TEST_F(Verbs, LsSaysWhatItLeavesOutAndThatTheQueueIsHeld) {
-  fake.add_run("a", "queued");
-  fake.runs.set_total(7);
+  for (int i = 0; i < 7; ++i) fake.add_run("a" + std::to_string(i), "queued");
   fake.runs.set_queue_held(true);
-  EXPECT_EQ(run({"ls"}), ExitCode::ok);
+  EXPECT_EQ(run({"ls", "--limit", "1"}), ExitCode::ok);
   EXPECT_THAT(
-      out, HasSubstr("1 queued (1 of 7 runs shown)\nthe queue is held: nothing new starts before `assay release`\n"));
+      out, HasSubstr("7 queued (1 of 7 runs shown)\nthe queue is held: nothing new starts before `assay release`\n"));
+}
+
+TEST_F(Verbs, AListIsWholeOrAnError) {
+  for (int i = 0; i < 1'001; ++i) fake.add_run("run" + std::to_string(i), "queued");
+  EXPECT_EQ(run({"ls", "--json"}), ExitCode::ok);
+  EXPECT_EQ(json::parse(out)["runs"].size(), 1'001u);
+  EXPECT_EQ(json::parse(out)["runs"][1'000]["name"], "run1000");
+  fake.runs_not_sent = 1;
+  const std::vector<std::vector<std::string>> verbs = {
+      {"ls"}, {"export"}, {"export", "-o", home.file("f")}, {"wait", "--tag", "t1"}, {"watch", "--until-done"}};
+  for (const auto& verb : verbs) {
+    EXPECT_EQ(run(verb), ExitCode::internal) << verb[0];
+    EXPECT_THAT(err, HasSubstr("the daemon listed 1001 runs where there are 1002")) << verb[0];
+  }
+  EXPECT_FALSE(std::filesystem::exists(home.file("f")));
 }
 
 TEST_F(Verbs, LsAsJson) {
@@ -141,7 +155,7 @@ TEST_F(Verbs, PlanIsATableAndItsProblemsAreErrors) {
             "\n"
             "cpu: a CPU\n"
             "1 run to add, about 1m 15s in all\n");
-  EXPECT_EQ(err, "demo_fp8: needs 90000.00 MiB, the largest device has 16000.00 MiB\n");
+  EXPECT_EQ(err, "assay: demo_fp8: needs 90000.00 MiB, the largest device has 16000.00 MiB\n");
 }
 
 TEST_F(Verbs, PlanEndsAsEnqueueWouldAndSaysWhatElseItWouldDo) {
@@ -263,18 +277,43 @@ TEST_F(Verbs, WaitIsOneWhenARunDidNotComplete) {
   EXPECT_EQ(run({"wait"}), ExitCode::ok);
   EXPECT_EQ(out, "nothing to wait for\n");
   EXPECT_EQ(run({"wait", "nosuch"}), ExitCode::not_found);
-  EXPECT_EQ(run({"wait", "--tag", "nosuch"}), ExitCode::not_found);
-  EXPECT_EQ(err, "assay: no run has the tag 'nosuch'; `assay ls` shows all\n");
+}
+
+TEST_F(Verbs, WaitKeepsToTheRunsItBeganWith) {
+  fake.add_run("a", "running");
+  on_pause = [&] {
+    std::lock_guard guard(fake.mutex);
+    if (pauses == 1) {  // a newer experiment has a run of the same name, which is what "a" means from now on
+      v1::Run& newer = fake.add_run("a", "completed");
+      newer.set_tag("t2");
+      fake.runs.mutable_runs()->SwapElements(0, 1);
+    }
+    if (pauses == 3) fake.runs.mutable_runs(1)->set_state("failed");
+  };
+  EXPECT_EQ(run({"wait", "a"}), ExitCode::negative);
+  EXPECT_EQ(pauses, 3);
+  EXPECT_EQ(out, "1 failed\n  a: failed\n");
+}
+
+TEST_F(Verbs, WaitSaysWhichExperimentARunIsOf) {
+  fake.add_run("a", "failed");
+  fake.add_run("a", "failed").set_tag("t2");
+  EXPECT_EQ(run({"wait", "demo/t1/a", "demo/t2/a"}), ExitCode::negative);
+  EXPECT_EQ(out, "2 failed\n  t1/a: failed\n  t2/a: failed\n");
+  EXPECT_EQ(run({"wait", "demo/t1/a", "--json"}), ExitCode::negative);
+  EXPECT_EQ(json::parse(out)["not_completed_full"][0], "demo/t1/a");
 }
 
 TEST_F(Verbs, WaitGivesUpInTime) {
   fake.add_run("a", "running");
-  EXPECT_EQ(run({"wait", "--timeout", "3"}), ExitCode::timed_out);
+  EXPECT_EQ(run({"wait", "--timeout", "3s"}), ExitCode::timed_out);
   EXPECT_EQ(pauses, 6);
   EXPECT_EQ(out, "1 running\n  a: running\n");
   EXPECT_EQ(run({"wait", "--timeout", "1", "--json"}), ExitCode::timed_out);
-  EXPECT_EQ(out, R"({"completed":false,"timed_out":true,"states":{"running":1},"not_completed":["a"]})"
-                 "\n");
+  EXPECT_EQ(
+      out,
+      R"({"completed":false,"timed_out":true,"states":{"running":1},"not_completed":["a"],"not_completed_full":["demo/t1/a"]})"
+      "\n");
 }
 
 TEST_F(Verbs, RetryCancelHoldReleaseSayWhatChanged) {
@@ -298,7 +337,7 @@ TEST_F(Verbs, NothingChangedIsRefused) {
   fake.change.add_unchanged("a: it is running; cancel it first");
   EXPECT_EQ(run({"retry", "a"}), ExitCode::refused);
   EXPECT_EQ(out, "");
-  EXPECT_EQ(err, "not queued again: a: it is running; cancel it first\n");
+  EXPECT_EQ(err, "assay: not queued again: a: it is running; cancel it first\n");
   fake.change.add_changed("b");
   EXPECT_EQ(run({"retry", "a", "b", "--json"}), ExitCode::ok);
   EXPECT_EQ(out, R"({"changed":["b"],"unchanged":["a: it is running; cancel it first"]})"
@@ -306,6 +345,7 @@ TEST_F(Verbs, NothingChangedIsRefused) {
 }
 
 TEST_F(Verbs, LogsAreRawAndComplete) {
+  fake.add_run("a", "running");
   fake.log = "\x1b[32mstep 0\x1b[0m\nstep 1\n";
   fake.log_chunk = 5;
   EXPECT_EQ(run({"logs", "a"}), ExitCode::ok);
@@ -315,6 +355,7 @@ TEST_F(Verbs, LogsAreRawAndComplete) {
 }
 
 TEST_F(Verbs, LogsFollowUntilTheAttemptEnds) {
+  fake.add_run("a", "running");
   fake.log = "one\n";
   fake.log_live = true;
   on_pause = [&] {
@@ -343,8 +384,12 @@ TEST_F(Verbs, ReportWritesItsFiles) {
 }
 
 TEST_F(Verbs, ReportMakesTheStepsFileThatDoesNotFitIntoAMessage) {
+  fake.report.set_experiment("demo");
   fake.report.set_tag("t1");
   v1::Run& r = fake.add_run("a", "completed");
+  v1::Run& other = fake.add_run("a", "completed");  // another experiment of the same tag
+  other.set_experiment("other");
+  other.add_attempts()->set_n(1);
   r.add_attempts()->set_n(1);
   r.mutable_attempts(0)->mutable_outcome()->set_result("failed");
   r.add_attempts()->set_n(2);
@@ -355,6 +400,27 @@ TEST_F(Verbs, ReportMakesTheStepsFileThatDoesNotFitIntoAMessage) {
   EXPECT_EQ(*read_file(home.file("out/steps.csv")),
             "run,attempt,step,loss,dt_ms,tok_per_sec,mfu,lr_scale,grad_norm,expert_load_min,expert_load_max,"
             "peak_mem_mib,val_loss\na.fail1,1,0,2.5,0,0,0,0,0,0,0,0,\na,2,0,2.5,0,0,0,0,0,0,0,0,\n");
+}
+
+TEST_F(Verbs, ReportsOfOneTagDoNotTakeEachOthersPlace) {
+  const auto here = std::filesystem::current_path();
+  std::filesystem::current_path(home.path());
+  fake.report.set_tag("two");
+  fake.report.add_files()->set_name("report.md");
+  fake.report.add_files()->set_name("steps.csv");
+  for (const char* experiment : {"expa", "expb"}) {
+    fake.report.set_experiment(experiment);
+    fake.report.set_tag_shared(true);
+    fake.report.mutable_files(0)->set_content(experiment);
+    EXPECT_EQ(run({"report", "--tag", std::string(experiment) + "/two"}), ExitCode::ok) << err;
+    EXPECT_THAT(out, testing::StartsWith("report_" + std::string(experiment) + "/two/report.md\n"));
+  }
+  fake.report.set_tag_shared(false);
+  EXPECT_EQ(run({"report"}), ExitCode::ok) << err;
+  EXPECT_THAT(out, testing::StartsWith("report_two/report.md\n"));
+  std::filesystem::current_path(here);
+  EXPECT_EQ(*read_file(home.file("report_expa/two/report.md")), "expa");
+  EXPECT_EQ(*read_file(home.file("report_expb/two/report.md")), "expb");
 }
 
 TEST_F(Verbs, ReportStaysInItsFolder) {
@@ -387,11 +453,12 @@ TEST_F(Verbs, ExportPagesThroughTheSteps) {
   }
   fake.steps_per_page = 2;
   const std::string csv =
-      "run,attempt,step,loss,dt_ms,tok_per_sec,mfu,lr_scale,grad_norm,expert_load_min,expert_load_max,peak_mem_mib,val_"
+      "experiment,tag,run,attempt,step,loss,dt_ms,tok_per_sec,mfu,lr_scale,grad_norm,expert_load_min,expert_load_max,"
+      "peak_mem_mib,val_"
       "loss\n"
-      "\"a,b\",1,0,4.5,0,0,0,0,0,0,0,0,\n"
-      "\"a,b\",1,1,3.5,0,0,0,0,0,0,0,0,\n"
-      "\"a,b\",1,2,2.5,0,0,0,0,0,0,0,0,4\n";
+      "demo,t1,\"a,b\",1,0,4.5,0,0,0,0,0,0,0,0,\n"
+      "demo,t1,\"a,b\",1,1,3.5,0,0,0,0,0,0,0,0,\n"
+      "demo,t1,\"a,b\",1,2,2.5,0,0,0,0,0,0,0,0,4\n";
   EXPECT_EQ(run({"export"}), ExitCode::ok);
   EXPECT_EQ(out, csv);
   EXPECT_EQ(run({"export", "-o", home.file("steps.csv")}), ExitCode::ok);
@@ -403,10 +470,43 @@ TEST_F(Verbs, ExportPagesThroughTheSteps) {
   EXPECT_TRUE(first["val_loss"].is_null());
   EXPECT_EQ(run({"export", "--format", "json"}), ExitCode::ok);
   EXPECT_EQ(json::parse(out).size(), 2u);
+  EXPECT_EQ(run({"export", "never_started"}), ExitCode::ok);
+  EXPECT_EQ(err, "assay: never_started has not been started yet: it has no steps\n");
+}
+
+TEST_F(Verbs, ExportKeepsRunsOfOneNameApart) {
+  FakeService::observe(fake.add_run("a", "completed"), 1, 1, 1, 1);
+  FakeService::observe(fake.add_run("a", "completed"), 1, 1, 1, 1);
+  fake.runs.mutable_runs(1)->set_tag("t2");
+  fake.steps.emplace_back();
+  EXPECT_EQ(run({"export"}), ExitCode::ok);
+  EXPECT_THAT(out, testing::AllOf(HasSubstr("\ndemo,t1,a,1,0,"), HasSubstr("\ndemo,t2,a,1,0,")));
+  EXPECT_EQ(run({"export", "--format", "jsonl"}), ExitCode::ok);
+  EXPECT_THAT(out, HasSubstr(R"({"experiment":"demo","tag":"t2","run":"a")"));
+}
+
+TEST_F(Verbs, ExportToTheStandardOutputByAnyName) {
+  FakeService::observe(fake.add_run("a", "completed"), 1, 1, 1, 1);
+  fake.steps.emplace_back();
+  EXPECT_EQ(run({"export"}), ExitCode::ok);
+  const std::string csv = out;
+  for (const char* name : {"-", "/dev/stdout"}) {
+    EXPECT_EQ(run({"export", "-o", name}), ExitCode::ok);
+    EXPECT_EQ(out, csv) << name;
+  }
+}
+
+TEST_F(Verbs, ExportToAFullDeviceFailsAndLeavesIt) {
+  FakeService::observe(fake.add_run("a", "completed"), 1, 1, 1, 1);
+  fake.steps.emplace_back();
+  EXPECT_EQ(run({"export", "-o", "/dev/full"}), ExitCode::limits);
+  EXPECT_EQ(err, "assay: cannot write to /dev/full: No space left on device\n");
+  EXPECT_EQ(out, "");
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
 }
 
 TEST_F(Verbs, ExportLeavesNoHalfFile) {
-  EXPECT_EQ(run({"export", "-o", home.file("nofolder/steps.csv")}), ExitCode::invalid);
+  EXPECT_EQ(run({"export", "-o", home.file("nofolder/steps.csv")}), ExitCode::not_found);
   EXPECT_THAT(err, HasSubstr("nofolder/steps.csv"));
 }
 

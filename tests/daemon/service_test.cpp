@@ -8,6 +8,7 @@
 
 #include <fstream>
 #include <future>
+#include <set>
 
 #include "base/file.h"
 #include "base/limits.h"
@@ -80,14 +81,24 @@ class ServiceTest : public testing::Test {
     request.set_request_id(id);
     return call(&v1::QueueService::Stub::Enqueue, request, response);
   }
+  // The whole list, its messages put together.
+  grpc::Status list(const v1::ListRunsRequest& request, v1::ListRunsResponse* runs) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));
+    auto reader = queue_->ListRuns(&context, request);
+    v1::ListRunsResponse message;
+    for (list_messages_ = 0; reader->Read(&message); ++list_messages_) runs->MergeFrom(message);
+    return reader->Finish();
+  }
   v1::ListRunsResponse list() {
     v1::ListRunsResponse runs;
-    EXPECT_TRUE(call(&v1::QueueService::Stub::ListRuns, v1::ListRunsRequest(), &runs).ok());
+    EXPECT_TRUE(list({}, &runs).ok());
     return runs;
   }
 
   TempFolder folder_;
   SystemClock clock_;
+  int list_messages_ = 0;
   std::unique_ptr<Daemon> daemon_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::QueueService::Stub> queue_;
@@ -389,7 +400,7 @@ TEST_F(ServiceTest, ErrorsKeepTheirMeaning) {
   v1::ListRunsRequest request;
   request.mutable_selector()->add_states("runing");
   v1::ListRunsResponse runs;
-  const grpc::Status state = call(&v1::QueueService::Stub::ListRuns, request, &runs);
+  const grpc::Status state = list(request, &runs);
   EXPECT_EQ(state.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(state.error_message(), HasSubstr("\"runing\" is no run state"));
 }
@@ -491,6 +502,144 @@ TEST_F(ServiceTest, WatchTellsThePastAndTheFuture) {
   EXPECT_EQ(event.kind(), "queue_held");
   EXPECT_FALSE(rest->Read(&event));
   EXPECT_TRUE(rest->Finish().ok());
+}
+
+// Two experiments of one tag: what names one of them means it alone, whatever is asked; the tag alone is refused.
+TEST_F(ServiceTest, ATagMeansOneExperimentWhateverIsAsked) {
+  v1::EnqueueResponse added, other;
+  ASSERT_TRUE(enqueue(spec(), &added).ok());
+  std::string text = spec();
+  text.replace(text.find("svc"), 3, "second");
+  ASSERT_TRUE(enqueue(text, &other).ok());
+  using Stub = v1::QueueService::Stub;
+
+  const auto all_answers = [&](const std::string& tag) {
+    std::vector<grpc::Status> answers;
+    v1::RunSelector selector;
+    selector.set_tag(tag);
+    v1::ListRunsRequest listing;
+    *listing.mutable_selector() = selector;
+    v1::ListRunsResponse runs;
+    answers.push_back(list(listing, &runs));
+    EXPECT_EQ(runs.runs_size(), answers.back().ok() ? 2 : 0);
+    v1::ChangeResponse change;
+    const auto note = [&](const grpc::Status& status) {
+      answers.push_back(status);
+      EXPECT_EQ(change.changed_size(), status.ok() ? 2 : 0);
+      for (const std::string& name : change.changed()) EXPECT_THAT(name, testing::Not(HasSubstr("/")));
+      change.Clear();
+    };
+    v1::HoldRequest hold;
+    *hold.mutable_selector() = selector;
+    note(call(&Stub::Hold, hold, &change));
+    note(call(&Stub::Release, hold, &change));
+    v1::CancelRequest cancel;
+    *cancel.mutable_selector() = selector;
+    note(call(&Stub::Cancel, cancel, &change));
+    v1::RetryRequest retry;
+    *retry.mutable_selector() = selector;
+    note(call(&Stub::Retry, retry, &change));
+    v1::GetReportRequest report;
+    report.set_tag(tag);
+    v1::GetReportResponse files;
+    answers.push_back(call(&Stub::GetReport, report, &files));
+    if (answers.back().ok()) {
+      EXPECT_EQ(files.experiment(), "second");
+      EXPECT_TRUE(files.tag_shared());
+    }
+    grpc::ClientContext context;
+    v1::WatchRequest watch;
+    watch.set_tag(tag);
+    auto events = queue_->Watch(&context, watch);
+    v1::Event event;
+    while (events->Read(&event)) EXPECT_EQ(event.experiment(), "second");
+    answers.push_back(events->Finish());
+    return answers;
+  };
+  for (const grpc::Status& status : all_answers("second/t1")) EXPECT_TRUE(status.ok()) << status.error_message();
+  for (const grpc::Status& status : all_answers("t1")) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_EQ(status.error_message(),
+              "the tag \"t1\" means several experiments: second/t1, svc/t1; give the full name");
+  }
+  for (const grpc::Status& status : all_answers("secnod/t1")) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+    EXPECT_EQ(status.error_message(), "no experiment has the tag \"secnod/t1\"; did you mean \"second/t1\"?");
+  }
+  // The spec that is enqueued again finds its own runs.
+  v1::PlanRequest plan;
+  plan.set_spec_text(spec());
+  plan.set_base_folder(folder_.path());
+  plan.set_tag("t1");
+  v1::PlanResponse planned;
+  ASSERT_TRUE(call(&Stub::Plan, plan, &planned).ok());
+  EXPECT_TRUE(planned.runs(0).already_queued());
+  // A change of several experiments answers with names that tell the runs apart.
+  v1::CancelRequest cancel;
+  cancel.set_all(true);
+  v1::ChangeResponse change;
+  ASSERT_TRUE(call(&Stub::Cancel, cancel, &change).ok());
+  EXPECT_THAT(change.changed(),
+              testing::UnorderedElementsAre("svc/t1/" + added.added(0), "svc/t1/" + added.added(1),
+                                            "second/t1/" + other.added(0), "second/t1/" + other.added(1)));
+}
+
+TEST_F(ServiceTest, TheBaselineOfAReportIsARunOfIt) {
+  v1::EnqueueResponse added;
+  ASSERT_TRUE(enqueue(spec(), &added).ok());
+  v1::GetReportRequest request;
+  v1::GetReportResponse report;
+  for (const std::string& name : {added.added(1), "t1/" + added.added(1), "svc/t1/" + added.added(1)}) {
+    request.set_baseline(name);
+    EXPECT_TRUE(call(&v1::QueueService::Stub::GetReport, request, &report).ok()) << name;
+  }
+  EXPECT_FALSE(report.tag_shared());
+  request.set_baseline(added.added(1) + "x");
+  const grpc::Status missing = call(&v1::QueueService::Stub::GetReport, request, &report);
+  EXPECT_EQ(missing.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(missing.error_message(), HasSubstr("did you mean \"" + added.added(1) + "\"?"));
+}
+
+// More runs than any message holds: the list is whole, and a change whose answer would not fit is not made.
+TEST_F(ServiceTest, ALongListIsWhole) {
+  constexpr int experiments = 12, runs_each = 10'000;
+  daemon_.reset();
+  {
+    auto store = RunStore::open(home() + "/queue.db", clock_);
+    ASSERT_TRUE(store.ok()) << store.error().message;
+    ExperimentSpec many;
+    many.experiment = "many";
+    for (int i = 0; i < runs_each; ++i) {
+      PlannedRun run;
+      run.name = std::to_string(i) + std::string(limits::name_chars - 5, 'x');
+      run.cell_key = std::to_string(i);
+      many.runs.push_back(run);
+    }
+    for (int e = 0; e < experiments; ++e)
+      ASSERT_TRUE((*store)->insert_experiment(many, "t" + std::to_string(e), "").ok());
+  }
+  start();
+  const v1::ListRunsResponse runs = list();
+  ASSERT_EQ(runs.runs_size(), experiments * runs_each);
+  EXPECT_EQ(runs.total(), experiments * runs_each);
+  EXPECT_EQ(runs.by_state().at("queued"), experiments * runs_each);
+  EXPECT_GT(list_messages_, 16);
+  std::set<int64_t> ids;
+  for (const v1::Run& run : runs.runs()) ids.insert(run.id());
+  EXPECT_EQ(ids.size(), static_cast<size_t>(runs.runs_size()));
+
+  v1::CancelRequest cancel;
+  cancel.set_all(true);
+  v1::ChangeResponse change;
+  const grpc::Status refused = call(&v1::QueueService::Stub::Cancel, cancel, &change);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(refused.error_message(), "these are 120000 runs, more than one answer can name; change them tag by tag");
+  v1::ListRunsRequest first;
+  first.set_limit(1);
+  v1::ListRunsResponse one;
+  ASSERT_TRUE(list(first, &one).ok());
+  EXPECT_EQ(one.runs_size(), 1);
+  EXPECT_EQ(one.by_state().at("queued"), experiments * runs_each) << "nothing was changed";
 }
 
 TEST_F(ServiceTest, ARestartedDaemonIsGivenItsWorkersBack) {

@@ -42,7 +42,12 @@ TEST_F(ListTest, FiltersCombine) {
   EXPECT_THAT(names({.experiment_id = experiment, .cell_key = "cell1"}), ElementsAre("run1"));
   EXPECT_THAT(names({.names = {"run0"}, .tag = "t1"}), ElementsAre("run0"));
   EXPECT_THAT(names({.names = {"run0"}, .tag = "t1", .states = {RunState::queued}}), IsEmpty());
-  EXPECT_THAT(names({.tag = "none"}), IsEmpty());
+  EXPECT_THAT(names({.tag = "ablation/t1", .states = {RunState::failed}}), ElementsAre("run0"));
+  EXPECT_THAT(names({.names = {"run0"}, .tag = "ablation/t1"}), ElementsAre("run0"));
+  EXPECT_THAT(names({.ids = {runs[0], runs[2], runs[0]}}), ElementsAre("run2", "run0"));
+  EXPECT_THAT(names({.ids = {runs[0], runs[2]}, .states = {RunState::queued}, .limit = 1}), ElementsAre("run2"));
+  EXPECT_EQ(store_->count_runs({.ids = {runs[0], runs[2]}})->total(), 2);
+  EXPECT_EQ(store_->count_runs({.tag = "ablation/t2"})->total(), 2);
 }
 
 TEST_F(ListTest, RowsCarryTheLatestAttempt) {
@@ -98,13 +103,16 @@ TEST_F(ListTest, AnAmbiguousNameListsItsCandidates) {
   EXPECT_EQ(run.error().code, ErrorCode::invalid_argument);
   EXPECT_EQ(run.error().message, "\"t1/run0\" means several runs: second/t1/run0, first/t1/run0; give the full name");
   EXPECT_EQ(get("second/t1/run0").run.id, second[0]);
-  auto named = store_->list_runs({.names = {"run0"}, .tag = "t1"});
-  ASSERT_FALSE(named.ok());
-  EXPECT_THAT(named.error().message, HasSubstr("several runs"));
   auto experiment = store_->find_experiment("t1");
   ASSERT_FALSE(experiment.ok());
   EXPECT_EQ(experiment.error().message,
-            "tag \"t1\" means several experiments: second/t1, first/t1; give the full name");
+            "the tag \"t1\" means several experiments: second/t1, first/t1; give the full name");
+  for (const RunFilter& filter : {RunFilter{.tag = "t1"}, RunFilter{.names = {"run0"}, .tag = "t1"}}) {
+    EXPECT_EQ(store_->list_runs(filter).error().message, experiment.error().message);
+    EXPECT_EQ(store_->count_runs(filter).error().code, ErrorCode::invalid_argument);
+  }
+  EXPECT_THAT(names({.tag = "first/t1"}), ElementsAre("run0"));
+  EXPECT_EQ(store_->count_runs({.tag = "first/t1"})->total(), 1);
   EXPECT_EQ(store_->find_experiment("first/t1")->name, "first");
 }
 
@@ -112,14 +120,48 @@ TEST_F(ListTest, UnknownNamesSayWhatToDo) {
   EXPECT_EQ(store_->find_experiment("").error().message, "there is no experiment yet; `assay enqueue SPEC` makes one");
   enqueue(1);
   EXPECT_EQ(store_->get_run("nope").error().message, "no run is named \"nope\"; `assay ls` shows the names");
-  EXPECT_EQ(store_->get_run("t9/run0").error().code, ErrorCode::not_found);
-  EXPECT_EQ(store_->list_runs({.names = {"run0"}, .tag = "t9"}).error().message,
-            "no run is named \"run0\" under tag \"t9\"; `assay ls` shows the names");
-  EXPECT_EQ(store_->list_runs({.names = {"t1/run0"}, .tag = "t9"}).error().code, ErrorCode::not_found);
+  EXPECT_EQ(store_->list_runs({.ids = {99}}).error().message, "there is no run 99");
   EXPECT_THAT(store_->get_run("a/b/c/d").error().message, HasSubstr("too many parts"));
   EXPECT_EQ(store_->get_run_by_id(99).error().message, "there is no run 99");
-  EXPECT_THAT(store_->find_experiment("t9").error().message, HasSubstr("no experiment has the tag \"t9\""));
   EXPECT_EQ(store_->get_experiment(99).error().message, "there is no experiment 99");
+}
+
+// What is named and not there is not_found, the same for every way to ask, and says what may be meant.
+TEST_F(ListTest, WhatIsNotThereHasASuggestion) {
+  enqueue(2, "monday", 0, "expa");
+  enqueue(2, "three", 0, "expb");
+  const auto tag_error = [&](const std::string& tag) {
+    const Error listed = store_->list_runs({.tag = tag}).error();
+    EXPECT_EQ(listed.code, ErrorCode::not_found);
+    EXPECT_EQ(store_->count_runs({.tag = tag}).error().message, listed.message);
+    EXPECT_EQ(store_->list_runs({.names = {"run0"}, .tag = tag}).error().message, listed.message);
+    EXPECT_EQ(store_->find_experiment(tag).error().message, listed.message);
+    return listed.message;
+  };
+  EXPECT_EQ(tag_error("mondya"), "no experiment has the tag \"mondya\"; did you mean \"monday\"?");
+  EXPECT_EQ(tag_error("expb/thre"), "no experiment has the tag \"expb/thre\"; did you mean \"expb/three\"?");
+  EXPECT_EQ(tag_error("quite_else"), "no experiment has the tag \"quite_else\"; there are expb/three, expa/monday");
+  EXPECT_EQ(tag_error("expa"),
+            "no experiment has the tag \"expa\"; it is the name of an experiment, tagged expa/monday");
+  EXPECT_EQ(store_->find_experiment("a/b/c").error().message,
+            "\"a/b/c\" has too many parts: a tag is \"tag\" or \"experiment/tag\"");
+
+  const auto run_error = [&](const std::string& name, const std::string& tag = "") {
+    const Error listed = store_->list_runs({.names = {name}, .tag = tag}).error();
+    EXPECT_EQ(listed.code, ErrorCode::not_found);
+    if (tag.empty()) {
+      EXPECT_EQ(store_->get_run(name).error().message, listed.message);
+    }
+    return listed.message;
+  };
+  EXPECT_EQ(run_error("rnu1"), "no run is named \"rnu1\"; did you mean \"run1\"?");
+  EXPECT_EQ(run_error("monday/run2"), "no run is named \"monday/run2\" in expa/monday; did you mean \"run1\"?");
+  EXPECT_EQ(run_error("wat", "three"), "no run is named \"wat\" in expb/three; `assay ls` shows the names");
+  EXPECT_EQ(run_error("expb/thre/run0"), "no experiment has the tag \"expb/thre\"; did you mean \"expb/three\"?");
+  EXPECT_EQ(run_error("expb/three"),
+            "no run is named \"expb/three\": it is a tag; `assay ls --tag expb/three` lists its runs");
+  EXPECT_EQ(run_error("three"), "no run is named \"three\": it is a tag; `assay ls --tag three` lists its runs");
+  EXPECT_EQ(run_error("three/run0", "monday"), "no run is named \"three/run0\" in expa/monday; did you mean \"run0\"?");
 }
 
 TEST_F(ListTest, ExperimentsAreListedNewestFirst) {

@@ -196,10 +196,13 @@ v1::Run System::run(const std::string& name) {
 std::vector<v1::Run> System::runs() {
   grpc::ClientContext context;
   prepare(context);
-  v1::ListRunsResponse response;
-  const grpc::Status status = queue_->ListRuns(&context, {}, &response);
+  std::vector<v1::Run> runs;
+  auto reader = queue_->ListRuns(&context, {});
+  v1::ListRunsResponse message;
+  while (reader->Read(&message)) runs.insert(runs.end(), message.runs().begin(), message.runs().end());
+  const grpc::Status status = reader->Finish();
   EXPECT_TRUE(status.ok()) << status.error_message();
-  return {response.runs().begin(), response.runs().end()};
+  return runs;
 }
 
 std::vector<v1::StepMetrics> System::metrics(int64_t attempt, const std::string& name) {

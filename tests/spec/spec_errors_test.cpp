@@ -106,7 +106,8 @@ TEST(SpecErrors, OfRetry) {
       {"[retry]\nmax_attempts = 2\non = [\"crashed\"]\nbackoff_s = -1",
        {"s.toml:7:13: retry.backoff_s = -1 is out of range; expected 0 to 604800"}},
       {"[retry]\nmax_attempts = 2\non = [\"crashed\"]\nbackof = 1",
-       {"s.toml:7:1: unknown key \"backof\" in [retry]; expected max_attempts, on or backoff_s"}},
+       {"s.toml:7:1: unknown key \"backof\" in [retry]; expected max_attempts, on or backoff_s; did you mean "
+        "\"backoff_s\"?"}},
       {"[retry]\nmax_attempts = 2\non = [\"crashed\"]\nbackoff = 1",
        {"s.toml:7:1: unknown key \"backoff\" in [retry]; expected max_attempts, on or backoff_s; did you mean "
         "\"backoff_s\"?"}},

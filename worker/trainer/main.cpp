@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 
+#include "base/command_line.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -125,12 +125,8 @@ int main(int argc, char** argv) {
   app.add_option("--earlier-key", options.trainer.owner.earlier, "an earlier attempt of the run (repeatable)");
   app.add_flag("--no-resume", no_resume, "start from step 0 even if there is a checkpoint");
   app.add_flag("--allow-faults", options.allow_faults, "obey the config's fault hook");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0
-                            : exit_code_of({.result = AttemptResult::failed, .reason = FailureReason::config_invalid});
-  }
+  const int usage = exit_code_of({.result = AttemptResult::failed, .reason = FailureReason::config_invalid});
+  if (const auto status = read_arguments(app, argc, argv, usage)) return *status;
   static_cast<void>(log::start("assay-trainer"));  // stderr can always be had
   options.trainer.resume = !no_resume;
   if (!folder.empty()) {

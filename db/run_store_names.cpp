@@ -1,0 +1,161 @@
+// What the names that people give mean: the one resolver of tags and run names, for every reader and every change.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "base/limits.h"
+#include "db/run_store_impl.h"
+#include "spec/spec_errors.h"
+
+namespace assay {
+
+namespace {
+
+constexpr size_t candidates_shown = 5;
+
+std::vector<std::string> split_name(std::string_view name) {
+  std::vector<std::string> parts;
+  while (true) {
+    const size_t slash = name.find('/');
+    parts.emplace_back(name.substr(0, slash));
+    if (slash == std::string_view::npos) return parts;
+    name.remove_prefix(slash + 1);
+  }
+}
+
+// "a, b, c and 7 more"
+std::string some_of(const std::vector<std::string>& names) {
+  const size_t shown = std::min(names.size(), candidates_shown);
+  std::string text = fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", "));
+  return shown < names.size() ? text + fmt::format(" and {} more", names.size() - shown) : text;
+}
+
+Result<std::vector<std::string>> words(Statement& rows) {
+  std::vector<std::string> found;
+  while (true) {
+    ASSAY_ASSIGN(const bool row, rows.step());
+    if (!row) return found;
+    found.push_back(rows.text(0));
+  }
+}
+
+// `; did you mean "x"?`, or nothing.
+std::string near(const std::string& text, const std::vector<std::string>& candidates) {
+  return did_you_mean(nearest(text, std::vector<std::string_view>(candidates.begin(), candidates.end())));
+}
+
+}  // namespace
+
+Error RunStore::Impl::no_experiment(const std::string& tag) {
+  ASSAY_ASSIGN(auto rows, db.prepare("SELECT e.name || '/' || e.tag FROM experiments e ORDER BY e.id DESC LIMIT ?"));
+  rows.bind(limits::names_compared);
+  ASSAY_ASSIGN(const std::vector<std::string> full_names, words(rows));
+  const auto error = [&](const std::string& hint) {
+    return Error{ErrorCode::not_found, fmt::format("no experiment has the tag \"{}\"{}", tag, hint)};
+  };
+  if (full_names.empty()) return error("; there is no experiment yet");
+  const bool plain = tag.find('/') == std::string::npos;
+  std::vector<std::string> candidates, of_experiment;
+  for (const std::string& full : full_names) {
+    const size_t slash = full.find('/');
+    candidates.push_back(plain ? full.substr(slash + 1) : full);
+    if (full.substr(0, slash) == tag) of_experiment.push_back(full);
+  }
+  if (!of_experiment.empty())
+    return error(fmt::format("; it is the name of an experiment, tagged {}", some_of(of_experiment)));
+  if (const auto meant = near(tag, candidates); !meant.empty()) return error(meant);
+  return error(fmt::format("; there {} {}", full_names.size() == 1 ? "is" : "are", some_of(full_names)));
+}
+
+Error RunStore::Impl::no_run(const std::string& name, const std::vector<std::string>& parts, int64_t experiment_id) {
+  if (parts.size() <= 2 && experiment_id == 0 && resolve_experiment(name).ok())
+    return Error{ErrorCode::not_found,
+                 fmt::format("no run is named \"{0}\": it is a tag; `assay ls --tag {0}` lists its runs", name)};
+  if (parts.size() > 1) {
+    const auto named = resolve_experiment(name.substr(0, name.rfind('/')));
+    if (!named.ok() && named.error().code == ErrorCode::not_found) return named.error();
+    if (named.ok() && experiment_id == 0) experiment_id = *named;
+  }
+  std::string where;
+  if (experiment_id != 0) {
+    ASSAY_ASSIGN(const ExperimentRow found, experiment(experiment_id));
+    where = fmt::format(" in {}/{}", found.name, found.tag);
+  }
+  ASSAY_ASSIGN(auto rows, db.prepare("SELECT DISTINCT name FROM (SELECT r.name FROM runs r WHERE ?1 = 0 OR "
+                                     "r.experiment_id = ?1 ORDER BY r.id DESC LIMIT ?2)"));
+  rows.bind(experiment_id, limits::names_compared);
+  ASSAY_ASSIGN(const std::vector<std::string> candidates, words(rows));
+  const std::string meant = near(parts.back(), candidates);
+  return Error{ErrorCode::not_found, fmt::format("no run is named \"{}\"{}{}", name, where,
+                                                 meant.empty() ? "; `assay ls` shows the names" : meant)};
+}
+
+Result<int64_t> RunStore::Impl::resolve_experiment(const std::string& tag) {
+  const auto parts = split_name(tag);
+  if (parts.size() > 2)
+    return Error{ErrorCode::invalid_argument,
+                 fmt::format("\"{}\" has too many parts: a tag is \"tag\" or \"experiment/tag\"", tag)};
+  ASSAY_ASSIGN(auto rows, db.prepare("SELECT e.id, e.name || '/' || e.tag FROM experiments e WHERE e.tag = ?1 AND "
+                                     "(?2 = '' OR e.name = ?2) ORDER BY e.id DESC"));
+  const std::string name = parts.size() == 2 ? parts[0] : "";
+  rows.bind(parts.back(), name);
+  std::vector<int64_t> ids;
+  std::vector<std::string> candidates;
+  while (true) {
+    ASSAY_ASSIGN(const bool row, rows.step());
+    if (!row) break;
+    ids.push_back(rows.integer(0));
+    candidates.push_back(rows.text(1));
+  }
+  if (ids.size() == 1) return ids.front();
+  if (ids.empty()) return no_experiment(tag);
+  return Error{ErrorCode::invalid_argument,
+               fmt::format("the tag \"{}\" means several experiments: {}; give the full name", tag,
+                           fmt::join(candidates, ", "))};
+}
+
+Result<int64_t> RunStore::Impl::resolve_run(const std::string& name, int64_t experiment_id) {
+  const auto parts = split_name(name);
+  if (parts.size() > 3)
+    return Error{
+        ErrorCode::invalid_argument,
+        fmt::format("\"{}\" has too many parts: a run is \"name\", \"tag/name\" or \"experiment/tag/name\"", name)};
+  const std::string tag = parts.size() >= 2 ? parts[parts.size() - 2] : "";
+  const std::string experiment = parts.size() == 3 ? parts[0] : "";
+  ASSAY_ASSIGN(
+      auto rows,
+      db.prepare("SELECT r.id, e.name || '/' || e.tag || '/' || r.name FROM runs r CROSS JOIN experiments e ON "
+                 "e.id = r.experiment_id WHERE r.name = ?1 AND (?2 = '' OR e.tag = ?2) AND (?3 = '' OR "
+                 "e.name = ?3) AND (?4 = 0 OR e.id = ?4) ORDER BY r.experiment_id DESC"));
+  rows.bind(parts.back(), tag, experiment, experiment_id);
+  std::vector<int64_t> ids;
+  std::vector<std::string> candidates;
+  while (true) {
+    ASSAY_ASSIGN(const bool row, rows.step());
+    if (!row) break;
+    ids.push_back(rows.integer(0));
+    candidates.push_back(rows.text(1));
+    if (tag.empty()) break;  // a plain name means the newest experiment that has it
+  }
+  if (ids.size() == 1) return ids.front();
+  if (ids.empty()) return no_run(name, parts, experiment_id);
+  return Error{ErrorCode::invalid_argument,
+               fmt::format("\"{}\" means several runs: {}; give the full name", name, fmt::join(candidates, ", "))};
+}
+
+Result<RunFilter> RunStore::Impl::resolved(RunFilter filter) {
+  if (!filter.tag.empty()) {
+    ASSAY_ASSIGN(const int64_t id, resolve_experiment(filter.tag));
+    if (filter.experiment_id != 0 && filter.experiment_id != id)
+      return Error{ErrorCode::not_found, fmt::format("\"{}\" is another experiment", filter.tag)};
+    filter.experiment_id = id;
+    filter.tag.clear();
+  }
+  for (const std::string& name : filter.names) {
+    ASSAY_ASSIGN(const int64_t id, resolve_run(name, filter.experiment_id));
+    filter.ids.push_back(id);
+  }
+  filter.names.clear();
+  return filter;
+}
+
+}  // namespace assay
