@@ -13,11 +13,11 @@
 namespace assay {
 
 struct ReportCell {
-  std::string name;                    // of its first repeat
-  const ReportRun* first = nullptr;    // config and number of steps are those of every repeat, but for the seed
-  std::vector<const ReportRun*> runs;  // every repeat, in queue order
-  std::vector<const ReportRun*> done;  // those that completed: only they count below
-  Estimate tok_per_sec;                // of tail50
+  std::string name;                         // of its first repeat
+  const ReportRun* first = nullptr;         // config and number of steps are those of every repeat, but for the seed
+  std::vector<const ReportRun*> runs;       // every repeat, in queue order
+  std::vector<const ReportRun*> done;       // those that completed: only they count below
+  Estimate tok_per_sec;                     // of tail50
   LossKind loss_kind = LossKind::training;  // the same for every cell of a report
   int64_t loss_steps = 0;                   // of RunLoss; of repeats that differ the fewest
   Estimate loss;

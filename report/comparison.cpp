@@ -9,8 +9,8 @@
 namespace assay {
 namespace {
 
-// What the repeats say about one metric. Each metric has a verdict of its own: a difference of losses says nothing about
-// that of speeds.
+// What the repeats say about one metric. Each metric has a verdict of its own: a difference of losses says nothing
+// about that of speeds.
 std::string verdict(const Estimate& cell, const Estimate& baseline, const char* less, const char* greater) {
   switch (compare(cell, baseline)) {
     case Order::unknown:
@@ -60,8 +60,7 @@ std::string row_of(const ReportCell& cell, const ReportCell& baseline) {
 
 std::string loss_note(const std::vector<ReportCell>& cells) {
   const LossChoice choice = choose_loss(completed_runs(cells));
-  if (choice.kind == LossKind::validation)
-    return "\n`val_loss` is the validation loss after the last step of a run.\n";
+  if (choice.kind == LossKind::validation) return "\n`val_loss` is the validation loss after the last step of a run.\n";
   int64_t least = tail_steps;
   int64_t most = 0;
   for (const ReportCell& cell : cells) {
@@ -87,9 +86,10 @@ std::string notes(const std::vector<ReportCell>& cells, const ReportCell& baseli
     if (!cell.completed()) missing += (missing.empty() ? "" : ", ") + md_code(cell.name);
   }
   std::string text =
-      repeats ? "\nValues after ± are half widths of 95 % t-intervals over the completed repeats of a cell. Each verdict "
-                "is about the numbers before it.\n"
-              : "\nNo cell has completed repeats: no interval can be given, and small differences may be noise.\n";
+      repeats
+          ? "\nValues after ± are half widths of 95 % t-intervals over the completed repeats of a cell. Each verdict "
+            "is about the numbers before it.\n"
+          : "\nNo cell has completed repeats: no interval can be given, and small differences may be noise.\n";
   text += loss_note(cells);
   if (not_comparable)
     text += "\nLosses are compared only between cells with the same number of steps on the same data.\n";

@@ -16,8 +16,8 @@ struct Evidence {
   const ReportCell& baseline;
   bool repeats = false;  // some cell has them; where none has, the takeaways say so once and certainty() is silent
 
-  // What the repeats say about the difference just named, to follow it in brackets; empty where they tell the two apart.
-  // The two are of the metric that the difference is of, never of another.
+  // What the repeats say about the difference just named, to follow it in brackets; empty where they tell the two
+  // apart. The two are of the metric that the difference is of, never of another.
   std::string certainty(const Estimate& a, const Estimate& b) const;
 };
 

@@ -142,8 +142,8 @@ std::string pair_text(const ReportCell& fp8, const ReportCell& bf16, const Evide
     const double difference = fp8.loss.mean - bf16.loss.mean;
     const std::string window = loss_window(fp8.loss_kind, fp8.loss_steps);
     line += fmt::format("; its {}{} differs by {:+.4f}{}{}", loss_name(fp8.loss_kind),
-                        window.empty() ? "" : ", " + window + ",", difference, signed_percent(difference, bf16.loss.mean),
-                        evidence.certainty(fp8.loss, bf16.loss));
+                        window.empty() ? "" : ", " + window + ",", difference,
+                        signed_percent(difference, bf16.loss.mean), evidence.certainty(fp8.loss, bf16.loss));
   } else if (fp8.loss.not_finite + bf16.loss.not_finite > 0) {
     line += fmt::format("; the {} is not finite", loss_name(fp8.loss_kind));
   }

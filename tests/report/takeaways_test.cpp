@@ -45,14 +45,14 @@ ReportInput two_cells(test::Numbers a1, test::Numbers a2, test::Numbers b1, test
 TEST(Comparison, RepeatsBecomeAMeanWithItsInterval) {
   const std::string text = comparison(two_cells({140, 4.0, 1000, 1, 1, 100, 1}, {140, 4.0, 1010, 1, 1, 100, 1},  //
                                                 {140, 4.1, 2000, 1, 1, 80, 1}, {140, 4.1, 2010, 1, 1, 80, 1}));
-  EXPECT_THAT(
-      text, HasSubstr("| cell | repeats | steps | tok/sec | ratio | speed_verdict | tail50_loss | loss_diff | "
-                      "loss_verdict | peak_mem_mib | mem_diff_mib | mem_verdict |\n"
-                      "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | --- | ---: | ---: | --- |\n"
-                      "| base (baseline) | 2 | 140 | 1005 ± 64 | - | - | 4.0000 ± 0.0000 | - | - | 100.00 ± 0.00 | - "
-                      "| - |\n"
-                      "| other | 2 | 140 | 2005 ± 64 | 2.00x | faster | 4.1000 ± 0.0000 | +0.1000 | higher | 80.00 ± "
-                      "0.00 | -20.00 | less |\n"));
+  EXPECT_THAT(text,
+              HasSubstr("| cell | repeats | steps | tok/sec | ratio | speed_verdict | tail50_loss | loss_diff | "
+                        "loss_verdict | peak_mem_mib | mem_diff_mib | mem_verdict |\n"
+                        "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | --- | ---: | ---: | --- |\n"
+                        "| base (baseline) | 2 | 140 | 1005 ± 64 | - | - | 4.0000 ± 0.0000 | - | - | 100.00 ± 0.00 | - "
+                        "| - |\n"
+                        "| other | 2 | 140 | 2005 ± 64 | 2.00x | faster | 4.1000 ± 0.0000 | +0.1000 | higher | 80.00 ± "
+                        "0.00 | -20.00 | less |\n"));
 }
 
 // Speeds that overlap, losses seven half widths apart: t(1) = 12.706 times 0.005 is 0.0635.
@@ -62,10 +62,11 @@ TEST(Comparison, EveryMetricHasAVerdictOfItsOwn) {
   EXPECT_THAT(comparison(input),
               HasSubstr("| other | 2 | 140 | 1100 ± 635 | 1.05x | not distinguishable | 4.5050 ± 0.0635 | +0.5000 | "
                         "higher | 90.00 ± 0.00 | -10.00 | less |"));
-  EXPECT_THAT(takeaways(input),
-              HasSubstr("- FP8 against BF16: `other` runs at 1.05x the tok/sec of `base` (not distinguishable: the 95 % "
-                        "intervals of the repeats overlap); its training loss, mean of the last 50 steps, differs by "
-                        "+0.5000 (+12.48 %); its peak memory by -10.00 MiB.\n"));
+  EXPECT_THAT(
+      takeaways(input),
+      HasSubstr("- FP8 against BF16: `other` runs at 1.05x the tok/sec of `base` (not distinguishable: the 95 % "
+                "intervals of the repeats overlap); its training loss, mean of the last 50 steps, differs by "
+                "+0.5000 (+12.48 %); its peak memory by -10.00 MiB.\n"));
   // And the reverse: clear speeds, losses that overlap.
   const ReportInput reverse = two_cells({140, 4.0, 1000, 1, 1, 100, 1}, {140, 4.2, 1010, 1, 1, 110, 1},  //
                                         {140, 4.1, 500, 1, 1, 105, 1}, {140, 4.3, 510, 1, 1, 115, 1});
@@ -122,8 +123,10 @@ TEST(Comparison, ThereIsNoVerdictWithoutRepeats) {
 
 TEST(Comparison, LossesOfDifferentLengthsAreNotCompared) {
   const std::string text = comparison(test::reference_input());
-  EXPECT_THAT(text, HasSubstr("| moe_fp8_experts_dynamic_long | 1 | 360 | 799038 | 0.81x | no repeats | 3.5310 | - | - |"));
-  EXPECT_THAT(text, HasSubstr("Losses are compared only between cells with the same number of steps on the same data."));
+  EXPECT_THAT(text,
+              HasSubstr("| moe_fp8_experts_dynamic_long | 1 | 360 | 799038 | 0.81x | no repeats | 3.5310 | - | - |"));
+  EXPECT_THAT(text,
+              HasSubstr("Losses are compared only between cells with the same number of steps on the same data."));
   ReportInput other_data = two_cells({}, {}, {}, {});
   other_data.runs[2].config.data.path = other_data.runs[3].config.data.path = "/another";
   EXPECT_THAT(comparison(other_data), HasSubstr("| 0.0000 ± 0.0000 | - | - |"));
@@ -173,8 +176,9 @@ TEST(Takeaways, LossesThatAreNotFiniteAreCountedNotAveraged) {
   run.attempts[0].steps = {{.step = 0, .loss = 1}, {.step = 1, .loss = std::nan("")}};
   const std::string text = takeaways(input);
   EXPECT_THAT(text, HasSubstr("completed 360 of 360 steps, 1 of its 360 observed losses not finite"));
-  EXPECT_THAT(comparison(input),
-              HasSubstr("| moe_fp8_experts_dynamic_long | 1 | 360 | 799038 | 0.81x | no repeats | not finite | - | - |"));
+  EXPECT_THAT(
+      comparison(input),
+      HasSubstr("| moe_fp8_experts_dynamic_long | 1 | 360 | 799038 | 0.81x | no repeats | not finite | - | - |"));
 }
 
 }  // namespace
