@@ -12,7 +12,7 @@ Evidence::Evidence(const std::vector<ReportCell>& cells, const ReportCell& base)
 std::string Evidence::certainty(const Estimate& a, const Estimate& b) const {
   switch (compare(a, b)) {
     case Order::not_distinguishable:
-      return " (not distinguishable: the 95 % intervals of the repeats overlap)";
+      return " (not distinguishable)";
     case Order::no_repeats:
       return repeats ? " (without repeats of both, so no interval)" : "";
     case Order::not_finite:

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "report/comparison.h"
 #include "report/evidence.h"
@@ -77,10 +78,10 @@ void fastest(Lines& lines, const Evidence& evidence) {
 std::string memory_saved(const ReportCell& least, const Evidence& evidence) {
   const ReportCell& baseline = evidence.baseline;
   const Estimate& base = baseline.peak_mem_mib;
-  if (&least == &baseline) return "; it is the baseline, so nothing saves memory against it";
+  if (&least == &baseline)
+    return fmt::format("; {} is the baseline: nothing saves memory against it", md_code(baseline.name));
   if (base.n == 0) return "";
   const double saved = base.mean - least.peak_mem_mib.mean;
-  if (saved <= 0) return fmt::format(", the same as the baseline {}", md_code(baseline.name));
   return fmt::format(": {:.2f} MiB ({:.1f} %) less than the baseline {}{}", saved, 100 * saved / base.mean,
                      md_code(baseline.name), evidence.certainty(least.peak_mem_mib, base));
 }
@@ -92,16 +93,25 @@ void memory(Lines& lines, const Evidence& evidence) {
   std::stable_sort(done.begin(), done.end(), [](const ReportCell* a, const ReportCell* b) {
     return a->peak_mem_mib.mean < b->peak_mem_mib.mean;
   });
-  const ReportCell& least = *done[0];
-  if (const Cells rivals = rivals_of_first(done, &ReportCell::peak_mem_mib); !rivals.empty()) {
+  // Memory is planned, so that several cells often have the very same peak.
+  const auto equal = [&](const ReportCell* cell) { return cell->peak_mem_mib.mean == done[0]->peak_mem_mib.mean; };
+  Cells least;
+  std::copy_if(done.begin(), done.end(), std::back_inserter(least), equal);
+  Cells rivals = rivals_of_first(done, &ReportCell::peak_mem_mib);
+  std::erase_if(rivals, equal);
+  if (!rivals.empty()) {
     lines.push_back(fmt::format(
         "Memory: the lowest peak is not distinguishable; {} has the lowest mean, but the 95 % intervals of the repeats "
         "overlap with {}.",
-        list_of({&least}, &ReportCell::peak_mem_mib, 2, "MiB"), list_of(rivals, &ReportCell::peak_mem_mib, 2, "MiB")));
+        list_of(least, &ReportCell::peak_mem_mib, 2, "MiB"), list_of(rivals, &ReportCell::peak_mem_mib, 2, "MiB")));
     return;
   }
-  lines.push_back(fmt::format("Memory: {} has the lowest peak, {} MiB{}.", md_code(least.name),
-                              estimate_text(least.peak_mem_mib, 2), memory_saved(least, evidence)));
+  std::string names;
+  for (const ReportCell* cell : least) names += (names.empty() ? "" : ", ") + md_code(cell->name);
+  const auto baseline = std::find(least.begin(), least.end(), &evidence.baseline);
+  lines.push_back(fmt::format("Memory: {} {} the lowest peak, {} MiB{}.", names, least.size() > 1 ? "have" : "has",
+                              estimate_text(least[0]->peak_mem_mib, 2),
+                              memory_saved(baseline == least.end() ? *least[0] : **baseline, evidence)));
 }
 
 void loss_gap(Lines& lines, const Evidence& evidence) {
@@ -211,6 +221,8 @@ std::string takeaways_section(const ReportInput& input, const std::vector<Report
   else if (!evidence.repeats)
     lines.push_back(
         "There are no completed repeats, so no difference below carries an interval; small ones may be noise.");
+  else
+    lines.push_back("\"Not distinguishable\" means that the 95 % intervals of the repeats overlap.");
   fastest(lines, evidence);
   memory(lines, evidence);
   loss_gap(lines, evidence);

@@ -55,7 +55,7 @@ TEST(Comparison, RepeatsBecomeAMeanWithItsInterval) {
                         "0.00 | -20.00 | less |\n"));
 }
 
-// Speeds that overlap, losses seven half widths apart: t(1) = 12.706 times 0.005 is 0.0635.
+// Speeds that overlap, losses almost eight half widths apart: t(1) = 12.706 times 0.005 is 0.0635.
 TEST(Comparison, EveryMetricHasAVerdictOfItsOwn) {
   const ReportInput input = two_cells({140, 4.00, 1000, 1, 1, 100, 1}, {140, 4.01, 1100, 1, 1, 100, 1},  //
                                       {140, 4.50, 1050, 1, 1, 90, 1}, {140, 4.51, 1150, 1, 1, 90, 1});
@@ -64,9 +64,8 @@ TEST(Comparison, EveryMetricHasAVerdictOfItsOwn) {
                         "higher | 90.00 ± 0.00 | -10.00 | less |"));
   EXPECT_THAT(
       takeaways(input),
-      HasSubstr("- FP8 against BF16: `other` runs at 1.05x the tok/sec of `base` (not distinguishable: the 95 % "
-                "intervals of the repeats overlap); its training loss, mean of the last 50 steps, differs by "
-                "+0.5000 (+12.48 %); its peak memory by -10.00 MiB.\n"));
+      HasSubstr("- FP8 against BF16: `other` runs at 1.05x the tok/sec of `base` (not distinguishable); its training "
+                "loss, mean of the last 50 steps, differs by +0.5000 (+12.48 %); its peak memory by -10.00 MiB.\n"));
   // And the reverse: clear speeds, losses that overlap.
   const ReportInput reverse = two_cells({140, 4.0, 1000, 1, 1, 100, 1}, {140, 4.2, 1010, 1, 1, 110, 1},  //
                                         {140, 4.1, 500, 1, 1, 105, 1}, {140, 4.3, 510, 1, 1, 115, 1});
@@ -86,10 +85,19 @@ TEST(Comparison, OverlappingRepeatsAreNotDistinguishable) {
   EXPECT_THAT(text,
               HasSubstr("- Fastest: not distinguishable; `other` (1100 ± 635 tok/sec) has the highest mean, but the "
                         "95 % intervals of the repeats overlap with `base` (1050 ± 635 tok/sec).\n"));
-  EXPECT_THAT(text, HasSubstr("differs by +0.1000 (+2.44 %) (not distinguishable: "));
+  EXPECT_THAT(text, HasSubstr("differs by +0.1000 (+2.44 %) (not distinguishable); "));
   EXPECT_THAT(text, HasSubstr("- Training loss after 140 steps, mean of the last 50 steps: from 4.1000 ± 1.2706 "
                               "(`base`) to 4.2000 ± 1.2706 (`other`), a gap of 0.1000 (2.44 %) (not distinguishable"));
-  EXPECT_THAT(text, HasSubstr("- Memory: `base` has the lowest peak, 100.00 ± 0.00 MiB; it is the baseline"));
+  EXPECT_THAT(text,
+              HasSubstr("- Memory: `base` has the lowest peak, 100.00 ± 0.00 MiB; `base` is the baseline: nothing"));
+}
+
+TEST(Takeaways, CellsOfEqualMemoryShareTheLowestPeak) {
+  const std::string text = takeaways(two_cells({140, 4.0, 1000, 1, 1, 100, 1}, {140, 4.0, 1010, 1, 1, 100, 1},  //
+                                               {140, 4.1, 2000, 1, 1, 100, 1}, {140, 4.1, 2010, 1, 1, 100, 1}));
+  EXPECT_THAT(text, HasSubstr("- Memory: `base`, `other` have the lowest peak, 100.00 ± 0.00 MiB; `base` is the "
+                              "baseline: nothing saves memory against it.\n"));
+  EXPECT_THAT(text, HasSubstr("- \"Not distinguishable\" means that the 95 % intervals of the repeats overlap.\n"));
 }
 
 // A cell of which one repeat failed is not a cell of two.
