@@ -13,8 +13,6 @@ namespace assay {
 
 namespace {
 
-constexpr int64_t tail_steps = 50;  // the K of the report's tail50
-
 constexpr std::string_view step_columns =
     "step, loss, dt_ms, tok_per_sec, mfu, lr_scale, grad_norm, expert_load_min, expert_load_max, peak_mem_mib, "
     "val_loss, unix_ms";

@@ -67,6 +67,9 @@ struct StepRow {
   StepMetrics metrics;
 };
 
+// The K of tail50: more than the noise of single steps, less than a schedule's phases.
+inline constexpr int64_t tail_steps = 50;
+
 // Aggregates over an attempt's steps, for ls/watch/report. tail50 = mean over the last 50 observed steps.
 struct AttemptSummary {
   int64_t steps_observed = 0;

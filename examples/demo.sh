@@ -16,7 +16,7 @@ step() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 echo "Working in $place (kept afterwards; the report will be in $place/report)"
 cd "$place"
 step assay up --allow-fault-injection
-step assay data prepare "$text" --output corpus --vocab-size 2048 --max-bytes 4000000
+step assay data prepare "$text" --output corpus --vocab-size 2048 --max-bytes 4000000 --val-fraction 0.05
 step assay plan "$examples/ablation_cpu.toml"
 step assay enqueue "$examples/ablation_cpu.toml" --tag demo
 step assay watch --until-done
@@ -25,5 +25,6 @@ step assay retry --failed --tag demo
 step assay watch --until-done
 step assay show moe_bf16_static_tight
 step assay report --tag demo --output report
-sed -n '1,60p' report/report.md
-printf '\nThe report: %s\n' "$place/report/report.md"
+printf '\n'
+sed -n '/^## Takeaways/,/^## Artifacts/{/^## Artifacts/d;p}' report/report.md
+printf 'The report: %s\n' "$place/report/report.md"

@@ -12,17 +12,19 @@ bool same_cell(const ReportRun& a, const ReportRun& b) {
   return !a.run.cell_key.empty() && a.run.cell_key == b.run.cell_key;
 }
 
-void measure(ReportCell& cell) {
+void measure(ReportCell& cell, LossKind kind) {
   std::vector<double> tok_per_sec;
   std::vector<double> loss;
   std::vector<double> peak;
-  for (const ReportRun* run : cell.runs) {
+  cell.loss_kind = kind;
+  for (const ReportRun* run : cell.done) {
     const ReportAttempt* attempt = measured_attempt(*run);
-    if (run->run.state != RunState::completed || !attempt || attempt->summary.steps_observed == 0) continue;
-    cell.done.push_back(run);
-    tok_per_sec.push_back(attempt->summary.tail50_tok_per_sec);
-    loss.push_back(attempt->summary.last_loss);
+    if (attempt->summary.steps_observed > 0) tok_per_sec.push_back(attempt->summary.tail50_tok_per_sec);
     if (const double mib = peak_mem_mib(*attempt); mib > 0) peak.push_back(mib);
+    const RunLoss of_run = run_loss(*run, kind);
+    if (kind == LossKind::training && of_run.steps == 0) continue;
+    cell.loss_steps = loss.empty() ? of_run.steps : std::min(cell.loss_steps, of_run.steps);
+    loss.push_back(of_run.value);
   }
   cell.tok_per_sec = estimate(tok_per_sec);
   cell.loss = estimate(loss);
@@ -68,9 +70,23 @@ std::vector<ReportCell> report_cells(const ReportInput& input) {
     for (const ReportRun* run : cell.runs)
       if (run->run.repeat < cell.first->run.repeat) cell.first = run;
     cell.name = cell.first->run.name;
-    measure(cell);
+    for (const ReportRun* run : cell.runs)
+      if (run->run.state == RunState::completed && current_attempt(*run)) cell.done.push_back(run);
   }
+  const LossKind kind = choose_loss(completed_runs(cells)).kind;
+  for (ReportCell& cell : cells) measure(cell, kind);
   return cells;
+}
+
+std::vector<const ReportRun*> completed_runs(const std::vector<ReportCell>& cells) {
+  std::vector<const ReportRun*> runs;
+  for (const ReportCell& cell : cells) runs.insert(runs.end(), cell.done.begin(), cell.done.end());
+  return runs;
+}
+
+bool losses_comparable(const ReportCell& a, const ReportCell& b) {
+  return a.first->run.total_steps == b.first->run.total_steps && a.loss_steps == b.loss_steps &&
+         a.first->config.data.path == b.first->config.data.path;
 }
 
 const ReportCell* find_cell(const std::vector<ReportCell>& cells, std::string_view run_name) {

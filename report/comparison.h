@@ -11,10 +11,8 @@ namespace assay {
 // `baseline` is one of `cells`.
 std::string comparison_section(const std::vector<ReportCell>& cells, const ReportCell& baseline);
 
-// "0.82x", "781338 ± 1200": shared with the takeaways.
-std::string ratio_text(double ratio);
+// "0.82x" of two means, "-" where there is none; "781338 ± 1200". Shared with the takeaways.
+std::string ratio_text(const Estimate& a, const Estimate& b);
 std::string estimate_text(const Estimate& e, int decimals);
-// Losses are comparable when both cells made the same number of steps: the schedule depends on it.
-bool same_steps(const ReportCell& a, const ReportCell& b);
 
 }  // namespace assay

@@ -13,7 +13,10 @@ Estimate estimate(const std::vector<double>& values) {
   Estimate e;
   double sum = 0;
   for (double value : values) {
-    if (!std::isfinite(value)) continue;
+    if (!std::isfinite(value)) {
+      ++e.not_finite;
+      continue;
+    }
     ++e.n;
     sum += value;
   }
@@ -29,6 +32,7 @@ Estimate estimate(const std::vector<double>& values) {
 }
 
 Order compare(const Estimate& a, const Estimate& b) {
+  if (a.not_finite > 0 || b.not_finite > 0) return Order::not_finite;
   if (a.n == 0 || b.n == 0) return Order::unknown;
   if (!a.has_interval() || !b.has_interval()) return Order::no_repeats;
   if (a.mean + a.half_width < b.mean - b.half_width) return Order::less;

@@ -31,7 +31,15 @@ int64_t not_finite_losses(const ReportAttempt& a) {
   return std::count_if(a.steps.begin(), a.steps.end(), [](const StepMetrics& m) { return !std::isfinite(m.loss); });
 }
 
-std::string long_run_line(const ReportRun& run, const std::vector<const ReportCell*>& done) {
+// A run that has not completed has no loss of its end: then it is the training loss so far.
+std::string loss_text(const ReportRun& run, LossKind kind) {
+  if (run.run.state != RunState::completed) kind = LossKind::training;
+  const RunLoss loss = run_loss(run, kind);
+  const std::string window = loss_window(kind, loss.steps);
+  return fmt::format("{}{} {:.4f}", loss_name(kind), window.empty() ? "" : ", " + window + ",", loss.value);
+}
+
+std::string long_run_line(const ReportRun& run, LossKind kind) {
   const ReportAttempt* a = measured_attempt(run);
   if (!a || a->summary.steps_observed == 0) return {};
   const AttemptSummary& s = a->summary;
@@ -43,28 +51,34 @@ std::string long_run_line(const ReportRun& run, const std::vector<const ReportCe
   if (const int64_t bad = not_finite_losses(*a); bad > 0)
     line += fmt::format(", {} of its {} observed losses not finite", bad, s.steps_observed);
   else
-    line += fmt::format(", every observed loss finite, last loss {:.4f}", s.last_loss);
-  for (const ReportCell* cell : done) {
-    const ReportCell self{.name = run.run.name, .first = &run};
-    if (cell->first->run.total_steps >= run.run.total_steps || cell->tok_per_sec.mean <= 0 ||
-        !differ_only_in(Axis::steps, *cell, self))
-      continue;
-    line += fmt::format(", at {} the tok/sec of the shorter {}",
-                        ratio_text(s.tail50_tok_per_sec / cell->tok_per_sec.mean), md_code(cell->name));
-    break;
-  }
+    line += fmt::format(", every observed loss finite; {}", loss_text(run, kind));
   return line + ".";
+}
+
+std::string long_cell_speed(const ReportCell& cell, const Evidence& evidence) {
+  for (const ReportCell* shorter : evidence.done) {
+    if (shorter->first->run.total_steps >= cell.first->run.total_steps || cell.tok_per_sec.n == 0 ||
+        shorter->tok_per_sec.n == 0 || !differ_only_in(Axis::steps, *shorter, cell))
+      continue;
+    return fmt::format("Long run {}: runs at {} the tok/sec of the shorter {}{}.", md_code(cell.name),
+                       ratio_text(cell.tok_per_sec, shorter->tok_per_sec), md_code(shorter->name),
+                       evidence.certainty(cell.tok_per_sec, shorter->tok_per_sec));
+  }
+  return {};
 }
 
 }  // namespace
 
-void add_long_runs(std::vector<std::string>& lines, const std::vector<ReportCell>& cells,
-                   const std::vector<const ReportCell*>& done) {
+void add_long_runs(std::vector<std::string>& lines, const std::vector<ReportCell>& cells, const Evidence& evidence) {
   const int64_t usual = usual_steps(cells);
-  for (const ReportCell& cell : cells)
-    for (const ReportRun* run : cell.runs)
-      if (run->run.total_steps > usual)
-        if (std::string line = long_run_line(*run, done); !line.empty()) lines.push_back(line);
+  const auto add = [&](std::string line) {
+    if (!line.empty()) lines.push_back(std::move(line));
+  };
+  for (const ReportCell& cell : cells) {
+    if (cell.first->run.total_steps <= usual) continue;
+    for (const ReportRun* run : cell.runs) add(long_run_line(*run, cell.loss_kind));
+    if (cell.completed()) add(long_cell_speed(cell, evidence));
+  }
 }
 
 void add_failures(std::vector<std::string>& lines, const ReportInput& input) {

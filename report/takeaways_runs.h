@@ -4,14 +4,14 @@
 #include <string>
 #include <vector>
 
-#include "report/cells.h"
+#include "report/evidence.h"
 
 namespace assay {
 
 // One sentence for every run with more steps than most cells have: how far it came, whether its losses stayed finite,
-// and its speed against the completed cell of `done` that differs in nothing but being shorter.
-void add_long_runs(std::vector<std::string>& lines, const std::vector<ReportCell>& cells,
-                   const std::vector<const ReportCell*>& done);
+// its loss. Then one for each of their cells that completed: its speed against that of a completed cell that differs in
+// nothing but being shorter.
+void add_long_runs(std::vector<std::string>& lines, const std::vector<ReportCell>& cells, const Evidence& evidence);
 // How many runs failed and of what; how many completed after a failed attempt.
 void add_failures(std::vector<std::string>& lines, const ReportInput& input);
 

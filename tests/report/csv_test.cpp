@@ -53,9 +53,9 @@ TEST(ReportCsv, SummaryHasTheColumnsOfTheTableFirst) {
 }
 
 TEST(ReportCsv, StepsHaveFullPrecisionAndTheNameOfTheTable) {
-  ReportInput input = test::reference_input();
-  input.runs[1].attempts[0].steps = {{.step = 0, .loss = 10.397812345678, .dt_ms = 0.5, .val_loss = 10.25}};
-  input.runs[1].attempts[1].steps = {{.step = 3, .loss = std::nan("")}};
+  ReportInput input = test::make_input({test::reference_input().runs[1]});
+  input.runs[0].attempts[0].steps = {{.step = 0, .loss = 10.397812345678, .dt_ms = 0.5, .val_loss = 10.25}};
+  input.runs[0].attempts[1].steps = {{.step = 3, .loss = std::nan("")}};
   EXPECT_EQ(steps_csv(input),
             "run,attempt,step,loss,dt_ms,tok_per_sec,mfu,lr_scale,grad_norm,expert_load_min,expert_load_max,peak_mem_"
             "mib,val_loss\n"

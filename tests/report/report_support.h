@@ -1,6 +1,7 @@
 // Report inputs made by hand.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -28,7 +29,7 @@ inline ReportRun make_run(int64_t id, std::string name, RunState state, int64_t 
 
 struct Numbers {
   int64_t steps = 140;
-  double loss = 0;
+  double loss = 0;  // of each of the last 50 steps
   double tok_per_sec = 0;
   double mfu = 0;
   double dt_ms = 0;
@@ -53,6 +54,8 @@ inline ReportAttempt make_attempt(int64_t n, AttemptResult result, const Numbers
   a.summary.tail50_dt_ms = v.dt_ms;
   a.summary.peak_mem_mib = v.peak_mib;
   a.summary.last_val_loss = std::numeric_limits<double>::quiet_NaN();
+  for (int64_t step = std::max<int64_t>(0, v.steps - tail_steps); step < v.steps; ++step)
+    a.steps.push_back({.step = step, .loss = v.loss});
   return a;
 }
 

@@ -30,10 +30,11 @@ TEST(Statistics, OneValueHasNoIntervalAndNothingNoMean) {
   EXPECT_EQ(estimate({}).n, 0u);
 }
 
-TEST(Statistics, ValuesThatAreNotFiniteAreLeftOut) {
+TEST(Statistics, ValuesThatAreNotFiniteAreLeftOutAndCounted) {
   const Estimate e = estimate({1, std::nan(""), 3, std::numeric_limits<double>::infinity()});
   EXPECT_EQ(e.n, 2u);
   EXPECT_DOUBLE_EQ(e.mean, 2);
+  EXPECT_EQ(e.not_finite, 2u);
 }
 
 TEST(Statistics, OrderNeedsIntervalsThatAreApart) {
@@ -45,6 +46,13 @@ TEST(Statistics, OrderNeedsIntervalsThatAreApart) {
   EXPECT_EQ(compare(low, wide), Order::not_distinguishable);
   EXPECT_EQ(compare(low, estimate({30})), Order::no_repeats);
   EXPECT_EQ(compare(low, estimate({})), Order::unknown);
+}
+
+// A repeat that diverged must not leave a verdict about the others standing as one about the cell.
+TEST(Statistics, ThereIsNoOrderWithAValueThatIsNotFinite) {
+  const Estimate high = estimate({20.0, 20.1});
+  EXPECT_EQ(compare(estimate({10.0, 10.1, std::nan("")}), high), Order::not_finite);
+  EXPECT_EQ(compare(high, estimate({std::nan("")})), Order::not_finite);
 }
 
 TEST(Statistics, EqualRepeatsHaveAnIntervalOfNoWidth) {
