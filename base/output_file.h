@@ -44,7 +44,7 @@ class OutputFile {
   OutputFile& operator=(const OutputFile&) = delete;
 
   std::ostream& stream() { return *stream_; }
-  // Everything is on the disk, or with the device, when this succeeds; else the file holds what it held before.
+  // Everything is on the disk, or with the device, when this succeeds; else a file that is replaced holds what it held.
   Status commit();
 
  private:
