@@ -20,8 +20,8 @@ struct Column {
   std::string title;
   Align align = Align::left;
   bool shrinks = false;  // may be cut with "…" where the table is wider than the terminal
-  // Cells are names that have to be told apart: they shrink after all other columns, the first such column (the tag of a
-  // run) ahead of the next; first by what all of them begin with ("moe_", which then stands in the title), then where
+  // Cells are names that have to be told apart: they shrink after all other columns, the first such column (the tag of
+  // a run) ahead of the next; first by what all of them begin with ("moe_", which then stands in the title), then where
   // the fewest become alike.
   bool names = false;
 };

@@ -105,7 +105,7 @@ void WatchLines::print_event(const v1::Event& event) {
   }
   const bool colour = context_.console.colour;
   std::string line = format_local_time(event.at()) + "  ";
-  line += !event.run().empty() ? printable(experiments_.run_name(event.experiment(), event.tag(), event.run()))
+  line += !event.run().empty()          ? printable(experiments_.run_name(event.experiment(), event.tag(), event.run()))
           : !event.experiment().empty() ? printable(event.experiment())
                                         : "queue";
   if (event.attempt() > 0) line += fmt::format(" (attempt {})", event.attempt());

@@ -204,8 +204,8 @@ void Queue::steps(const WorkerLink* link, const StepReport& report) {
   Subject* held = live(report.lease, *worker);
   if (!held) return send(worker->row.id, AbandonOrder{report.lease});
   const auto stored = metrics_.append(report.lease.attempt_id, report.first_seq, report.steps);
-  if (!stored.ok() && (stored.error().code == ErrorCode::already_exists ||
-                       stored.error().code == ErrorCode::invalid_argument))
+  if (!stored.ok() &&
+      (stored.error().code == ErrorCode::already_exists || stored.error().code == ErrorCode::invalid_argument))
     return refuse_steps(*held, report.lease, stored.error());
   // Not acknowledged is not lost: the worker sends it again after its next greeting.
   if (!stored.ok()) {

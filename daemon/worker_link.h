@@ -25,7 +25,7 @@ struct LeaseRef {
 struct WorkerGreeting {
   WorkerRow worker;
   std::vector<DeviceRow> devices;
-  std::vector<LeaseRef> leases;  // all that it holds, ended and not yet acknowledged ones included
+  std::vector<LeaseRef> leases;                 // all that it holds, ended and not yet acknowledged ones included
   std::map<int64_t, std::string> attempt_keys;  // RunStore::attempt_key of the leases, by attempt id, as far as told
 };
 struct LeaseReport {

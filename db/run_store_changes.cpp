@@ -155,11 +155,11 @@ Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
       "log_path = coalesce(?5, log_path), resumed_from_step = coalesce(?6, resumed_from_step), finished_at = ?7, "
       "result = ?8, reason = ?9, step = ?10, exit_code = ?11, signal = ?12, peak_mem_mib = ?13, operation = ?14, "
       "tensor = ?15, error = ?16, log_tail = ?17, n = CASE WHEN ?8 = 'not_started' THEN NULL ELSE n END WHERE id = ?1",
-      change.attempt_id, to_string(to), phase, change.started_at, log_path, change.resumed_from_step,
-      finished_at, to_string(outcome.result), to_string(outcome.reason), outcome.step, outcome.exit_code,
-      outcome.signal, std::isfinite(outcome.peak_mem_mib) ? outcome.peak_mem_mib : 0.0,
-      clip(outcome.operation, limits::error_chars), clip(outcome.tensor, limits::error_chars),
-      clip(outcome.error, limits::error_chars), clip(outcome.log_tail, limits::log_tail_bytes, true)));
+      change.attempt_id, to_string(to), phase, change.started_at, log_path, change.resumed_from_step, finished_at,
+      to_string(outcome.result), to_string(outcome.reason), outcome.step, outcome.exit_code, outcome.signal,
+      std::isfinite(outcome.peak_mem_mib) ? outcome.peak_mem_mib : 0.0, clip(outcome.operation, limits::error_chars),
+      clip(outcome.tensor, limits::error_chars), clip(outcome.error, limits::error_chars),
+      clip(outcome.log_tail, limits::log_tail_bytes, true)));
   if (outcome.result == AttemptResult::not_started)
     ASSAY_TRY(db.run("UPDATE runs SET attempts = attempts - 1 WHERE id = ?", found.integer(2)));
   if (!change.to) return {};

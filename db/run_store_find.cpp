@@ -46,10 +46,9 @@ Result<ListedRun> RunStore::get_run_by_id(int64_t run_id) {
 
 Result<std::vector<AttemptRow>> RunStore::attempts_of(int64_t run_id) {
   std::lock_guard lock(impl_->mutex);
-  ASSAY_ASSIGN(auto rows,
-               impl_->db.prepare(fmt::format("SELECT {}, a.log_tail FROM attempts a WHERE a.run_id = ? AND "
-                                             "a.n IS NOT NULL ORDER BY a.n",
-                                             attempt_columns)));
+  ASSAY_ASSIGN(auto rows, impl_->db.prepare(fmt::format("SELECT {}, a.log_tail FROM attempts a WHERE a.run_id = ? AND "
+                                                        "a.n IS NOT NULL ORDER BY a.n",
+                                                        attempt_columns)));
   rows.bind(run_id);
   std::vector<AttemptRow> attempts;
   while (true) {

@@ -9,10 +9,10 @@
 namespace assay {
 
 struct SummaryRow {
-  std::string name;                        // the run's, or "<run>.fail<N>" with N the attempt's number
-  std::string status;                      // the run's state, or "failed"
-  const ReportRun* run = nullptr;          // never null; into the input
-  const ReportAttempt* attempt = nullptr;  // null: no attempt is current (waiting, or waiting again after a failure)
+  std::string name;                         // the run's, or "<run>.fail<N>" with N the attempt's number
+  std::string status;                       // the run's state, or "failed"
+  const ReportRun* run = nullptr;           // never null; into the input
+  const ReportAttempt* attempt = nullptr;   // null: no attempt is current (waiting, or waiting again after a failure)
   const ReportAttempt* measured = nullptr;  // whose steps the numbers are from: `attempt`, but see measured_attempt
 };
 

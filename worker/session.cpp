@@ -131,16 +131,11 @@ std::optional<DaemonMessage> from_proto(const v1::DaemonMessage& message) {
     }
     case v1::DaemonMessage::kLease: {
       const v1::Lease& l = message.lease();
-      return LeaseMessage{key_of(l),
-                          l.attempt(),
-                          l.run(),
-                          l.config_toml(),
-                          l.folder(),
-                          l.run_folder(),
-                          l.timeout_s(),
-                          {l.device_ids().begin(), l.device_ids().end()},
-                          l.attempt_key(),
-                          {l.earlier_keys().begin(), l.earlier_keys().end()}};
+      return LeaseMessage{key_of(l),       l.attempt(),
+                          l.run(),         l.config_toml(),
+                          l.folder(),      l.run_folder(),
+                          l.timeout_s(),   {l.device_ids().begin(), l.device_ids().end()},
+                          l.attempt_key(), {l.earlier_keys().begin(), l.earlier_keys().end()}};
     }
     case v1::DaemonMessage::kAck:
       return MetricAckMessage{{key_of(message.ack()), message.ack().seq()}};

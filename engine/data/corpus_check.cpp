@@ -70,7 +70,8 @@ std::optional<std::string> size_problem(const RunConfig& c, const CorpusFacts& f
   if (c.train.val_every == 0) return std::nullopt;
   if (corpus.val.empty())
     return fmt::format(
-        "train.val_every = {} needs validation shards (files with \"val\" in the name), and {} has none; set train.val_every "
+        "train.val_every = {} needs validation shards (files with \"val\" in the name), and {} has none; set "
+        "train.val_every "
         "= 0 or add them",
         c.train.val_every, facts.path);
   if (corpus.val_tokens < needed)

@@ -156,8 +156,8 @@ TEST_F(PreflightTest, TotalTimeIsSharedByTheDevicesThereAre) {
 
 TEST_F(PreflightTest, DataThatIsNotThere) {
   config_.train.val_every = 10;
-  EXPECT_EQ(check().problem, "train.val_every = 10 needs validation shards (files with \"val\" in the name), and " + folder_.path() +
-                                 " has none; set train.val_every = 0 or add them");
+  EXPECT_EQ(check().problem, "train.val_every = 10 needs validation shards (files with \"val\" in the name), and " +
+                                 folder_.path() + " has none; set train.val_every = 0 or add them");
   ASSERT_TRUE(write_shard(folder_.file("x_val_000.bin"), std::vector<uint16_t>(8, 7)).ok());
   EXPECT_EQ(
       check().problem,

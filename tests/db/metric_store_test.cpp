@@ -134,7 +134,7 @@ TEST_F(MetricStoreTest, AnyValueTellsTwoExecutionsApart) {
   nan.grad_norm = -0.0;
   append(1, 1, {nan});
   EXPECT_EQ(append(1, 1, {nan}).acked_seq, 1) << "NaN is the same as NaN";
-  for (double StepMetrics::* field :
+  for (double StepMetrics::*field :
        {&StepMetrics::loss, &StepMetrics::dt_ms, &StepMetrics::tok_per_sec, &StepMetrics::mfu, &StepMetrics::lr_scale,
         &StepMetrics::grad_norm, &StepMetrics::expert_load_min, &StepMetrics::expert_load_max,
         &StepMetrics::peak_mem_mib, &StepMetrics::val_loss}) {

@@ -57,11 +57,11 @@ TEST_F(MigrationsTest, LogPathsBecomeRelativeToTheHomeWhereverItWas) {
                             "VALUES (1, 1, 'a', 'cell', 1, 1, 'running', 0, 1, 'cpu', 4, 10, 1)")
                   .ok());
   const auto attempt = [&](int n, const std::string& path, bool ended) {
-    const auto inserted =
-        db.run("INSERT INTO attempts (run_id, n, lease_epoch, worker_id, state, phase, result, created_at, "
-               "finished_at, log_path) VALUES (1, ?1, ?1, 'w', ?2, 'step', ?3, 1, ?4, ?5)",
-               n, ended ? "ended" : "running", ended ? "completed" : "none",
-               ended ? std::optional<int64_t>(2) : std::nullopt, path);
+    const auto inserted = db.run(
+        "INSERT INTO attempts (run_id, n, lease_epoch, worker_id, state, phase, result, created_at, "
+        "finished_at, log_path) VALUES (1, ?1, ?1, 'w', ?2, 'step', ?3, 1, ?4, ?5)",
+        n, ended ? "ended" : "running", ended ? "completed" : "none", ended ? std::optional<int64_t>(2) : std::nullopt,
+        path);
     ASSERT_TRUE(inserted.ok()) << inserted.error().message;
   };
   attempt(1, "/old/home/runs/exp/t1/a/attempt1/trainer.log", true);
@@ -119,7 +119,8 @@ TEST_F(MigrationsTest, AttemptsAndTheDevicesThatTheyHoldAreKeptWhenNumbersBecome
   EXPECT_FALSE(db.run("UPDATE attempts SET log_path = 'x' WHERE id = 1").ok());
   EXPECT_FALSE(db.run("UPDATE attempts SET n = NULL WHERE id = 7").ok());
   EXPECT_FALSE(db.run("INSERT INTO allocations VALUES ('d', 1)").ok());
-  const char* end = "UPDATE attempts SET state = 'ended', result = 'not_started', n = NULL, finished_at = 3 WHERE id = 7";
+  const char* end =
+      "UPDATE attempts SET state = 'ended', result = 'not_started', n = NULL, finished_at = 3 WHERE id = 7";
   ASSERT_TRUE(db.run(end).ok());
   EXPECT_EQ(*db.integer("SELECT count(*) FROM allocations"), 0);
   ASSERT_TRUE(db.run("INSERT INTO attempts (run_id, n, lease_epoch, worker_id, state, phase, created_at) VALUES "

@@ -261,8 +261,7 @@ TEST_F(EndToEnd, AQueueRestoredFromABackupKeepsItsRunsApart) {
     std::vector<std::pair<int64_t, double>> journal, stored;
     const auto records = JournalReader(folder.journal()).read(100);
     ASSERT_TRUE(records.ok()) << records.error().message;
-    for (const JournalRecord& record : *records)
-      journal.emplace_back(record.metrics.unix_ms, record.metrics.loss);
+    for (const JournalRecord& record : *records) journal.emplace_back(record.metrics.unix_ms, record.metrics.loss);
     for (const v1::StepMetrics& step : system_.metrics(1, name)) stored.emplace_back(step.unix_ms(), step.loss());
     EXPECT_EQ(journal.size(), 12u);
     EXPECT_EQ(stored, journal);

@@ -18,8 +18,8 @@ class FakeWorker {
   struct Held {
     LeaseOrder order;
     int64_t execution = 0;  // no two of this worker's have the same
-    int64_t steps = 0;  // in its journal
-    int64_t acked = 0;  // journal records known to be stored
+    int64_t steps = 0;      // in its journal
+    int64_t acked = 0;      // journal records known to be stored
     bool ended = false;
     AttemptOutcome outcome;
     std::string stop_reason;

@@ -100,9 +100,9 @@ TEST_F(AgentTest, LeaseStartsTheTrainerInItsFolder) {
   run_lease();
   const auto& spawned = processes_.last().options;
   EXPECT_EQ(spawned.program, "/bin/assay-trainer");
-  EXPECT_THAT(spawned.arguments, ElementsAre("--config", folder().config(), "--folder", folder().path, "--attempt", "1",
-                                             "--checkpoints", temp_.path() + "/runs/a/checkpoints", "--attempt-key",
-                                             "store/1/12/99", "--allow-faults"));
+  EXPECT_THAT(spawned.arguments,
+              ElementsAre("--config", folder().config(), "--folder", folder().path, "--attempt", "1", "--checkpoints",
+                          temp_.path() + "/runs/a/checkpoints", "--attempt-key", "store/1/12/99", "--allow-faults"));
   EXPECT_EQ(spawned.output_path, folder().log());
   EXPECT_EQ(*read_file(folder().config()), "devices = 1\n");
   const AttemptEvent* started = uplink_.last(EventKind::started);
@@ -674,10 +674,10 @@ TEST_F(AgentTest, FoldersOfForgottenAttemptsAreLeftAlone) {
     const AttemptFolder fresh{temp_.path() + "/runs/a" + name};
     EXPECT_EQ(uplink_.last(EventKind::started)->log_path, fresh.log());
     EXPECT_EQ((**read_lease(fresh)).attempt_key, again.attempt_key);
-    EXPECT_THAT(processes_.last().options.arguments,
-                testing::IsSupersetOf({std::string("--folder"), fresh.path, std::string("--attempt-key"),
-                                       again.attempt_key, std::string("--earlier-key"), std::string("earlier"),
-                                       std::string("earliest")}));
+    EXPECT_THAT(
+        processes_.last().options.arguments,
+        testing::IsSupersetOf({std::string("--folder"), fresh.path, std::string("--attempt-key"), again.attempt_key,
+                               std::string("--earlier-key"), std::string("earlier"), std::string("earliest")}));
     ASSERT_TRUE(write_result(fresh, {.result = AttemptResult::completed}).ok());
     end_trainer({.exit_code = 0});
     agent_->handle(EventAckMessage{key, "ended"});

@@ -130,7 +130,8 @@ int main(int argc, char** argv) {
   static_cast<void>(log::start("assay-trainer"));  // stderr can always be had
   options.trainer.resume = !no_resume;
   if (!folder.empty()) {
-    if (const Status made = make_folders(folder); !made.ok()) return end(config_invalid(made.error().message), config, {});
+    if (const Status made = make_folders(folder); !made.ok())
+      return end(config_invalid(made.error().message), config, {});
     options.folder = AttemptFolder{folder};
     ::unlink(options.folder->result().c_str());  // of an earlier trainer in this folder: it is not how this one ends
   }

@@ -71,8 +71,7 @@ class StepLoop {
 
 AttemptResult StepLoop::run() {
   open();
-  if (trainer_->next_step() >= total())
-    hooks_.print("nothing is left to do: every step was made by earlier attempts");
+  if (trainer_->next_step() >= total()) hooks_.print("nothing is left to do: every step was made by earlier attempts");
   while (trainer_->next_step() < total()) {
     if (requests_.stop && !trainer_->has_step_ahead()) break;
     one_step();
