@@ -34,7 +34,7 @@ int64_t time_left_ms(const v1::Run& run);
 // Wall time of the newest attempt up to its end or `now`; -1 = not started.
 int64_t elapsed_ms(const v1::Run& run, int64_t now);
 // One short remark: "plan_error: ...", "attempt 2, plan", "starts again in 12 s", "cancelling", "stopped with its
-// worker".
+// worker"; of a run from GetRun also "not started: ...".
 std::string remark(const v1::Run& run, int64_t now);
 bool is_live(const std::string& state);  // neither completed, failed nor cancelled
 inline constexpr const char* live_states[] = {"running", "queued", "retry_wait", "held", "paused"};

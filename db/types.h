@@ -58,7 +58,7 @@ struct AttemptRow {
   int64_t created_at = 0;
   int64_t started_at = 0;  // first sign of the trainer running
   int64_t finished_at = 0;
-  std::string log_path;
+  std::string log_path;            // absolute; in the file relative to the home
   int64_t resumed_from_step = -1;  // -1 = from the start
 };
 
