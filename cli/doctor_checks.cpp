@@ -96,7 +96,7 @@ Check check_one_gpu(const GpuFacts& gpu, const std::string& driver, const GpuNee
     return {Health::warn, "gpu", found, why + "; runs use the CPU until then"};
   if (!needs.cuda_engine)
     return {Health::warn, "gpu", found + "; this build has no CUDA engine",
-            "build where nvcc 13.0 is installed; runs use the CPU until then"};
+            "`./run build` where nvcc 13.0 is installed; runs use the CPU until then"};
   if (gpu.ecc_uncorrected.value_or(0) > 0)
     return {Health::warn, "gpu", fmt::format("{}; {} uncorrected memory errors", found, *gpu.ecc_uncorrected),
             "results may be wrong: reset the GPU (nvidia-smi -r), and replace it if they come back"};

@@ -42,4 +42,33 @@ inline ExitCode exit_code(ErrorCode code) {
   return ExitCode::internal;
 }
 
+// The name of the table in docs/cli.md, which JSON errors carry.
+inline const char* kind_of(ExitCode code) {
+  switch (code) {
+    case ExitCode::ok:
+      return "ok";
+    case ExitCode::negative:
+      return "negative";
+    case ExitCode::usage:
+      return "usage";
+    case ExitCode::invalid:
+      return "invalid";
+    case ExitCode::not_found:
+      return "not_found";
+    case ExitCode::unavailable:
+      return "unavailable";
+    case ExitCode::refused:
+      return "refused";
+    case ExitCode::limits:
+      return "limits";
+    case ExitCode::internal:
+      return "internal";
+    case ExitCode::permission:
+      return "permission";
+    case ExitCode::timed_out:
+      return "timed_out";
+  }
+  return "internal";
+}
+
 }  // namespace assay

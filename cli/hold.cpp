@@ -19,9 +19,12 @@ Result<ExitCode> change(Context& context, const Selection& selection, Call call,
   *request.mutable_selector() = to_selector(selection);
   request.set_request_id(new_request_id());
   ASSAY_ASSIGN(const v1::ChangeResponse answer, (client.*call)(request));
-  if (!selection.names.empty() || !selection.tag.empty() || context.json) return print_change(context, done, answer);
-  context.console.out << queue << "\n";
-  return ExitCode::ok;
+  if (!selection.names.empty() || !selection.tag.empty()) return print_change(context, done, answer);
+  if (context.json)
+    print_change(context, done, answer);
+  else
+    context.console.out << queue << "\n";
+  return ExitCode::ok;  // the queue is as it was asked to be, changed or not
 }
 
 Result<ExitCode> run_hold(Context& context, const Options& options) {

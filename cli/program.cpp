@@ -46,34 +46,6 @@ ExitCode fail(Context& context, ExitCode code, const std::string& kind, const st
   return code;
 }
 
-const char* kind_of(ExitCode code) {
-  switch (code) {
-    case ExitCode::ok:
-      return "ok";
-    case ExitCode::negative:
-      return "negative";
-    case ExitCode::usage:
-      return "usage";
-    case ExitCode::invalid:
-      return "invalid";
-    case ExitCode::not_found:
-      return "not_found";
-    case ExitCode::unavailable:
-      return "unavailable";
-    case ExitCode::refused:
-      return "refused";
-    case ExitCode::limits:
-      return "limits";
-    case ExitCode::internal:
-      return "internal";
-    case ExitCode::permission:
-      return "permission";
-    case ExitCode::timed_out:
-      return "timed_out";
-  }
-  return "internal";
-}
-
 ExitCode fail(Context& context, const Error& error) {
   const ExitCode code = exit_code(error.code);
   return fail(context, code, kind_of(code), error.message);

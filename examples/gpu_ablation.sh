@@ -54,5 +54,5 @@ assay wait --tag ablation || outcome=$?
 assay ls --tag ablation
 assay ls --tag ablation --json >"$report/runs.json"
 assay report --tag ablation --output "$report"
-sed -n '1,60p' "$report/report.md"
+sed -n '/^## Takeaways/,/^## Artifacts/{/^## Artifacts/d;p}' "$report/report.md"
 exit "$outcome"

@@ -41,9 +41,9 @@ void say(int fd, const std::string& line) {
   }
 }
 
-int fail(int fd, bool json, ExitCode code, const char* kind, const std::string& message) {
+int fail(int fd, bool json, ExitCode code, const std::string& message) {
   if (json)
-    say(fd, Json({{"error", {{"exit_code", static_cast<int>(code)}, {"kind", kind}, {"message", message}}}})
+    say(fd, Json({{"error", {{"exit_code", static_cast<int>(code)}, {"kind", kind_of(code)}, {"message", message}}}})
                 .dump(-1, ' ', false, Json::error_handler_t::replace));
   else
     say(fd, "assay: " + printable(message));
@@ -72,28 +72,29 @@ void add_prepare(CLI::App& verb, PrepareOptions& options) {
   verb.footer(examples);
 }
 
-void print(const PrepareOptions& options, const PrepareResult& result, bool json) {
+void print(std::ostream& out, const PrepareOptions& options, const PrepareResult& result, bool json) {
   if (json) {
     Json answer = {{"folder", options.output_folder}};  // then what corpus.json says, with absolute paths
     answer.update(Json::parse(result.corpus_json));
     answer["files"] = result.files;
-    std::cout << answer.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
+    out << answer.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
     return;
   }
-  std::cout << fmt::format("{} ({}) -> {} training and {} validation tokens, vocabulary {}\n",
-                           plural(result.documents, "document"), format_bytes(static_cast<double>(result.text_bytes)),
-                           result.train_tokens, result.val_tokens, result.vocab_size);
-  for (const std::string& file : result.files) std::cout << printable(file) << "\n";
+  out << fmt::format("{} ({}) -> {} training and {} validation tokens, vocabulary {}\n",
+                     plural(result.documents, "document"), format_bytes(static_cast<double>(result.text_bytes)),
+                     result.train_tokens, result.val_tokens, result.vocab_size);
+  for (const std::string& file : result.files) out << printable(file) << "\n";
 }
 
 // Progress goes to the error stream, so that standard output holds the result alone.
 int prepare(const PrepareOptions& options, bool json, int terminal) {
   const auto result = prepare_data(options, [&](const std::string& line) { say(terminal, printable(line)); });
-  if (!result.ok()) return fail(terminal, json, exit_code(result.error().code), "data", result.error().message);
-  print(options, *result, json);
-  const Status written = check_written(std::cout, "standard output");
+  if (!result.ok()) return fail(terminal, json, exit_code(result.error().code), result.error().message);
+  FdStream out(STDOUT_FILENO);
+  print(out, options, *result, json);
+  const Status written = check_written(out, "standard output");
   if (written.ok()) return 0;
-  return fail(terminal, json, ExitCode::limits, "limits",
+  return fail(terminal, json, ExitCode::limits,
               fmt::format("{}; the corpus itself is whole in {}", written.error().message, options.output_folder));
 }
 
@@ -101,7 +102,7 @@ int prepare(const PrepareOptions& options, bool json, int terminal) {
 // its death is an error like any other.
 int prepare_guarded(const PrepareOptions& options, bool json) {
   const auto end = run_in_fork([&](int terminal) { return prepare(options, json, terminal); });
-  if (!end.ok()) return fail(STDERR_FILENO, json, exit_code(end.error().code), "data", end.error().message);
+  if (!end.ok()) return fail(STDERR_FILENO, json, exit_code(end.error().code), end.error().message);
   const ExitStatus& status = end->status;
   if (status.signal == 0 && status.exit_code <= static_cast<int>(ExitCode::timed_out)) return status.exit_code;
   // Takes over what the fork has left in <folder>.preparing, and removes it.
@@ -119,7 +120,7 @@ int prepare_guarded(const PrepareOptions& options, bool json) {
         status.signal != 0 ? fmt::format("ended with signal {}", status.signal)
                            : fmt::format("ended with exit code {}", status.exit_code),
         end->last_words.empty() ? "" : "; its last words: ", end->last_words);
-  return fail(STDERR_FILENO, json, ExitCode::internal, "internal", "data prepare " + why);
+  return fail(STDERR_FILENO, json, ExitCode::internal, "data prepare " + why);
 }
 
 // What a wrong command line is told: the nearest verb for a word that is none, else CLI11's sentence.
@@ -160,7 +161,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    return fail(STDERR_FILENO, json, ExitCode::usage, "usage", usage_message(*data, error, argc, argv));
+    return fail(STDERR_FILENO, json, ExitCode::usage, usage_message(*data, error, argc, argv));
   }
   return prepare_guarded(options, json);
 }

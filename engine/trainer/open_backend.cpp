@@ -16,7 +16,7 @@ std::unique_ptr<Ops> open_cuda(const RunConfig& config, std::string* why) {
 }
 #else
 std::unique_ptr<Ops> open_cuda(const RunConfig&, std::string* why) {
-  *why = "this build has the cpu backend only: no nvcc was found when it was made";
+  *why = "this build has the CPU engine only; `./run build` makes the CUDA engine where nvcc is installed";
   return nullptr;
 }
 #endif

@@ -344,6 +344,14 @@ TEST_F(Verbs, NothingChangedIsRefused) {
                  "\n");
 }
 
+TEST_F(Verbs, HoldingAHeldQueueIsNoRefusal) {
+  fake.change.add_unchanged("the queue: it is held already");
+  EXPECT_EQ(run({"hold"}), ExitCode::ok);
+  EXPECT_EQ(run({"hold", "--json"}), ExitCode::ok);
+  EXPECT_EQ(json::parse(out)["unchanged"][0], "the queue: it is held already");
+  EXPECT_EQ(run({"hold", "a", "--json"}), ExitCode::refused);
+}
+
 TEST_F(Verbs, LogsAreRawAndComplete) {
   fake.add_run("a", "running");
   fake.log = "\x1b[32mstep 0\x1b[0m\nstep 1\n";

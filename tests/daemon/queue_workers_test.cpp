@@ -444,7 +444,7 @@ TEST_F(QueueTest, ALeaseNamesTheAttemptsWhoseCheckpointsItMayContinue) {
   EXPECT_THAT(first, testing::StartsWith(runs_->store_id() + "/"));
   EXPECT_THAT(lease().earlier_keys, IsEmpty());
   finish(worker, worker.attempt_of("a"), AttemptResult::failed, FailureReason::crashed);
-  changed(queue_->retry({{"a"}, "", {}}, false, ""));
+  changed(queue_->retry({.names = {"a"}}, false, ""));
   const std::string second = lease().attempt_key;
   EXPECT_NE(second, first);
   EXPECT_THAT(lease().earlier_keys, ElementsAre(first));
