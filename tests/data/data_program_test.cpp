@@ -58,12 +58,13 @@ TEST_F(DataProgramTest, AMistypedVerbIsAnsweredWithTheNearest) {
 
 TEST_F(DataProgramTest, AnOutputThatCannotBeWrittenIsAnError) {
   for (const std::string json : {"", "--json "}) {
-    EXPECT_EQ(run(json + "data prepare a.txt b.txt -o c --vocab-size 300 >/dev/full"), 8);
-    EXPECT_THAT(output_, HasSubstr("cannot write the output; the corpus itself is whole in c"));
+    EXPECT_EQ(run(json + "data prepare a.txt b.txt -o c --vocab-size 300 >/dev/full"), 7);
+    EXPECT_THAT(output_,
+                HasSubstr("cannot write to standard output: No space left on device; the corpus itself is whole in c"));
     EXPECT_TRUE(exists("c/corpus.json"));
   }
-  EXPECT_EQ(run("data prepare --help >/dev/full"), 8);
-  EXPECT_EQ(output_, "assay: cannot write the output\n");
+  EXPECT_EQ(run("data prepare --help >/dev/full"), 7);
+  EXPECT_EQ(output_, "assay: cannot write to standard output: No space left on device\n");
 }
 
 TEST_F(DataProgramTest, JsonIsWhatCorpusJsonSays) {
