@@ -46,8 +46,8 @@ bool had_nothing_to_do(const ReportRun& run) {
 
 bool lacks_its_steps(const ReportRun& run) {
   const ReportAttempt* a = current_attempt(run);
-  return a && a->attempt.outcome.result == AttemptResult::completed && a->summary.steps_observed == 0 &&
-         !had_nothing_to_do(run);
+  return a && a->attempt.outcome.result == AttemptResult::completed &&
+         a->summary.last_step + 1 < run.run.total_steps && !had_nothing_to_do(run);
 }
 
 const ReportAttempt* measured_attempt(const ReportRun& run) {

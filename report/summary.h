@@ -27,7 +27,7 @@ const ReportAttempt* current_attempt(const ReportRun&);
 const ReportAttempt* measured_attempt(const ReportRun&);
 // Did the current attempt complete without a step of its own, because it resumed behind the last one?
 bool had_nothing_to_do(const ReportRun&);
-// Did it complete, and the store has none of its steps (metrics.db was lost, or is an older copy)?
+// Did it complete, and the store lacks its last steps (metrics.db was lost, or is an older copy)?
 bool lacks_its_steps(const ReportRun&);
 
 // "<run>" or "<run>.fail<N>", as in summary_rows.

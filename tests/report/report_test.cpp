@@ -132,8 +132,10 @@ TEST_F(Report, ACompletedRunWithoutItsStepsDoesNotShowThoseOfAnEarlierAttempt) {
   run.attempts.back().attempt.resumed_from_step = 140;
   const std::string page = build(test::make_input({run})).report_md;
   EXPECT_THAT(page, HasSubstr("| a | completed | 0 | - | - | - |"));
-  EXPECT_THAT(page, HasSubstr("\n`a`: the steps of attempt 2 are not in this store; its journal is in `runs/`.\n"));
+  EXPECT_THAT(page, HasSubstr("\n`a`: the last steps of attempt 2 are not in this store (it has 0 of 200): its numbers are "));
   EXPECT_THAT(page, Not(HasSubstr("nothing was left to do")));
+  run.attempts.back() = test::make_attempt(2, AttemptResult::completed, {100, 4.0, 10});  // an older copy has some
+  EXPECT_THAT(build(test::make_input({run})).report_md, HasSubstr("(it has 100 of 200)"));
 }
 
 TEST_F(Report, NamesAndErrorsCannotBecomeMarkup) {
