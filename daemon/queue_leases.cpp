@@ -106,9 +106,7 @@ Status Queue::start_leases(const std::vector<Result<Applied>>& applied) {
     order.timeout_s = timeout_of(context.run);
     order.attempt_key = runs_.attempt_key(attempt);
     if (attempt.n > 1) {
-      ASSAY_ASSIGN(const auto attempts, runs_.attempts_of(context.run.id));
-      for (const AttemptRow& earlier : attempts)
-        if (earlier.id != attempt.id) order.earlier_keys.push_back(runs_.attempt_key(earlier));
+      ASSAY_ASSIGN(order.earlier_keys, runs_.earlier_keys(attempt));
     }
     send(attempt.worker_id, std::move(order));
   }

@@ -74,7 +74,7 @@ struct LeaseOrder {
   std::vector<std::string> device_ids;
   int64_t timeout_s = 0;
   std::string attempt_key;                // RunStore::attempt_key
-  std::vector<std::string> earlier_keys;  // of the run's earlier attempts, whose checkpoints it may continue
+  std::vector<std::string> earlier_keys;  // RunStore::earlier_keys
 };
 struct StopOrder {
   LeaseRef lease;

@@ -30,7 +30,11 @@ constexpr std::array queue_migrations = {
               "WHERE t.id = a.id AND substr(a.log_path, -length(t.path) - 1) = '/' || t.path;"
               "CREATE TRIGGER attempts_end_for_good BEFORE UPDATE ON attempts WHEN OLD.state = 'ended' BEGIN "
               "SELECT RAISE(ABORT, 'an ended attempt is never changed'); END;"},
-    Migration{4, "attempts that never started", unstarted_attempts_sql}};
+    Migration{4, "attempts that never started", unstarted_attempts_sql},
+    // Attempts that may have been leased by a program that gave no keys (RunStore::earlier_keys).
+    Migration{5, "attempts that may have no key",
+              "INSERT INTO settings SELECT 'last_attempt_without_key', seq FROM sqlite_sequence "
+              "WHERE name = 'attempts' AND seq > 0;"}};
 constexpr std::array metrics_migrations = {
     Migration{1, "initial metrics", metrics_schema_sql},
     // How far queue.db has come, so that an older copy of it is noticed (db/store_pair.h). `counter` is a table of

@@ -57,6 +57,23 @@ std::string RunStore::attempt_key(const AttemptRow& attempt) const {
   return fmt::format("{}/{}/{}/{}", store_id(), attempt.run_id, attempt.id, attempt.created_at);
 }
 
+Result<std::vector<std::string>> RunStore::earlier_keys(const AttemptRow& attempt) {
+  ASSAY_ASSIGN(const std::vector<AttemptRow> attempts, attempts_of(attempt.run_id));
+  std::lock_guard lock(impl_->mutex);
+  ASSAY_ASSIGN(
+      const int64_t last_without_key,
+      impl_->db.integer("SELECT CAST(value AS INTEGER) FROM settings WHERE key = ?", last_attempt_without_key));
+  std::vector<std::string> keys;
+  bool without_key = false;
+  for (const AttemptRow& earlier : attempts) {
+    if (earlier.id == attempt.id) continue;
+    keys.push_back(attempt_key(earlier));
+    without_key = without_key || earlier.id <= last_without_key;
+  }
+  if (without_key) keys.emplace_back();
+  return keys;
+}
+
 Status RunStore::write_health() const {
   std::lock_guard lock(impl_->mutex);
   if (impl_->db.stopped()) return *impl_->db.stopped();

@@ -220,6 +220,9 @@ class RunStore {
   // Names an attempt for ever, "<store>/<run>/<attempt>/<when it was leased>": never used again, not by a new database
   // beside old run folders, nor by an older copy of this one that counts from where it was.
   std::string attempt_key(const AttemptRow& attempt) const;
+  // Keys of the run's other attempts that started, whose checkpoints this one may continue; "" (checkpoints that name
+  // nobody) with them, if a program that gave no keys may have leased one of them.
+  Result<std::vector<std::string>> earlier_keys(const AttemptRow& attempt);
   // The error that stopped the writer, if any.
   Status write_health() const;
   // Reads every page (seconds for a large file): PRAGMA quick_check and foreign_key_check. data_loss names what is

@@ -14,6 +14,7 @@
 namespace assay {
 
 inline constexpr std::string_view queue_held_key = "queue_held";
+inline constexpr std::string_view last_attempt_without_key = "last_attempt_without_key";  // written by migration 5
 
 struct RunStore::Impl {
   Impl(Database opened, const Clock& time);

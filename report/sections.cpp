@@ -93,7 +93,13 @@ std::string summary_section(const ReportInput& input) {
     text += md_row(cells);
   }
   for (const ReportRun& run : input.runs)
-    if (had_nothing_to_do(run)) text += "\n" + nothing_to_do(run);
+    if (had_nothing_to_do(run))
+      text += "\n" + nothing_to_do(run);
+    else if (lacks_its_steps(run))
+      text += fmt::format("\n{}: the last steps of attempt {} are not in this store (it has {} of {}): its numbers are not those "
+                          "of the whole run. Its journal is in `runs/`.\n",
+                          md_code(run.run.name), run.attempts.back().attempt.n,
+                          run.attempts.back().summary.last_step + 1, run.run.total_steps);
   return text;
 }
 

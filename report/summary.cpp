@@ -40,7 +40,14 @@ const ReportAttempt* current_attempt(const ReportRun& run) {
 
 bool had_nothing_to_do(const ReportRun& run) {
   const ReportAttempt* a = current_attempt(run);
-  return a && a->attempt.outcome.result == AttemptResult::completed && a->summary.steps_observed == 0;
+  return a && a->attempt.outcome.result == AttemptResult::completed && a->summary.steps_observed == 0 &&
+         a->attempt.resumed_from_step >= run.run.total_steps;
+}
+
+bool lacks_its_steps(const ReportRun& run) {
+  const ReportAttempt* a = current_attempt(run);
+  return a && a->attempt.outcome.result == AttemptResult::completed &&
+         a->summary.last_step + 1 < run.run.total_steps && !had_nothing_to_do(run);
 }
 
 const ReportAttempt* measured_attempt(const ReportRun& run) {

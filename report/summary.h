@@ -25,8 +25,10 @@ const ReportAttempt* current_attempt(const ReportRun&);
 // The attempt whose steps a run's numbers come from: the current one, unless that resumed behind the last step and had
 // nothing to do. Then it is the newest before it that made steps.
 const ReportAttempt* measured_attempt(const ReportRun&);
-// Did the current attempt complete without a step of its own?
+// Did the current attempt complete without a step of its own, because it resumed behind the last one?
 bool had_nothing_to_do(const ReportRun&);
+// Did it complete, and the store lacks its last steps (metrics.db was lost, or is an older copy)?
+bool lacks_its_steps(const ReportRun&);
 
 // "<run>" or "<run>.fail<N>", as in summary_rows.
 std::string attempt_name(const ReportRun&, const ReportAttempt&);

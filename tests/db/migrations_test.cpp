@@ -93,6 +93,42 @@ TEST_F(MigrationsTest, MetricsOfTheFirstVersionKnowHowFarTheQueueHadCome) {
   EXPECT_EQ(*db.integer("SELECT greatest FROM queue_mark WHERE counter = 'lease_epoch'"), 9);
 }
 
+// What an older program had trained is gone on with; a queue of this one takes nothing that names nobody.
+TEST_F(MigrationsTest, ARunGoesOnFromCheckpointsOfBeforeAttemptsHadKeys) {
+  {
+    Database db = open();
+    const Schema old{queue_schema().what, queue_schema().application_id, queue_schema().migrations.first(2)};
+    ASSERT_TRUE(migrate(db, old, 1).ok());
+    ASSERT_TRUE(
+        db.run_script("INSERT INTO workers VALUES ('w', 'host', 'boot', 1, 2, 'connected', 3);"
+                      "INSERT INTO experiments VALUES (1, 'e', 't', 'h', '', 'continue', 1, '', 0, 1, 'text');"
+                      "INSERT INTO runs (id, experiment_id, name, cell_key, repeat, seed, state, priority, devices, "
+                      "backend, attempts, total_steps, created_at) VALUES "
+                      "(1, 1, 'a', 'c', 1, 1, 'queued', 0, 1, 'cpu', 1, 3, 1), "
+                      "(2, 1, 'b', 'd', 1, 1, 'queued', 0, 1, 'cpu', 0, 3, 1);"
+                      "INSERT INTO attempts (id, run_id, n, lease_epoch, worker_id, state, phase, result, reason, "
+                      "created_at, finished_at) VALUES (4, 1, 1, 4, 'w', 'ended', 'step', 'failed', 'worker_lost', 1, 2)")
+            .ok());
+  }
+  const ManualClock clock;
+  auto opened = RunStore::open(folder_.path() + "/queue.db", clock);
+  ASSERT_TRUE(opened.ok()) << opened.error().message;
+  RunStore& store = **opened;
+  const auto lease_again = [&](int64_t run) {
+    RunChange take;
+    take.run_id = run;
+    take.from = RunState::queued;
+    take.to = RunState::running;
+    take.kind = "run_started";
+    auto applied = store.apply({take, NewAttempt{.run_id = run, .worker_id = "w"}});
+    if (!applied.ok()) throw std::runtime_error(applied.error().message);
+    return applied->attempts.front();
+  };
+  const AttemptRow old = store.attempts_of(1)->at(0);
+  EXPECT_THAT(*store.earlier_keys(lease_again(1)), testing::ElementsAre(store.attempt_key(old), ""));
+  EXPECT_THAT(*store.earlier_keys(lease_again(2)), testing::IsEmpty());
+}
+
 TEST_F(MigrationsTest, AttemptsAndTheDevicesThatTheyHoldAreKeptWhenNumbersBecomeOptional) {
   Database db = open();
   const Schema old{queue_schema().what, queue_schema().application_id, queue_schema().migrations.first(2)};

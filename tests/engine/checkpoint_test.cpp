@@ -158,6 +158,7 @@ TEST_F(CheckpointTest, OthersCheckpointsAreNeitherResumedNorRemovedNorCounted) {
   EXPECT_THAT(names(), ElementsAre("step_000015", "step_000018", "step_000020", "step_000030"));
   EXPECT_EQ(newest_of(second, nullptr), 18);
   EXPECT_EQ(newest_of({"store-a/1/2/6", {"store-a/1/1/5"}}, nullptr), 20) << "who comes back finds its own";
+  EXPECT_EQ(newest_of({"store-b/1/3/12", {"store-b/1/1/9", ""}}, nullptr), 30) << "a run of before there were keys";
   EXPECT_EQ(newest(), 30) << "whoever trains by hand chose the folder";
 }
 

@@ -123,6 +123,21 @@ TEST_F(Report, ARunThatHadNothingLeftToDoShowsWhoseNumbersItHas) {
   EXPECT_THAT(page, HasSubstr("where nothing was left to do; the steps before it are not in this store.\n"));
 }
 
+// metrics.db was lost, or is an older copy.
+TEST_F(Report, ACompletedRunWithoutItsStepsDoesNotShowThoseOfAnEarlierAttempt) {
+  ReportRun run = test::make_run(1, "a", RunState::completed);
+  run.run.total_steps = 200;
+  run.attempts.push_back(test::make_attempt(1, AttemptResult::stopped, {140, 5.0, 10}));
+  run.attempts.push_back(test::make_attempt(2, AttemptResult::completed, {0}));
+  run.attempts.back().attempt.resumed_from_step = 140;
+  const std::string page = build(test::make_input({run})).report_md;
+  EXPECT_THAT(page, HasSubstr("| a | completed | 0 | - | - | - |"));
+  EXPECT_THAT(page, HasSubstr("\n`a`: the last steps of attempt 2 are not in this store (it has 0 of 200): its numbers are "));
+  EXPECT_THAT(page, Not(HasSubstr("nothing was left to do")));
+  run.attempts.back() = test::make_attempt(2, AttemptResult::completed, {100, 4.0, 10});  // an older copy has some
+  EXPECT_THAT(build(test::make_input({run})).report_md, HasSubstr("(it has 100 of 200)"));
+}
+
 TEST_F(Report, NamesAndErrorsCannotBecomeMarkup) {
   ReportRun run = test::make_run(1, "odd|name`<b>", RunState::failed);
   run.attempts.push_back(
