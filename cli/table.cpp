@@ -103,8 +103,8 @@ void Table::shrink(std::vector<int>& widths, bool names, int least, int limit) c
   }
 }
 
-// Whole words alone: "moe_" of "moe_fp8" and "moe_fp16", and of "moe_lr0.02" and "moe_lr0.05", whose numbers stay whole.
-// Something of every cell is left.
+// Whole words alone: "moe_" of "moe_fp8" and "moe_fp16", and of "moe_lr0.02" and "moe_lr0.05", whose numbers stay
+// whole. Something of every cell is left.
 std::string Table::common_prefix(size_t column) const {
   if (rows_.size() < 2) return {};
   std::string_view prefix = rows_.front()[column].text;

@@ -152,9 +152,9 @@ TEST(Table, NumbersInNamesStayWhole) {
   table.add({"moe_matrix_lr0.02", "queued"});
   table.add({"moe_matrix_lr0.05", "queued"});
   EXPECT_EQ(table.text(22, false),
-            "run moe_matr…  state\n"
-            "lr0.02         queued\n"
-            "lr0.05         queued\n");
+            "run m…  state\n"
+            "lr0.02  queued\n"
+            "lr0.05  queued\n");
 }
 
 TEST(Table, OtherColumnsShrinkBeforeNamesDo) {

@@ -55,11 +55,11 @@ TEST_F(Verbs, LsIsATableWithCounts) {
 TEST_F(Verbs, AnEmptyNameIsNotTheSameAsNone) {
   const std::string spec = write_spec(small_spec);
   const std::vector<std::vector<std::string>> lines = {
-      {"ls", "--tag", ""},      {"watch", "--tag", ""},       {"wait", "--tag", ""},
-      {"hold", "--tag", ""},    {"release", "--tag", ""},     {"retry", "--failed", "--tag", ""},
-      {"cancel", "--tag", ""},  {"report", "--tag", ""},      {"report", "--baseline", ""},
-      {"export", "--tag="},     {"export", "-o", ""},         {"report", "-o", ""},
-      {"plan", spec, "--tag="}, {"enqueue", spec, "--tag", ""}};
+      {"ls", "--tag", ""},         {"watch", "--tag", ""},        {"wait", "--tag", ""},
+      {"hold", "--tag", ""},       {"release", "--tag", ""},      {"retry", "--failed", "--tag", ""},
+      {"cancel", "--tag", ""},     {"report", "--tag", ""},       {"report", "--baseline", ""},
+      {"export", "--tag", ""},     {"export", "-o", ""},          {"report", "-o", ""},
+      {"plan", spec, "--tag", ""}, {"enqueue", spec, "--tag", ""}};
   for (const auto& line : lines) {
     EXPECT_EQ(run(line), ExitCode::usage) << line[0];
     EXPECT_THAT(err, HasSubstr("is empty; leave it out or say what is meant")) << line[0];
@@ -189,11 +189,11 @@ TEST_F(Verbs, PlanTellsRunsApartOnANarrowTerminal) {
   }
   width = 80;
   EXPECT_EQ(run({"plan", write_spec(small_spec)}), ExitCode::ok);
-  EXPECT_THAT(out, HasSubstr("run moe_fp8_experts_…  steps        peak  fits  est. time  remark\n"
-                             "static                   200  181.10 MiB  yes           -  already queued\n"
-                             "dynamic                  200  181.10 MiB  yes           -  already queued\n"
-                             "static_repeat2           200  181.10 MiB  yes           -  already queued\n"
-                             "dynamic_repeat2          200  181.10 MiB  yes           -  already queued\n"));
+  EXPECT_THAT(out, HasSubstr("run moe_fp8_ex…  steps        peak  fits  est. time  remark\n"
+                             "static             200  181.10 MiB  yes           -  already queued\n"
+                             "dynamic            200  181.10 MiB  yes           -  already queued\n"
+                             "static_repeat2     200  181.10 MiB  yes           -  already queued\n"
+                             "dynamic_repeat2    200  181.10 MiB  yes           -  already queued\n"));
 }
 
 TEST_F(Verbs, PlanEndsAsEnqueueWouldAndSaysWhatElseItWouldDo) {
