@@ -181,6 +181,13 @@ Status OutputFile::commit() {
   return {};
 }
 
+bool is_standard_output(const std::string& path) {
+  struct stat named {};
+  struct stat standard {};
+  return ::stat(path.c_str(), &named) == 0 && ::fstat(STDOUT_FILENO, &standard) == 0 &&
+         named.st_dev == standard.st_dev && named.st_ino == standard.st_ino;
+}
+
 Status write_output_file(const std::string& path, std::string_view content) {
   ASSAY_ASSIGN(const std::unique_ptr<OutputFile> file, OutputFile::open(path));
   file->stream() << content;

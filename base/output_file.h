@@ -56,6 +56,9 @@ class OutputFile {
   std::optional<FdStream> stream_;
 };
 
+// Whether writing to `path` is writing to standard output: /dev/stdout, /dev/fd/1, or the file that it goes to.
+bool is_standard_output(const std::string& path);
+
 // The whole content at once.
 Status write_output_file(const std::string& path, std::string_view content);
 

@@ -6,7 +6,7 @@
 namespace assay {
 
 void add_tag(CLI::App* verb, std::string& tag, const std::string& what) {
-  verb->add_option("--tag", tag, what + ": \"tag\", or \"experiment/tag\" where several have it")->type_name("TAG");
+  add_name(verb, "--tag", tag, "TAG", what + ": \"tag\", or \"experiment/tag\" where several have it");
 }
 
 void add_selection(CLI::App* verb, Selection& selection, const std::string& what) {

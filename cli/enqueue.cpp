@@ -62,8 +62,7 @@ void add_enqueue(CLI::App& app, Context& context) {
                             "  generate_spec | assay enqueue -");
   auto options = std::make_shared<Options>();
   verb->add_option("SPEC", options->spec, "Spec file (TOML); - reads standard input")->required();
-  verb->add_option("--tag", options->tag, "Tag of the experiment (default: the spec's, else the time now)")
-      ->type_name("TAG");
+  add_name(verb, "--tag", options->tag, "TAG", "Tag of the experiment (default: the spec's, else the time now)");
   on_chosen(verb, context, options, run_enqueue);
 }
 

@@ -64,7 +64,7 @@ Result<ExitCode> run_export(Context& context, const Options& options) {
   for (const std::string& name : options.names) request.mutable_selector()->add_names(name);
   request.mutable_selector()->set_tag(options.tag);
   ASSAY_ASSIGN(const v1::ListRunsResponse list, client.list_runs(request));
-  if (options.path.empty() || options.path == "-" || options.path == "/dev/stdout") {
+  if (options.path.empty() || options.path == "-" || is_standard_output(options.path)) {
     ASSAY_TRY(export_all(context, client, list, options, context.console.out));
     return ExitCode::ok;
   }
@@ -94,7 +94,7 @@ void add_export(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"csv", "jsonl", "json"}))
       ->capture_default_str();
   add_count(verb, "--attempt", options->attempt, 1, "Which attempt, from 1 (default: the newest that has steps)");
-  verb->add_option("-o,--output", options->path, "File to write (default, and -: standard output)")->type_name("FILE");
+  add_name(verb, "-o,--output", options->path, "FILE", "File to write (default, and -: standard output)");
   on_chosen(verb, context, options, run_export);
 }
 

@@ -54,8 +54,8 @@ std::string seconds_text(double seconds) {
   return format_duration(static_cast<int64_t>(seconds * 1000));
 }
 
-void print_table(Context& context, const v1::PlanResponse& plan) {
-  Table table({{"run", Align::left, true},
+Table wide_table(const v1::PlanResponse& plan) {
+  Table table({{"run", Align::left, true, true},
                {"precision"},
                {"execution"},
                {"steps", Align::right},
@@ -69,8 +69,28 @@ void print_table(Context& context, const v1::PlanResponse& plan) {
     table.add({r.name(), r.precision(), r.execution(), fmt::format("{}", r.steps()),
                format_count(static_cast<double>(r.parameters())), r.device(), format_mib(r.peak_mem_mib()), fit(r),
                r.estimated_seconds() > 0 ? seconds_text(r.estimated_seconds()) : "-", remark(r)});
-  context.console.out << printable(plan.experiment()) << "\n\n"
-                      << table.text(context.console.width, context.console.colour) << "\n";
+  return table;
+}
+
+// Without what the names and the lines below the table say as a rule, so that the names can be told apart.
+Table narrow_table(const v1::PlanResponse& plan) {
+  Table table({{"run", Align::left, true, true},
+               {"steps", Align::right},
+               {"peak", Align::right},
+               {"fits"},
+               {"est. time", Align::right},
+               {"remark"}});
+  for (const v1::PlannedRun& r : plan.runs())
+    table.add({r.name(), fmt::format("{}", r.steps()), format_mib(r.peak_mem_mib()), fit(r),
+               r.estimated_seconds() > 0 ? seconds_text(r.estimated_seconds()) : "-", remark(r)});
+  return table;
+}
+
+void print_table(Context& context, const v1::PlanResponse& plan) {
+  const int width = context.console.width;
+  Table table = wide_table(plan);
+  if (width > 0 && table.natural_width() > width) table = narrow_table(plan);
+  context.console.out << printable(plan.experiment()) << "\n\n" << table.text(width, context.console.colour) << "\n";
 }
 
 // What the kinds of device are, what the corpora hold, and what enqueueing would change.
@@ -145,7 +165,7 @@ void add_plan(CLI::App& app, Context& context) {
                             "  assay plan sweep.toml --tag monday    # marks what is already queued there");
   auto options = std::make_shared<Options>();
   verb->add_option("SPEC", options->spec, "Spec file (TOML); - reads standard input")->required();
-  verb->add_option("--tag", options->tag, "Compare with the experiment of this tag")->type_name("TAG");
+  add_name(verb, "--tag", options->tag, "TAG", "Compare with the experiment of this tag");
   on_chosen(verb, context, options, run_plan);
 }
 

@@ -93,6 +93,14 @@ CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& wh
   return verb;
 }
 
+CLI::Option* add_name(CLI::App* verb, const std::string& option, std::string& name, const std::string& type,
+                      const std::string& what) {
+  const auto not_empty = [](const std::string& text) {
+    return std::string(text.empty() ? "is empty; leave it out or say what is meant" : "");
+  };
+  return verb->add_option(option, name, what)->type_name(type)->check(CLI::Validator(not_empty, ""));
+}
+
 ExitCode run_program(const std::vector<std::string>& arguments, Context& context) {
   context.arguments = arguments;
   CLI::App app(description, "assay");

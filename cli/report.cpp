@@ -86,12 +86,9 @@ void add_report(CLI::App& app, Context& context) {
                             "  assay report --baseline moe_bf16_dynamic");
   auto options = std::make_shared<Options>();
   add_tag(verb, options->tag, "Which experiment (default: the newest)");
-  verb->add_option("--baseline", options->baseline, "Run to compare with (default: the spec's, else the first)")
-      ->type_name("RUN");
-  verb->add_option(
-          "-o,--output", options->folder,
-          "Folder to write into (default: report_<tag>; report_<experiment>/<tag> where several share the tag)")
-      ->type_name("FOLDER");
+  add_name(verb, "--baseline", options->baseline, "RUN", "Run to compare with (default: the spec's, else the first)");
+  add_name(verb, "-o,--output", options->folder, "FOLDER",
+           "Folder to write into (default: report_<tag>; report_<experiment>/<tag> where several share the tag)");
   on_chosen(verb, context, options, run_report);
 }
 

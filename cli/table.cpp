@@ -83,6 +83,10 @@ std::vector<int> Table::natural_widths(const std::vector<std::string>& prefixes)
   return widths;
 }
 
+int Table::natural_width() const {
+  return total_width(natural_widths(std::vector<std::string>(columns_.size())));
+}
+
 // Takes from the widest column that may shrink, one column of text at a time, until the table fits; of columns of names
 // from the first: what it says (the tag of a run) is the same for many rows.
 void Table::shrink(std::vector<int>& widths, bool names, int least, int limit) const {
@@ -99,7 +103,8 @@ void Table::shrink(std::vector<int>& widths, bool names, int least, int limit) c
   }
 }
 
-// Whole words alone: "moe_" of "moe_fp8" and "moe_fp16". Something of every cell is left.
+// Whole words alone: "moe_" of "moe_fp8" and "moe_fp16", and of "moe_lr0.02" and "moe_lr0.05", whose numbers stay
+// whole. Something of every cell is left.
 std::string Table::common_prefix(size_t column) const {
   if (rows_.size() < 2) return {};
   std::string_view prefix = rows_.front()[column].text;
@@ -109,7 +114,7 @@ std::string Table::common_prefix(size_t column) const {
     prefix = prefix.substr(0, static_cast<size_t>(differ - prefix.begin()));
     if (prefix.size() == text.size() && !prefix.empty()) prefix.remove_suffix(1);
   }
-  const size_t word_end = prefix.find_last_of("_-./");
+  const size_t word_end = prefix.find_last_of("_/");
   return word_end == std::string_view::npos ? std::string() : std::string(prefix.substr(0, word_end + 1));
 }
 

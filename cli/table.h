@@ -38,6 +38,7 @@ class Table {
   explicit Table(std::vector<Column> columns);
   void add(std::vector<TableCell> row);  // one cell per column
   size_t rows() const { return rows_.size(); }
+  int natural_width() const;  // of its lines where nothing is cut
   // Lines without line ends, titles first. `width` 0 = unlimited; otherwise no line is wider. Rows from `first` on,
   // `count` of them: columns are as wide as all rows need, so that nothing moves while a window scrolls.
   std::vector<std::string> lines(int width, bool colour, size_t first = 0, size_t count = SIZE_MAX) const;

@@ -32,6 +32,11 @@ void add_data(CLI::App&, Context&);
 // A subcommand whose help ends with `examples` (lines as one would type them).
 CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& what, const std::string& examples);
 
+// An option that names something (a tag, a file): an empty text, such as a shell variable that is not set, is a mistake
+// and never means the same as leaving the option out.
+CLI::Option* add_name(CLI::App* verb, const std::string& option, std::string& name, const std::string& type,
+                      const std::string& what);
+
 // When `verb` is chosen, run `body(context, options)` after parsing. `Options` lives as long as the verb.
 template <class Options, class Body>
 void on_chosen(CLI::App* verb, Context& context, std::shared_ptr<Options> options, Body body) {

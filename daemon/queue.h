@@ -51,7 +51,8 @@ class Queue {
 
   // --- people. The answer is valid once commit() has succeeded. A request_id seen before gives the first answer.
   // -------
-  Result<EnqueueResult> enqueue(const ExperimentSpec& spec, const std::string& tag, const std::string& request_id);
+  // An empty tag is the time now, as one that this experiment has not had.
+  Result<EnqueueResult> enqueue(const ExperimentSpec& spec, std::string tag, const std::string& request_id);
   Result<ChangeAnswer> cancel(const Selection&, bool all, const std::string& request_id);
   Result<ChangeAnswer> retry(const Selection&, bool failed, const std::string& request_id);
   Result<ChangeAnswer> hold(const Selection&, const std::string& request_id);  // no names, no tag: the whole queue
@@ -153,6 +154,7 @@ class Queue {
   void send(const std::string& worker_id, WorkerOrder order);
 
   // queue_changes.cpp
+  Result<std::string> unused_tag(const ExperimentSpec& spec);
   Result<std::optional<ChangeAnswer>> answered(const std::string& request_id, const std::string& method);
   Result<ChangeAnswer> change_runs(const Selection&, const Eligible& eligible, RunEvent event,
                                    const std::string& method, const std::string& request_id);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "daemon/queue.h"
@@ -47,8 +48,20 @@ RunFilter filter_of(const Selection& selection) {
   return filter;
 }
 
-Result<EnqueueResult> Queue::enqueue(const ExperimentSpec& spec, const std::string& tag,
-                                     const std::string& request_id) {
+// The time now; with a number behind where the experiment was enqueued in this second already.
+Result<std::string> Queue::unused_tag(const ExperimentSpec& spec) {
+  const std::string time = format_tag(clock_.unix_ms());
+  for (int n = 1;; ++n) {
+    std::string tag = n == 1 ? time : fmt::format("{}_{}", time, n);
+    ASSAY_ASSIGN(const SpecComparison there, runs_.compare_experiment(spec, tag));
+    if (there.experiment_id == 0) return tag;
+  }
+}
+
+Result<EnqueueResult> Queue::enqueue(const ExperimentSpec& spec, std::string tag, const std::string& request_id) {
+  if (tag.empty()) {
+    ASSAY_ASSIGN(tag, unused_tag(spec));
+  }
   ASSAY_ASSIGN(EnqueueResult result, runs_.insert_experiment(spec, tag, request_id));
   policies_.erase(result.experiment_id);
   assign_ = true;

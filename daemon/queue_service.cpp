@@ -116,9 +116,8 @@ grpc::Status QueueService::Plan(Call*, const v1::PlanRequest* request, v1::PlanR
 grpc::Status QueueService::Enqueue(Call*, const v1::EnqueueRequest* request, v1::EnqueueResponse* response) {
   const SpecResult parsed = parse_experiment(request->spec_text(), request->spec_file(), request->base_folder());
   if (!parsed.ok()) return to_grpc(all_of(messages_of(parsed.errors)));
-  std::string tag = request->tag().empty() ? parsed.spec.tag : request->tag();
+  const std::string tag = request->tag().empty() ? parsed.spec.tag : request->tag();
   if (Status named = check_tag(tag); !named.ok()) return to_grpc(named);
-  if (tag.empty()) tag = format_tag(context_.clock.unix_ms());
 
   const auto context = preflight_context();
   if (!context.ok()) return to_grpc(context.error());

@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "base/csv.h"
+#include "report/loss.h"
 #include "report/summary.h"
 
 namespace assay {
@@ -33,7 +34,10 @@ std::vector<std::string> more_columns(const SummaryRow& row) {
   const AttemptSummary s = row.measured ? row.measured->summary : AttemptSummary{};
   const bool observed = s.steps_observed > 0;
   const bool failed = a.outcome.result == AttemptResult::failed;
-  return {number_or_empty(observed, s.tail50_loss),
+  // Of a run that was resumed the loss is read across attempts, as in Comparison: a name has one value in a report.
+  const bool resumed = tried && a.resumed_from_step >= 0 && row.attempt == current_attempt(*row.run);
+  const double tail50_loss = resumed ? run_loss(*row.run, LossKind::training).value : s.tail50_loss;
+  return {number_or_empty(observed, tail50_loss),
           number_or_empty(observed, s.last_val_loss),
           failed ? std::string(to_string(a.outcome.reason)) : "",
           integer_or_empty(tried, a.n),

@@ -147,6 +147,16 @@ TEST(Table, DropsWhatAllNamesBeginWith) {
             "dynam…long  queued\n");
 }
 
+TEST(Table, NumbersInNamesStayWhole) {
+  Table table({{"run", Align::left, true, true}, {"state"}});
+  table.add({"moe_matrix_lr0.02", "queued"});
+  table.add({"moe_matrix_lr0.05", "queued"});
+  EXPECT_EQ(table.text(22, false),
+            "run m…  state\n"
+            "lr0.02  queued\n"
+            "lr0.05  queued\n");
+}
+
 TEST(Table, OtherColumnsShrinkBeforeNamesDo) {
   Table table({{"run", Align::left, true, true}, {"remark", Align::left, true}});
   table.add({"a_rather_long_name_of_a_run", "out_of_memory: it needs 90,000 MiB"});

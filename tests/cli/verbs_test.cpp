@@ -51,6 +51,21 @@ TEST_F(Verbs, LsIsATableWithCounts) {
             "1 running, 1 queued, 1 completed, 1 failed\n");
 }
 
+// As of a shell variable that is not set: `hold --tag "$TAG"` must not hold the whole queue.
+TEST_F(Verbs, AnEmptyNameIsNotTheSameAsNone) {
+  const std::string spec = write_spec(small_spec);
+  const std::vector<std::vector<std::string>> lines = {
+      {"ls", "--tag", ""},         {"watch", "--tag", ""},        {"wait", "--tag", ""},
+      {"hold", "--tag", ""},       {"release", "--tag", ""},      {"retry", "--failed", "--tag", ""},
+      {"cancel", "--tag", ""},     {"report", "--tag", ""},       {"report", "--baseline", ""},
+      {"export", "--tag", ""},     {"export", "-o", ""},          {"report", "-o", ""},
+      {"plan", spec, "--tag", ""}, {"enqueue", spec, "--tag", ""}};
+  for (const auto& line : lines) {
+    EXPECT_EQ(run(line), ExitCode::usage) << line[0];
+    EXPECT_THAT(err, HasSubstr("is empty; leave it out or say what is meant")) << line[0];
+  }
+}
+
 TEST_F(Verbs, LsPassesItsFiltersOn) {
   EXPECT_EQ(run({"ls", "--tag", "t9", "--state", "running", "--state", "queued", "--limit", "5"}), ExitCode::ok);
   EXPECT_EQ(fake.last_list.selector().tag(), "t9");
@@ -156,6 +171,29 @@ TEST_F(Verbs, PlanIsATableAndItsProblemsAreErrors) {
             "cpu: a CPU\n"
             "1 run to add, about 1m 15s in all\n");
   EXPECT_EQ(err, "assay: demo_fp8: needs 90000.00 MiB, the largest device has 16000.00 MiB\n");
+}
+
+TEST_F(Verbs, PlanTellsRunsApartOnANarrowTerminal) {
+  fake.plan.set_experiment("demo");
+  for (const char* name : {"moe_fp8_experts_static", "moe_fp8_experts_dynamic", "moe_fp8_experts_static_repeat2",
+                           "moe_fp8_experts_dynamic_repeat2"}) {
+    v1::PlannedRun& r = *fake.plan.add_runs();
+    r.set_name(name);
+    r.set_precision("fp8_experts");
+    r.set_execution("dynamic");
+    r.set_steps(200);
+    r.set_peak_mem_mib(181.1);
+    r.set_device("cpu");
+    r.set_fits(true);
+    r.set_already_queued(true);
+  }
+  width = 80;
+  EXPECT_EQ(run({"plan", write_spec(small_spec)}), ExitCode::ok);
+  EXPECT_THAT(out, HasSubstr("run moe_fp8_ex…  steps        peak  fits  est. time  remark\n"
+                             "static             200  181.10 MiB  yes           -  already queued\n"
+                             "dynamic            200  181.10 MiB  yes           -  already queued\n"
+                             "static_repeat2     200  181.10 MiB  yes           -  already queued\n"
+                             "dynamic_repeat2    200  181.10 MiB  yes           -  already queued\n"));
 }
 
 TEST_F(Verbs, PlanEndsAsEnqueueWouldAndSaysWhatElseItWouldDo) {
@@ -498,7 +536,7 @@ TEST_F(Verbs, ExportToTheStandardOutputByAnyName) {
   fake.steps.emplace_back();
   EXPECT_EQ(run({"export"}), ExitCode::ok);
   const std::string csv = out;
-  for (const char* name : {"-", "/dev/stdout"}) {
+  for (const char* name : {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}) {
     EXPECT_EQ(run({"export", "-o", name}), ExitCode::ok);
     EXPECT_EQ(out, csv) << name;
   }

@@ -62,6 +62,21 @@ TEST_F(QueueTest, NothingIsAcknowledgedOrLeasedBeforeTheCommit) {
   EXPECT_NE(worker.attempt_of("b"), 0);  // the device went over in the same commit
 }
 
+TEST_F(QueueTest, ExperimentsEnqueuedInOneSecondKeepApart) {
+  const std::string now = format_tag(clock_.unix_ms());
+  const auto first = queue_->enqueue(spec_of({"a"}), "", "id1");
+  ASSERT_TRUE(first.ok()) << first.error().message;
+  EXPECT_EQ(first->tag, now);
+  ExperimentSpec other = spec_of({"a"});
+  other.runs[0].config.train.steps = 11;
+  const auto second = queue_->enqueue(other, "", "id2");
+  ASSERT_TRUE(second.ok()) << second.error().message;
+  EXPECT_EQ(second->tag, now + "_2");
+  EXPECT_THAT(second->added, ElementsAre("a"));
+  EXPECT_EQ(queue_->enqueue(spec_of({"a"}), "", "id3")->tag, now + "_3") << "the same spec is another submission";
+  EXPECT_EQ(queue_->enqueue(other, "", "id2")->tag, now + "_2") << "a request sent again";
+}
+
 TEST_F(QueueTest, OneAttemptAtATimeOnTheCpuPriorityThenAge) {
   FakeWorker worker("w");
   ExperimentSpec low = spec_of({"low1", "low2"});

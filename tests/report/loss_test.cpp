@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "report/comparison.h"
+#include "report/csv.h"
 #include "report/takeaways.h"
 #include "report_support.h"
 
@@ -84,6 +85,10 @@ TEST(ReportLoss, AResumedRunsMeanGoesBackBeforeItsCheckpoint) {
   run.attempts.insert(run.attempts.begin(), first);
   EXPECT_EQ(run_loss(run, LossKind::training).steps, 50);
   EXPECT_DOUBLE_EQ(run_loss(run, LossKind::training).value, 4.4);
+  const ReportInput input = test::make_input({run});
+  EXPECT_THAT(comparison(input), HasSubstr("| 4.4000 |"));
+  EXPECT_THAT(summary_csv(input), testing::ContainsRegex("\nresumed,completed,[^\n]*,4\\.4,,,2,"))
+      << "the run's one tail50_loss";
   // Resumed with nothing left to do: its end is the first attempt's.
   run.run.total_steps = 100;
   run.attempts[0].steps[99].val_loss = 5.5;
