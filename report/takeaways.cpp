@@ -194,9 +194,14 @@ void execution_modes(Lines& lines, const Evidence& evidence) {
       family->push_back(cell);
   }
   for (Cells& family : families) {
-    if (family.size() < 2) continue;
     sort_by_speed(family);
     const ReportCell& best = *family[0];
+    // Cells of one mode differ in something else, in their tiling or capacity: no answer to this question.
+    const auto same_mode = [&](const ReportCell* c) {
+      return c->first->config.execution == best.first->config.execution;
+    };
+    family.erase(std::remove_if(family.begin() + 1, family.end(), same_mode), family.end());
+    if (family.size() < 2) continue;
     const bool fastest = rivals_of_first(family, &ReportCell::tok_per_sec).empty();
     std::string line =
         fmt::format("Execution modes, {}, {}: {} ({}) {} {} tok/sec", to_string(best.first->config.precision),
