@@ -61,7 +61,7 @@ class RunChecker {
   std::map<std::string, Planned> plans_;
 };
 
-// "cpu device", "GPU"
+// "CPU device", "GPU"
 std::string_view device_word(Backend);
 
 }  // namespace assay
