@@ -10,6 +10,9 @@ namespace assay {
 // `chosen` if not empty (--home), else $ASSAY_HOME, else $XDG_STATE_HOME/assay, else ~/.local/state/assay. Absolute,
 // not created. The XDG rule asks that a relative $XDG_STATE_HOME be ignored.
 Result<std::string> home_folder(const std::string& chosen = {});
+// The same for people: what --home of every program says.
+inline constexpr const char* home_help =
+    "State folder (default: $ASSAY_HOME, else $XDG_STATE_HOME/assay, else ~/.local/state/assay)";
 
 // The Unix socket of the daemon. An error if the path does not fit into a socket address (107 bytes on Linux).
 Result<std::string> socket_path(const std::string& home);

@@ -109,9 +109,7 @@ ExitCode run_program(const std::vector<std::string>& arguments, Context& context
   app.set_version_flag("-V,--version", std::string("assay ") + version());
   app.add_flag("--json", context.json, "Print JSON with the fields documented in docs/cli.md");
   std::string home;
-  app.add_option("--home", home,
-                 "State folder (default: $ASSAY_HOME, else $XDG_STATE_HOME/assay, else ~/.local/state/assay)")
-      ->type_name("FOLDER");
+  app.add_option("--home", home, home_help)->type_name("FOLDER");
   add_verbs(app, context);
   try {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 takes them last first

@@ -34,8 +34,7 @@ int main(int argc, char** argv) {
   CLI::App app("The daemon of Assay: keeps the queue and serves it on a Unix socket in its home folder.", "assayd");
   std::string home, log_file;
   bool allow_faults = false, no_worker = false;
-  app.add_option("--home", home,
-                 "folder of the state (default: $ASSAY_HOME, else $XDG_STATE_HOME/assay, else ~/.local/state/assay)");
+  app.add_option("--home", home, home_help);
   app.add_option("--log-file", log_file, "write the log here instead of standard error");
   app.add_flag("--allow-fault-injection", allow_faults, "accept runs that ask to crash, stall or fail on purpose");
   app.add_flag("--no-worker", no_worker, "start no local worker");

@@ -18,8 +18,8 @@ namespace {
 
 // A step takes some 120 bytes on the wire: 100,000 of them stay well below limits::message_bytes.
 constexpr int64_t steps_per_answer = 100'000;
-// Room for the fields of the answer around the report's files.
-constexpr size_t report_bytes = limits::message_bytes - 65'536;
+// A report's files are one answer, too, with the same room for the fields around them.
+constexpr size_t report_bytes = limits::change_answer_bytes;
 
 Result<int64_t> connected_workers(RunStore& runs) {
   ASSAY_ASSIGN(const auto workers, runs.list_workers());

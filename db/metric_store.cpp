@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "db/migrations.h"
+#include "db/run_rows.h"
 #include "db/sqlite.h"
 
 namespace assay {
@@ -71,7 +72,6 @@ struct MetricStore::Impl {
   Status add_tail(int64_t attempt_id, AttemptSummary& summary);
   Result<Appended> append(int64_t attempt_id, int64_t first_seq, std::span<const StepMetrics> steps);
   Status expect_same(int64_t attempt_id, const StepMetrics& sent);
-  Result<QueueMark> read_mark();
 
   mutable std::mutex mutex;
   Database db;
@@ -89,7 +89,7 @@ Result<std::unique_ptr<MetricStore>> MetricStore::open(const std::string& path, 
   ASSAY_TRY(impl->adopt(store_id));
   // Steps are not read here (a long history is gigabytes): a damaged page of theirs is found when it is read.
   ASSAY_TRY(impl->db.quick_check("progress"));
-  ASSAY_ASSIGN(impl->noted, impl->read_mark());
+  ASSAY_ASSIGN(impl->noted, read_mark(impl->db, "SELECT counter, greatest FROM queue_mark"));
   return std::unique_ptr<MetricStore>(new MetricStore(std::move(impl)));
 }
 
@@ -200,17 +200,6 @@ Status MetricStore::Impl::expect_same(int64_t attempt_id, const StepMetrics& m) 
 }
 
 // --- how far the queue has come --------------------------------------------------------------------------------------
-
-Result<QueueMark> MetricStore::Impl::read_mark() {
-  ASSAY_ASSIGN(auto rows, db.prepare("SELECT counter, greatest FROM queue_mark"));
-  rows.bind();
-  QueueMark mark;
-  while (true) {
-    ASSAY_ASSIGN(bool row, rows.step());
-    if (!row) return mark;
-    mark[rows.text(0)] = rows.integer(1);
-  }
-}
 
 Result<QueueMark> MetricStore::queue_mark() {
   std::lock_guard lock(impl_->mutex);

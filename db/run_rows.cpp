@@ -52,6 +52,17 @@ Result<std::vector<FailureReason>> split_reasons(std::string_view text) {
 
 }  // namespace
 
+Result<QueueMark> read_mark(Database& db, std::string_view sql) {
+  ASSAY_ASSIGN(auto rows, db.prepare(sql));
+  rows.bind();
+  QueueMark mark;
+  while (true) {
+    ASSAY_ASSIGN(const bool row, rows.step());
+    if (!row) return mark;
+    mark[rows.text(0)] = rows.integer(1);
+  }
+}
+
 std::string join_reasons(const RetryPolicy& retry) {
   std::string out;
   for (FailureReason reason : retry.on) {

@@ -30,6 +30,9 @@ Result<RunRow> read_run(const Statement& row, int& at);
 Result<AttemptRow> read_attempt(const Statement& row, int& at);
 Result<ExperimentRow> read_experiment(const Statement& row, int& at);
 
+// All rows of `sql`: a counter's name, and the greatest number it has given out.
+Result<QueueMark> read_mark(Database& db, std::string_view sql);
+
 // "out_of_memory,crashed" and back.
 std::string join_reasons(const RetryPolicy& retry);
 

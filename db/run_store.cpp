@@ -94,15 +94,8 @@ Status RunStore::check() {
 
 Result<QueueMark> RunStore::mark() {
   std::lock_guard lock(impl_->mutex);
-  ASSAY_ASSIGN(auto rows, impl_->db.prepare("SELECT name, seq FROM sqlite_sequence "
-                                            "UNION ALL SELECT 'lease_epoch', lease_epoch FROM store"));
-  rows.bind();
-  QueueMark mark;
-  while (true) {
-    ASSAY_ASSIGN(bool row, rows.step());
-    if (!row) return mark;
-    mark[rows.text(0)] = rows.integer(1);
-  }
+  return read_mark(impl_->db,
+                   "SELECT name, seq FROM sqlite_sequence UNION ALL SELECT 'lease_epoch', lease_epoch FROM store");
 }
 
 Status RunStore::move_past(const QueueMark& mark, const EventRow& why) {

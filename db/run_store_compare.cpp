@@ -18,7 +18,7 @@ std::string cell_of(std::string_view cell_key, int64_t repeat) {
   return fmt::format("{} {}", cell_key, repeat);
 }
 
-// "train.steps = 20 there, 30 in this spec; ...": every value that differs, a few of them in words.
+// "train.steps = 20 there and 30 here, ...": the values that differ, the first few of them in words.
 std::string difference(const RunConfig& there, const RunConfig& here) {
   constexpr int shown = 4;
   std::string text;

@@ -38,6 +38,21 @@ Result<std::vector<std::string>> words(Statement& rows) {
   }
 }
 
+// What a name stands for, the newest first.
+struct Meant {
+  std::vector<int64_t> ids;
+  std::vector<std::string> full_names;
+};
+Result<Meant> what_is_meant(Statement& rows) {
+  Meant meant;
+  while (true) {
+    ASSAY_ASSIGN(const bool row, rows.step());
+    if (!row) return meant;
+    meant.ids.push_back(rows.integer(0));
+    meant.full_names.push_back(rows.text(1));
+  }
+}
+
 // `; did you mean "x"?`, or nothing.
 std::string near(const std::string& text, const std::vector<std::string>& candidates) {
   return did_you_mean(nearest(text, std::vector<std::string_view>(candidates.begin(), candidates.end())));
@@ -98,19 +113,12 @@ Result<int64_t> RunStore::Impl::resolve_experiment(const std::string& tag) {
                                      "(?2 = '' OR e.name = ?2) ORDER BY e.id DESC"));
   const std::string name = parts.size() == 2 ? parts[0] : "";
   rows.bind(parts.back(), name);
-  std::vector<int64_t> ids;
-  std::vector<std::string> candidates;
-  while (true) {
-    ASSAY_ASSIGN(const bool row, rows.step());
-    if (!row) break;
-    ids.push_back(rows.integer(0));
-    candidates.push_back(rows.text(1));
-  }
-  if (ids.size() == 1) return ids.front();
-  if (ids.empty()) return no_experiment(tag);
+  ASSAY_ASSIGN(const Meant meant, what_is_meant(rows));
+  if (meant.ids.size() == 1) return meant.ids.front();
+  if (meant.ids.empty()) return no_experiment(tag);
   return Error{ErrorCode::invalid_argument,
                fmt::format("the tag \"{}\" means several experiments: {}; give the full name", tag,
-                           fmt::join(candidates, ", "))};
+                           fmt::join(meant.full_names, ", "))};
 }
 
 Result<int64_t> RunStore::Impl::resolve_run(const std::string& name, int64_t experiment_id) {
@@ -121,25 +129,19 @@ Result<int64_t> RunStore::Impl::resolve_run(const std::string& name, int64_t exp
         fmt::format("\"{}\" has too many parts: a run is \"name\", \"tag/name\" or \"experiment/tag/name\"", name)};
   const std::string tag = parts.size() >= 2 ? parts[parts.size() - 2] : "";
   const std::string experiment = parts.size() == 3 ? parts[0] : "";
+  // A plain name means the newest experiment that has it.
   ASSAY_ASSIGN(
       auto rows,
       db.prepare("SELECT r.id, e.name || '/' || e.tag || '/' || r.name FROM runs r CROSS JOIN experiments e ON "
                  "e.id = r.experiment_id WHERE r.name = ?1 AND (?2 = '' OR e.tag = ?2) AND (?3 = '' OR "
-                 "e.name = ?3) AND (?4 = 0 OR e.id = ?4) ORDER BY r.experiment_id DESC"));
+                 "e.name = ?3) AND (?4 = 0 OR e.id = ?4) ORDER BY r.experiment_id DESC "
+                 "LIMIT CASE WHEN ?2 = '' THEN 1 ELSE -1 END"));
   rows.bind(parts.back(), tag, experiment, experiment_id);
-  std::vector<int64_t> ids;
-  std::vector<std::string> candidates;
-  while (true) {
-    ASSAY_ASSIGN(const bool row, rows.step());
-    if (!row) break;
-    ids.push_back(rows.integer(0));
-    candidates.push_back(rows.text(1));
-    if (tag.empty()) break;  // a plain name means the newest experiment that has it
-  }
-  if (ids.size() == 1) return ids.front();
-  if (ids.empty()) return no_run(name, parts, experiment_id);
-  return Error{ErrorCode::invalid_argument,
-               fmt::format("\"{}\" means several runs: {}; give the full name", name, fmt::join(candidates, ", "))};
+  ASSAY_ASSIGN(const Meant meant, what_is_meant(rows));
+  if (meant.ids.size() == 1) return meant.ids.front();
+  if (meant.ids.empty()) return no_run(name, parts, experiment_id);
+  return Error{ErrorCode::invalid_argument, fmt::format("\"{}\" means several runs: {}; give the full name", name,
+                                                        fmt::join(meant.full_names, ", "))};
 }
 
 Result<RunFilter> RunStore::Impl::resolved(RunFilter filter) {

@@ -75,8 +75,7 @@ int main(int argc, char** argv) {
                "assay-worker");
   std::string home, socket;
   bool allow_faults = false;
-  app.add_option("--home", home,
-                 "folder of the state (default: $ASSAY_HOME, else $XDG_STATE_HOME/assay, else ~/.local/state/assay)");
+  app.add_option("--home", home, home_help);
   app.add_option("--socket", socket, "the daemon's Unix socket (default: in the home)");
   app.add_flag("--allow-fault-injection", allow_faults, "let runs inject the faults that their config names");
   if (const auto status = read_arguments(app, argc, argv, 1)) return *status;

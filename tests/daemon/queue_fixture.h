@@ -73,6 +73,13 @@ class QueueTest : public testing::Test {
     queue_->tick();
     commit();
   }
+  // Starts the attempt and lets it make `steps` steps.
+  void begin(FakeWorker& worker, int64_t attempt, int64_t steps) {
+    worker.tell_started(*queue_, attempt);
+    worker.make_steps(attempt, steps);
+    worker.tell_steps(*queue_, attempt);
+    commit();
+  }
   // Starts the attempt, lets it make `steps` steps and end.
   void finish(FakeWorker& worker, int64_t attempt, AttemptResult result = AttemptResult::completed,
               FailureReason reason = FailureReason::none, int64_t steps = 10) {

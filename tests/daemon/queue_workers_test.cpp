@@ -21,10 +21,7 @@ TEST_F(QueueTest, ARestartedDaemonTakesOverWhatRuns) {
   enqueue(spec_of({"a"}));
   connect(worker);
   const int64_t attempt = worker.attempt_of("a");
-  worker.tell_started(*queue_, attempt);
-  worker.make_steps(attempt, 4);
-  worker.tell_steps(*queue_, attempt);
-  commit();
+  begin(worker, attempt, 4);
   worker.cut();
   restart();
   EXPECT_EQ(queue_->connected_workers(), 0);

@@ -215,10 +215,7 @@ TEST_F(RestoredStoreTest, StepsOfAnotherExecutionEndTheAttemptInsteadOfBeingDrop
   enqueue(spec_of({"a"}));
   connect(worker);
   const int64_t attempt = worker.attempt_of("a");
-  worker.tell_started(*queue_, attempt);
-  worker.make_steps(attempt, 4);
-  worker.tell_steps(*queue_, attempt);
-  commit();
+  begin(worker, attempt, 4);
   worker.held.at(attempt).execution = 9;  // its journal was exchanged
   worker.held.at(attempt).acked = 2;
   worker.make_steps(attempt, 2);
