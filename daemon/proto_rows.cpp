@@ -84,12 +84,8 @@ void fill(v1::AttemptOutcome& out, const AttemptOutcome& o) {
 
 Result<AttemptOutcome> to_outcome(const v1::AttemptOutcome& in) {
   AttemptOutcome o;
-  const auto result = parse_attempt_result(in.result());
-  const auto reason = parse_failure_reason(in.reason().empty() ? "none" : in.reason());
-  if (!result) return Error{ErrorCode::invalid_argument, fmt::format("unknown result \"{}\"", in.result())};
-  if (!reason) return Error{ErrorCode::invalid_argument, fmt::format("unknown reason \"{}\"", in.reason())};
-  o.result = *result;
-  o.reason = *reason;
+  ASSAY_ASSIGN(o.result, parse_word<AttemptResult>(in.result()));
+  ASSAY_ASSIGN(o.reason, parse_word<FailureReason>(in.reason().empty() ? "none" : in.reason()));
   o.error = in.error().substr(0, limits::error_chars);
   o.operation = in.operation().substr(0, limits::name_chars);
   o.tensor = in.tensor().substr(0, limits::name_chars);
@@ -166,13 +162,8 @@ Result<Selection> to_selection(const v1::RunSelector& in) {
   selection.ids.assign(in.ids().begin(), in.ids().end());
   selection.tag = in.tag();
   for (const std::string& word : in.states()) {
-    const auto state = parse_run_state(word);
-    if (!state)
-      return Error{ErrorCode::invalid_argument,
-                   fmt::format("\"{}\" is no run state; expected queued, held, retry_wait, running, paused, completed, "
-                               "failed or cancelled",
-                               word)};
-    selection.states.push_back(*state);
+    ASSAY_ASSIGN(const RunState state, parse_word<RunState>(word));
+    selection.states.push_back(state);
   }
   return selection;
 }

@@ -297,11 +297,6 @@ Result<Transition> on_attempt_event(const RunLife& life, const RunEvent& event, 
 
 }  // namespace
 
-std::string_view to_string(StopReason reason) {
-  constexpr std::array<std::string_view, 5> names = {"none", "cancelled", "stalled", "timeout", "worker_stopped"};
-  return names[static_cast<size_t>(reason)];
-}
-
 std::string_view to_string(RunEventKind kind) {
   constexpr std::array<std::string_view, event_kinds> names = {
       "lease_granted", "attempt_started", "progress",    "stop_requested",   "attempt_ended",   "attempt_refused",

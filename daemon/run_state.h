@@ -15,10 +15,6 @@
 
 namespace assay {
 
-// worker_stopped: nothing is wrong with the run, its worker is to end.
-enum class StopReason { none, cancelled, stalled, timeout, worker_stopped };
-std::string_view to_string(StopReason);
-
 struct LiveAttempt {
   int64_t n = 0;            // 1-based within the run
   int64_t lease_epoch = 0;  // events about the attempt must carry it

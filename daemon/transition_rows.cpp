@@ -29,8 +29,8 @@ ChangeList rows_of(int64_t run_id, int64_t attempt_id, const RunLife& before, co
     if (change.kind == "lease_granted") continue;  // NewAttempt, which only the scheduler can fill
     if (change.about_attempt) {
       AttemptChange row{.attempt_id = attempt_id, .lease_epoch = before.attempt->lease_epoch};
-      row.from = *parse_attempt_state(change.from);
-      row.to = parse_attempt_state(change.to);
+      row.from = *find_word<AttemptState>(change.from);
+      row.to = find_word<AttemptState>(change.to);
       if (t.next.attempt && t.next.attempt->phase != before.attempt->phase) row.phase = t.next.attempt->phase;
       if (t.ended) row.outcome = t.ended;
       row.kind = change.kind;
@@ -38,8 +38,8 @@ ChangeList rows_of(int64_t run_id, int64_t attempt_id, const RunLife& before, co
       list.push_back(std::move(row));
       continue;
     }
-    RunChange row{.run_id = run_id, .from = *parse_run_state(change.from)};
-    if (change.to != change.from) row.to = parse_run_state(change.to);
+    RunChange row{.run_id = run_id, .from = *find_word<RunState>(change.from)};
+    if (change.to != change.from) row.to = find_word<RunState>(change.to);
     if (t.next.cancel_requested != before.cancel_requested) row.cancel_requested = t.next.cancel_requested;
     if (t.next.state == RunState::retry_wait) row.not_before = t.next.not_before;
     row.count_lost_attempt = first && t.next.lost_attempts > before.lost_attempts;

@@ -45,9 +45,8 @@ Result<WorkerInput> convert(const v1::Hello& hello) {
 Result<WorkerInput> convert(const v1::Heartbeat& heartbeat) {
   HeartbeatReport report;
   for (const v1::LeaseStatus& status : heartbeat.leases()) {
-    const auto phase = parse_phase(status.phase());
-    if (!phase) return wrong(fmt::format("heartbeat: unknown phase \"{}\"", status.phase()));
-    report.leases.push_back({lease_of(status), *phase, status.last_step()});
+    ASSAY_ASSIGN(const Phase phase, parse_word<Phase>(status.phase()));
+    report.leases.push_back({lease_of(status), phase, status.last_step()});
   }
   for (const v1::OccupiedDevice& device : heartbeat.occupied())
     report.occupied[device.device_id()] = device.by().substr(0, limits::name_chars);

@@ -8,42 +8,23 @@ namespace assay {
 
 namespace {
 
-Error unknown_word(std::string_view column, const std::string& word) {
-  return Error{
-      ErrorCode::data_loss,
-      fmt::format("queue.db is damaged: column {} holds \"{}\", which is no word of this program", column, word)};
+Error damaged_word(std::string_view column, const Error& why) {
+  return Error{ErrorCode::data_loss, fmt::format("queue.db is damaged: column {}: {}", column, why.message)};
 }
 
-// `parse` returns an optional enum.
-template <class Parse>
-auto read_word(const Statement& row, int column, std::string_view name, Parse parse)
-    -> Result<typename decltype(parse(std::string_view()))::value_type> {
-  std::string word = row.text(column);
-  auto value = parse(word);
-  if (!value) return unknown_word(name, word);
-  return *value;
-}
-
-std::optional<Backend> parse_backend_word(std::string_view word) {
-  for (Backend backend : {Backend::automatic, Backend::cpu, Backend::cuda}) {
-    if (to_string(backend) == word) return backend;
-  }
-  return std::nullopt;
-}
-
-std::optional<OnFailure> parse_on_failure(std::string_view word) {
-  for (OnFailure policy : {OnFailure::continue_, OnFailure::stop_cell, OnFailure::stop_all}) {
-    if (to_string(policy) == word) return policy;
-  }
-  return std::nullopt;
+template <WordEnum E>
+Result<E> read_word(const Statement& row, int column, std::string_view name) {
+  auto word = parse_word<E>(row.text(column));
+  if (!word.ok()) return damaged_word(name, word.error());
+  return word;
 }
 
 Result<std::vector<FailureReason>> split_reasons(std::string_view text) {
   std::vector<FailureReason> reasons;
   while (!text.empty()) {
     size_t comma = std::min(text.find(','), text.size());
-    auto reason = parse_failure_reason(text.substr(0, comma));
-    if (!reason) return unknown_word("experiments.retry_on", std::string(text));
+    auto reason = parse_word<FailureReason>(text.substr(0, comma));
+    if (!reason.ok()) return damaged_word("experiments.retry_on", reason.error());
     reasons.push_back(*reason);
     text.remove_prefix(std::min(comma + 1, text.size()));
   }
@@ -89,10 +70,10 @@ Result<RunRow> read_run(const Statement& row, int& at) {
   run.cell_key = row.text(at++);
   run.repeat = static_cast<int>(row.integer(at++));
   run.seed = row.integer(at++);
-  ASSAY_ASSIGN(run.state, read_word(row, at++, "runs.state", parse_run_state));
+  ASSAY_ASSIGN(run.state, read_word<RunState>(row, at++, "runs.state"));
   run.priority = static_cast<int>(row.integer(at++));
   run.devices = static_cast<int>(row.integer(at++));
-  ASSAY_ASSIGN(run.backend, read_word(row, at++, "runs.backend", parse_backend_word));
+  ASSAY_ASSIGN(run.backend, read_word<Backend>(row, at++, "runs.backend"));
   run.not_before = row.integer(at++);
   run.cancel_requested = row.integer(at++) != 0;
   run.attempts = row.integer(at++);
@@ -111,10 +92,10 @@ Result<AttemptRow> read_attempt(const Statement& row, int& at) {
   attempt.n = row.integer(at++);
   attempt.lease_epoch = row.integer(at++);
   attempt.worker_id = row.text(at++);
-  ASSAY_ASSIGN(attempt.state, read_word(row, at++, "attempts.state", parse_attempt_state));
-  ASSAY_ASSIGN(attempt.phase, read_word(row, at++, "attempts.phase", parse_phase));
-  ASSAY_ASSIGN(attempt.outcome.result, read_word(row, at++, "attempts.result", parse_attempt_result));
-  ASSAY_ASSIGN(attempt.outcome.reason, read_word(row, at++, "attempts.reason", parse_failure_reason));
+  ASSAY_ASSIGN(attempt.state, read_word<AttemptState>(row, at++, "attempts.state"));
+  ASSAY_ASSIGN(attempt.phase, read_word<Phase>(row, at++, "attempts.phase"));
+  ASSAY_ASSIGN(attempt.outcome.result, read_word<AttemptResult>(row, at++, "attempts.result"));
+  ASSAY_ASSIGN(attempt.outcome.reason, read_word<FailureReason>(row, at++, "attempts.reason"));
   attempt.outcome.step = row.integer(at++);
   attempt.outcome.exit_code = static_cast<int>(row.integer(at++));
   attempt.outcome.signal = static_cast<int>(row.integer(at++));
@@ -137,7 +118,7 @@ Result<ExperimentRow> read_experiment(const Statement& row, int& at) {
   experiment.tag = row.text(at++);
   experiment.spec_hash = row.text(at++);
   experiment.baseline = row.text(at++);
-  ASSAY_ASSIGN(experiment.on_failure, read_word(row, at++, "experiments.on_failure", parse_on_failure));
+  ASSAY_ASSIGN(experiment.on_failure, read_word<OnFailure>(row, at++, "experiments.on_failure"));
   experiment.retry.max_attempts = static_cast<int>(row.integer(at++));
   ASSAY_ASSIGN(experiment.retry.on, split_reasons(row.text(at++)));
   experiment.retry.backoff_s = row.integer(at++);

@@ -164,8 +164,8 @@ Result<RunCounts> RunStore::count_runs(const RunFilter& filter) {
   while (true) {
     ASSAY_ASSIGN(bool row, rows.step());
     if (!row) return counts;
-    auto state = parse_run_state(rows.text(0));
-    if (!state) return Error{ErrorCode::data_loss, "queue.db is damaged: unknown state " + rows.text(0)};
+    auto state = parse_word<RunState>(rows.text(0));
+    if (!state.ok()) return Error{ErrorCode::data_loss, "queue.db is damaged: run_counts: " + state.error().message};
     if (wanted(all, *state)) counts.by_state[static_cast<size_t>(*state)] = rows.integer(1);
   }
 }

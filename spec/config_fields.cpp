@@ -8,8 +8,6 @@
 #include <type_traits>
 #include <vector>
 
-#include "spec/enum_names.h"
-
 namespace assay {
 namespace {
 
@@ -24,7 +22,7 @@ ConfigValue get_value(const RunConfig& config) {
   const auto& value = member<Members...>(config);
   using T = std::remove_cvref_t<decltype(value)>;
   if constexpr (std::is_enum_v<T>) {
-    return std::string(name_of(value));
+    return std::string(to_string(value));
   } else if constexpr (std::is_same_v<T, int>) {
     return int64_t{value};
   } else {
@@ -37,7 +35,7 @@ void set_value(RunConfig& config, const ConfigValue& from) {
   auto& value = member<Members...>(config);
   using T = std::remove_cvref_t<decltype(value)>;
   if constexpr (std::is_enum_v<T>) {
-    value = parse_enum<T>(std::get<std::string>(from)).value();
+    value = find_word<T>(std::get<std::string>(from)).value();
   } else if constexpr (std::is_same_v<T, int>) {
     value = static_cast<int>(std::get<int64_t>(from));
   } else {
@@ -51,7 +49,7 @@ ConfigField field(std::string_view path) {
   ConfigField f{.path = path, .get = get_value<Members...>, .set = set_value<Members...>};
   if constexpr (std::is_enum_v<T>) {
     f.kind = ValueKind::choice;
-    f.choices = names_of(T{});
+    f.choices = word_texts<T>;
   } else if constexpr (std::is_same_v<T, bool>) {
     f.kind = ValueKind::boolean;
   } else if constexpr (std::is_integral_v<T>) {

@@ -11,7 +11,11 @@
 
 namespace assay {
 
-enum class OnFailure { continue_, stop_cell, stop_all };  // spelled "continue", "stop_cell", "stop_all"
+#define ASSAY_ON_FAILURES(X)                                              \
+  X(continue_, "continue", "goes on with everything else")                \
+  X(stop_cell, "stop_cell", "cancels the unfinished repeats of its cell") \
+  X(stop_all, "stop_all", "cancels every unfinished run of the experiment")
+ASSAY_WORDS(OnFailure, "on_failure", ASSAY_ON_FAILURES);
 
 struct RetryPolicy {
   int max_attempts = 1;           // automatic attempts, the first included
@@ -56,7 +60,5 @@ struct SpecResult {
 
 // `file` is used in messages only. `base_folder`: relative data paths in the spec are made absolute against it.
 SpecResult parse_experiment(std::string_view text, std::string_view file, std::string_view base_folder);
-
-std::string_view to_string(OnFailure);
 
 }  // namespace assay

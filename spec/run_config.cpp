@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "spec/enum_names.h"
-
 namespace assay {
 namespace {
 
@@ -12,28 +10,6 @@ int round_up(int64_t value, int64_t multiple) {
 }
 
 }  // namespace
-
-std::string_view to_string(Precision v) {
-  return name_of(v);
-}
-std::string_view to_string(Execution v) {
-  return name_of(v);
-}
-std::string_view to_string(Backend v) {
-  return name_of(v);
-}
-std::string_view to_string(Fp8Recipe v) {
-  return name_of(v);
-}
-std::string_view to_string(Fp8Wgrad v) {
-  return name_of(v);
-}
-std::string_view to_string(Fp8Format v) {
-  return name_of(v);
-}
-std::string_view to_string(FaultKind v) {
-  return name_of(v);
-}
 
 int model_width(const ModelConfig& m) {
   return m.d_model != 0 ? m.d_model : round_up(64ll * m.depth, m.head_dim);

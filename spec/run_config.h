@@ -9,17 +9,48 @@
 #include <vector>
 
 #include "base/status.h"
+#include "base/words.h"
 
 namespace assay {
 
-// fp32 is the parity reference of the CPU backend: no rounding below FP32 anywhere.
-enum class Precision { fp32, bf16, fp8_noexperts, fp8_experts };
-enum class Execution { eager, static_graph, dynamic_graph };  // spelled "eager", "static", "dynamic"
-enum class Backend { automatic, cpu, cuda };                  // spelled "auto", "cpu", "cuda"
-enum class Fp8Recipe { tensorwise, rowwise, blockwise };
-enum class Fp8Wgrad { automatic, bf16, fp8 };  // automatic, "auto": fp8 where the recipe is tensorwise
-enum class Fp8Format { e4m3, e5m2 };
-enum class FaultKind { none, crash, exit_code, stall, plan_error, out_of_memory, non_finite };
+#define ASSAY_PRECISIONS(X)                                                                   \
+  X(fp32, "fp32", "no rounding below FP32 anywhere: the parity reference of the CPU backend") \
+  X(bf16, "bf16", "")                                                                         \
+  X(fp8_noexperts, "fp8_noexperts", "the dense linears in FP8")                               \
+  X(fp8_experts, "fp8_experts", "the routed experts as well")
+ASSAY_WORDS(Precision, "precision", ASSAY_PRECISIONS);
+
+#define ASSAY_EXECUTIONS(X)                                                \
+  X(eager, "eager", "operation by operation")                              \
+  X(static_graph, "static", "one graph, each expert padded to a capacity") \
+  X(dynamic_graph, "dynamic", "one graph, expert sizes read on the device")
+ASSAY_WORDS(Execution, "execution", ASSAY_EXECUTIONS);
+
+#define ASSAY_BACKENDS(X) X(automatic, "auto", "") X(cpu, "cpu", "") X(cuda, "cuda", "")
+ASSAY_WORDS(Backend, "backend", ASSAY_BACKENDS);
+
+#define ASSAY_FP8_RECIPES(X)              \
+  X(tensorwise, "tensorwise", "a tensor") \
+  X(rowwise, "rowwise", "a row")          \
+  X(blockwise, "blockwise", "128 values of a row, 128 x 128 of a weight")
+ASSAY_WORDS(Fp8Recipe, "FP8 recipe", ASSAY_FP8_RECIPES);
+
+#define ASSAY_FP8_WGRADS(X) \
+  X(automatic, "auto", "fp8 where the recipe is tensorwise") X(bf16, "bf16", "") X(fp8, "fp8", "")
+ASSAY_WORDS(Fp8Wgrad, "precision of weight gradients", ASSAY_FP8_WGRADS);
+
+#define ASSAY_FP8_FORMATS(X) X(e4m3, "e4m3", "") X(e5m2, "e5m2", "")
+ASSAY_WORDS(Fp8Format, "FP8 format", ASSAY_FP8_FORMATS);
+
+#define ASSAY_FAULT_KINDS(X)            \
+  X(none, "none", "")                   \
+  X(crash, "crash", "")                 \
+  X(exit_code, "exit_code", "")         \
+  X(stall, "stall", "")                 \
+  X(plan_error, "plan_error", "")       \
+  X(out_of_memory, "out_of_memory", "") \
+  X(non_finite, "non_finite", "")
+ASSAY_WORDS(FaultKind, "fault", ASSAY_FAULT_KINDS);
 
 struct ModelConfig {
   int depth = 12;   // L layers
@@ -89,14 +120,6 @@ struct RunConfig {
   DataConfig data;
   FaultConfig fault;
 };
-
-std::string_view to_string(Precision);
-std::string_view to_string(Execution);
-std::string_view to_string(Backend);
-std::string_view to_string(Fp8Recipe);
-std::string_view to_string(Fp8Wgrad);
-std::string_view to_string(Fp8Format);
-std::string_view to_string(FaultKind);
 
 // Derived sizes. Source: ENGINE design, "Model".
 int model_width(const ModelConfig&);                  // d

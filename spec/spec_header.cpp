@@ -12,7 +12,7 @@
 namespace assay {
 namespace {
 
-constexpr std::array<std::string_view, 3> on_failure_names = {"continue", "stop_cell", "stop_all"};
+constexpr std::span<const std::string_view> on_failure_names = word_texts<OnFailure>;
 
 void read_integer(std::string_view path, const toml::node& node, int64_t low, int64_t high, int64_t& into,
                   SpecErrors& errors) {
@@ -46,23 +46,18 @@ void read_on_failure(const toml::node& node, OnFailure& into, SpecErrors& errors
     return errors.add(position_of(node),
                       fmt::format("on_failure is {}; expected one of {}", kind_of(node), one_of(on_failure_names)));
   const std::string& text = node.as_string()->get();
-  const auto found = std::ranges::find(on_failure_names, text);
-  if (found == on_failure_names.end())
+  const auto found = find_word<OnFailure>(text);
+  if (!found)
     return errors.add(position_of(node),
                       fmt::format("on_failure = {} is not known; expected {}{}", in_quotes(text),
                                   one_of(on_failure_names), did_you_mean(nearest(text, on_failure_names))));
-  into = static_cast<OnFailure>(found - on_failure_names.begin());
+  into = *found;
 }
 
-std::vector<std::string_view> reason_names() {
-  std::vector<std::string_view> names;
-  for (int i = 1; i <= static_cast<int>(FailureReason::internal); ++i)
-    names.push_back(to_string(static_cast<FailureReason>(i)));
-  return names;
-}
+// All but none.
+constexpr std::span<const std::string_view> reason_names = std::span(word_texts<FailureReason>).subspan<1>();
 
 void read_reasons(const toml::node& node, std::vector<FailureReason>& into, SpecErrors& errors) {
-  const auto names = reason_names();
   if (!node.is_array())
     return errors.add(position_of(node), fmt::format("retry.on is {}; expected an array of failure reasons, such as "
                                                      "[\"crashed\"]",
@@ -70,14 +65,14 @@ void read_reasons(const toml::node& node, std::vector<FailureReason>& into, Spec
   for (const toml::node& element : *node.as_array()) {
     const Position at = position_of(element);
     const auto* text = element.as_string();
-    const auto reason = text ? parse_failure_reason(text->get()) : std::nullopt;
+    const auto reason = text ? find_word<FailureReason>(text->get()) : std::nullopt;
     if (!text) {
-      errors.add(at, fmt::format("retry.on holds {}; expected strings: {}", kind_of(element), one_of(names)));
+      errors.add(at, fmt::format("retry.on holds {}; expected strings: {}", kind_of(element), one_of(reason_names)));
     } else if (!reason || *reason == FailureReason::none) {
       errors.add(at, fmt::format("retry.on: {} is not a failure reason; expected {}{}", in_quotes(text->get()),
-                                 one_of(names), did_you_mean(nearest(text->get(), names))));
+                                 one_of(reason_names), did_you_mean(nearest(text->get(), reason_names))));
     } else if (std::ranges::find(into, *reason) != into.end()) {
-      errors.add(at, fmt::format("retry.on names \"{}\" twice; expected it once", text->get()));
+      errors.add(at, fmt::format("retry.on reason_names \"{}\" twice; expected it once", text->get()));
     } else {
       into.push_back(*reason);
     }
@@ -121,10 +116,6 @@ void read_retry(const toml::node& node, RetryPolicy& retry, SpecErrors& errors) 
 }
 
 }  // namespace
-
-std::string_view to_string(OnFailure policy) {
-  return on_failure_names[static_cast<size_t>(policy)];
-}
 
 bool read_header_key(std::string_view key, const toml::node& node, SpecHeader& header, SpecErrors& errors) {
   if (key == "experiment") {

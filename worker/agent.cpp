@@ -178,7 +178,7 @@ void Agent::refuse(const LeaseKey& lease, const std::string& why) {
   log::warn("attempt {}: refused, {}", lease.attempt_id, why);
   AttemptEvent event;
   event.lease = lease;
-  event.kind = EventKind::refused;
+  event.kind = AttemptNews::refused;
   event.message = why;
   context_.uplink.send(event);
 }
@@ -193,7 +193,7 @@ void Agent::on(const StopMessage& stop) {
 
 void Agent::on(const EventAckMessage& ack) {
   LeaseRunner* runner = find(ack.lease);
-  if (runner && ack.kind == to_string(EventKind::ended)) runner->end_acknowledged();
+  if (runner && ack.kind == to_string(AttemptNews::ended)) runner->end_acknowledged();
 }
 
 void Agent::on(const AbandonMessage& abandon) {

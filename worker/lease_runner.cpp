@@ -246,7 +246,7 @@ LeaseStatus LeaseRunner::status() const {
   return {key(), progress.phase, last_step_};
 }
 
-AttemptEvent LeaseRunner::event(EventKind kind) const {
+AttemptEvent LeaseRunner::event(AttemptNews kind) const {
   AttemptEvent event;
   event.lease = key();
   event.kind = kind;
@@ -257,7 +257,7 @@ void LeaseRunner::send_started() {
   // Of an attempt that is over before it was looked at, too: the end alone would not tell where it resumed.
   if (!(started_sent_ && resumed_sent_)) {
     const auto progress = read_progress(folder_);
-    AttemptEvent news = event(started_sent_ ? EventKind::resumed : EventKind::started);
+    AttemptEvent news = event(started_sent_ ? AttemptNews::resumed : AttemptNews::started);
     news.log_path = folder_.log();
     news.resumed_from_step = progress ? progress->resumed_from_step : -1;
     const bool resumed = news.resumed_from_step >= 0;
@@ -267,7 +267,7 @@ void LeaseRunner::send_started() {
     resumed_sent_ = resumed || ended() || (progress && progress->phase == Phase::step);
   }
   if (!record_.stop_reason.empty() && !stopping_sent_ && !ended()) {
-    AttemptEvent news = event(EventKind::stopping);
+    AttemptEvent news = event(AttemptNews::stopping);
     news.message = record_.stop_reason;
     context_.uplink.send(news);
     stopping_sent_ = true;
@@ -312,7 +312,7 @@ void LeaseRunner::send_metrics() {
 
 void LeaseRunner::send_end() {
   if (end_sent_) return;
-  AttemptEvent news = event(EventKind::ended);
+  AttemptEvent news = event(AttemptNews::ended);
   news.outcome = record_.outcome;
   AttemptOutcome& outcome = *news.outcome;
   // What only the journal tells about an end that the trainer did not describe.

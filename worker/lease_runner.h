@@ -78,7 +78,7 @@ class LeaseRunner {
   void send_started();
   void send_metrics();
   void send_end();
-  AttemptEvent event(EventKind) const;
+  AttemptEvent event(AttemptNews) const;
 
   RunnerContext context_;
   AttemptFolder folder_;

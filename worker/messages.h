@@ -60,11 +60,9 @@ struct MetricBatch {
   int64_t first_seq = 1;  // journal sequence number of steps[0]
   std::vector<StepMetrics> steps;
 };
-enum class EventKind { started, resumed, stopping, ended, refused };
-std::string_view to_string(EventKind);
 struct AttemptEvent {
   LeaseKey lease;
-  EventKind kind = EventKind::started;
+  AttemptNews kind = AttemptNews::started;
   std::optional<AttemptOutcome> outcome;  // with ended
   std::string log_path;                   // with started
   int64_t resumed_from_step = -1;         // with started and resumed; -1 = from the start, or not known yet

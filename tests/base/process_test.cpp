@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "base/unique_handle.h"
+#include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
 
 namespace assay {
@@ -272,7 +273,7 @@ TEST(Identity, ProgramNamesMayLookLikeFieldsOfProcStat) {
 TEST(Host, NamesItselfAndItsPrograms) {
   EXPECT_EQ(boot_id().size(), 36u);
   EXPECT_FALSE(host_name().empty());
-  EXPECT_EQ(program_folder(), std::filesystem::canonical(ASSAY_BIN_DIR));
+  EXPECT_EQ(program_folder(), std::filesystem::canonical(bin_dir()));
 }
 
 TEST(RunInFork, GivesTheExitCodeAndCatchesWhatIsWrittenToStderr) {

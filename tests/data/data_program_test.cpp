@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/process.h"
+#include "tests/support/paths.h"
 #include "tests/support/put_file.h"
 #include "tests/support/temp_folder.h"
 
@@ -31,7 +32,7 @@ class DataProgramTest : public testing::Test {
     std::filesystem::remove(log);
     const auto pid = spawn(
         {.program = "/bin/sh",
-         .arguments = {"-c", "cd " + folder_.path() + " && " + before + ASSAY_BIN_DIR + "/assay-data " + arguments},
+         .arguments = {"-c", "cd " + folder_.path() + " && " + before + bin_dir() + "/assay-data " + arguments},
          .output_path = log});
     EXPECT_TRUE(pid.ok()) << pid.error().message;
     siginfo_t info{};

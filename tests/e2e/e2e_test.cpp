@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "tests/e2e/system.h"
+#include "tests/support/paths.h"
 #include "worker/attempt/attempt_files.h"
 #include "worker/attempt/journal.h"
 
@@ -216,7 +217,7 @@ TEST_F(EndToEnd, ANewQueueResumesNothingThatAForgottenOneLeft) {
 TEST(TrainerProgram, AnOutputThatCannotBeWrittenEndsNoRun) {
   TempFolder folder;
   ASSERT_TRUE(write_file_atomically(folder.file("bad.toml"), "model.depth = 0\n").ok());
-  const auto pid = spawn({.program = ASSAY_BIN_DIR "/assay-trainer",
+  const auto pid = spawn({.program = bin_dir() + "/assay-trainer",
                           .arguments = {"--config", folder.file("bad.toml"), "--folder", folder.file("attempt")},
                           .output_path = "/dev/full"});
   ASSERT_TRUE(pid.ok()) << pid.error().message;

@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "engine/data/shard.h"
+#include "tests/support/paths.h"
 #include "worker/attempt/attempt_files.h"
 
 namespace assay {
@@ -65,7 +66,7 @@ System::~System() {
 // --- processes -----------------------------------------------------------------------------------------------------
 
 void System::start_daemon() {
-  const auto pid = spawn({.program = ASSAY_BIN_DIR "/assayd",
+  const auto pid = spawn({.program = bin_dir() + "/assayd",
                           .arguments = {"--home", home(), "--allow-fault-injection"},
                           // A tiny model gains nothing from threads, and tests may share the machine.
                           .environment = {{"OMP_NUM_THREADS", "1"}, {"OPENBLAS_NUM_THREADS", "1"}},
@@ -95,7 +96,7 @@ void System::kill_daemon() {
 
 System::Ended System::run_second_daemon() {
   const std::string output = temp_.path() + "/second.out";
-  const auto pid = spawn({.program = ASSAY_BIN_DIR "/assayd", .arguments = {"--home", home()}, .output_path = output});
+  const auto pid = spawn({.program = bin_dir() + "/assayd", .arguments = {"--home", home()}, .output_path = output});
   EXPECT_TRUE(pid.ok());
   std::optional<ExitStatus> status;
   wait("the second daemon to end", [&] { return (status = try_wait(*pid)).has_value(); });

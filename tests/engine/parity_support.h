@@ -9,6 +9,7 @@
 #include "engine/checkpoint/safetensors.h"
 #include "engine/trainer/run_trainer.h"
 #include "model_fixture.h"
+#include "tests/support/paths.h"
 
 namespace assay::testing {
 
@@ -100,7 +101,7 @@ inline TorchRun train_in_torch(RunTrainer& trainer, const RunConfig& config, int
   const std::string tokens = windows(config, steps_run * grad_accum(config));
   EXPECT_TRUE(write_file_atomically(folder.path() + "/tokens.bin", tokens).ok());
   EXPECT_TRUE(write_file_atomically(folder.path() + "/config.json", config_json(config, steps_run).dump()).ok());
-  const std::string command = "python3 " ASSAY_SOURCE_DIR "/tests/engine/parity_torch.py " + folder.path();
+  const std::string command = "python3 " + source_dir() + "/tests/engine/parity_torch.py " + folder.path();
   TorchRun run;
   if (std::system(command.c_str()) != 0) {
     ADD_FAILURE() << command;

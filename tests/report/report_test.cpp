@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "report_support.h"
+#include "tests/support/paths.h"
 
 namespace assay {
 namespace {
@@ -55,7 +56,7 @@ TEST_F(Report, RunSummaryIsThatOfTheReference) {
 
 // The whole page. After a wanted change: ASSAY_UPDATE_GOLDEN=1 report_tests, then read the difference.
 TEST_F(Report, WholePageIsTheGoldenFile) {
-  const std::string path = std::string(ASSAY_SOURCE_DIR) + "/tests/report/golden_report.md";
+  const std::string path = source_dir() + "/tests/report/golden_report.md";
   const std::string page = build(test::reference_input(), "moe_bf16_experts_dynamic").report_md;
   if (std::getenv("ASSAY_UPDATE_GOLDEN")) std::ofstream(path) << page;
   std::stringstream golden;

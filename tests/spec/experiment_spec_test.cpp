@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "spec/run_config_toml.h"
+#include "tests/support/paths.h"
 
 namespace assay {
 namespace {
@@ -104,7 +105,7 @@ TEST(ExperimentSpec, EveryPlannedConfigIsValidAndReadsBack) {
 }
 
 TEST(ExperimentSpec, TheExampleOfTheRepositoryIsValid) {
-  const std::string path = std::string(ASSAY_SOURCE_DIR) + "/examples/ablation_cpu.toml";
+  const std::string path = source_dir() + "/examples/ablation_cpu.toml";
   EXPECT_GT(parse(read_file(path).value()).runs.size(), 9u);
 }
 

@@ -279,18 +279,27 @@ TEST(Names, EnumsAreSpelledAsDocumented) {
   EXPECT_EQ(to_string(FaultKind::non_finite), "non_finite");
 }
 
-template <class E, class Parse>
-void expect_round_trip(E last, Parse parse) {
-  for (int i = 0; i <= static_cast<int>(last); ++i) EXPECT_EQ(parse(to_string(static_cast<E>(i))), static_cast<E>(i));
-  EXPECT_EQ(parse("no such word"), std::nullopt);
+template <class E>
+void expect_round_trip(E last) {
+  EXPECT_EQ(words_of(last).size(), static_cast<size_t>(last) + 1);
+  for (int i = 0; i <= static_cast<int>(last); ++i) {
+    const auto read = parse_word<E>(to_string(static_cast<E>(i)));
+    ASSERT_TRUE(read.ok());
+    EXPECT_EQ(*read, static_cast<E>(i));
+  }
+  EXPECT_EQ(find_word<E>("no such word"), std::nullopt);
+  EXPECT_FALSE(parse_word<E>("").ok());
 }
 
 TEST(Names, WordsForOutcomesReadBack) {
-  expect_round_trip(RunState::cancelled, parse_run_state);
-  expect_round_trip(AttemptState::ended, parse_attempt_state);
-  expect_round_trip(AttemptResult::cancelled, parse_attempt_result);
-  expect_round_trip(Phase::checkpoint, parse_phase);
-  expect_round_trip(FailureReason::internal, parse_failure_reason);
+  expect_round_trip(RunState::cancelled);
+  expect_round_trip(AttemptState::ended);
+  expect_round_trip(AttemptResult::not_started);
+  expect_round_trip(Phase::checkpoint);
+  expect_round_trip(FailureReason::internal);
+  expect_round_trip(StopReason::worker_stopped);
+  expect_round_trip(AttemptNews::refused);
+  EXPECT_EQ(parse_word<Phase>("lod").error().message, "\"lod\" is no phase; expected load, plan, step or checkpoint");
   EXPECT_EQ(to_string(FailureReason::out_of_memory), "out_of_memory");
   EXPECT_EQ(to_string(RunState::retry_wait), "retry_wait");
 }

@@ -26,7 +26,7 @@ class FakeUplink final : public Uplink {
       for (const StepMetrics& step : batch.steps) all.push_back(step.step);
     return all;
   }
-  const AttemptEvent* last(EventKind kind) const {
+  const AttemptEvent* last(AttemptNews kind) const {
     const AttemptEvent* found = nullptr;
     for (const AttemptEvent& event : events)
       if (event.kind == kind) found = &event;

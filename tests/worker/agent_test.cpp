@@ -79,7 +79,7 @@ class AgentTest : public testing::Test {
     agent_->tick();
   }
   const AttemptOutcome& ended() const {
-    const AttemptEvent* event = uplink_.last(EventKind::ended);
+    const AttemptEvent* event = uplink_.last(AttemptNews::ended);
     EXPECT_NE(event, nullptr) << "no ended event";
     static const AttemptOutcome none;
     return event ? *event->outcome : none;
@@ -105,7 +105,7 @@ TEST_F(AgentTest, LeaseStartsTheTrainerInItsFolder) {
                           temp_.path() + "/runs/a/checkpoints", "--attempt-key", "store/1/12/99", "--allow-faults"));
   EXPECT_EQ(spawned.output_path, folder().log());
   EXPECT_EQ(*read_file(folder().config()), "devices = 1\n");
-  const AttemptEvent* started = uplink_.last(EventKind::started);
+  const AttemptEvent* started = uplink_.last(AttemptNews::started);
   ASSERT_NE(started, nullptr);
   EXPECT_EQ(started->lease, key);
   EXPECT_EQ(started->log_path, folder().log());
@@ -164,8 +164,8 @@ TEST_F(AgentTest, ALeaseOfAnOccupiedDeviceIsRefusedAfterTheDaemonKnows) {
   agent_->handle(message);
   ASSERT_THAT(uplink_.heartbeats, SizeIs(heartbeats + 1));
   EXPECT_THAT(uplink_.heartbeats.back().occupied, ElementsAre(Pair("GPU-a", "pid 1073741824")));
-  ASSERT_NE(uplink_.last(EventKind::refused), nullptr);
-  EXPECT_EQ(uplink_.last(EventKind::refused)->message, "GPU-a is used by pid 1073741824");
+  ASSERT_NE(uplink_.last(AttemptNews::refused), nullptr);
+  EXPECT_EQ(uplink_.last(AttemptNews::refused)->message, "GPU-a is used by pid 1073741824");
   EXPECT_THAT(processes_.processes, IsEmpty());
   EXPECT_FALSE(lease_remembered());
 
@@ -202,8 +202,8 @@ TEST_F(AgentTest, ALeaseWaitsUntilAnAbandonedTrainerHasLeftItsDevice) {
   next.folder = temp_.path() + "/runs/b/attempt-1";
   next.device_ids = {"GPU-a"};
   agent_->handle(next);
-  ASSERT_NE(uplink_.last(EventKind::refused), nullptr);
-  EXPECT_EQ(uplink_.last(EventKind::refused)->message, "the trainer of attempt 12 has not left GPU-a yet");
+  ASSERT_NE(uplink_.last(AttemptNews::refused), nullptr);
+  EXPECT_EQ(uplink_.last(AttemptNews::refused)->message, "the trainer of attempt 12 has not left GPU-a yet");
   EXPECT_THAT(uplink_.heartbeats.back().occupied, IsEmpty()) << "it is no other";
 }
 
@@ -262,7 +262,7 @@ TEST_F(AgentTest, ResentLeaseChangesNothing) {
   run_lease();
   agent_->handle(lease());
   EXPECT_THAT(processes_.processes, SizeIs(1));
-  EXPECT_EQ(uplink_.last(EventKind::refused), nullptr);
+  EXPECT_EQ(uplink_.last(AttemptNews::refused), nullptr);
 }
 
 TEST_F(AgentTest, ResumedStepIsReportedWhenTheTrainerKnowsIt) {
@@ -271,7 +271,7 @@ TEST_F(AgentTest, ResumedStepIsReportedWhenTheTrainerKnowsIt) {
   agent_->tick();
   agent_->tick();
   EXPECT_THAT(uplink_.order, ElementsAre("started", "resumed"));
-  EXPECT_EQ(uplink_.last(EventKind::resumed)->resumed_from_step, 40);
+  EXPECT_EQ(uplink_.last(AttemptNews::resumed)->resumed_from_step, 40);
 }
 
 TEST_F(AgentTest, HeartbeatsTellPhaseAndStepEveryInterval) {
@@ -328,7 +328,7 @@ TEST_F(AgentTest, AnAttemptThatEndsBeforeItIsLookedAtStillTellsWhereItResumed) {
   write_completed();
   end_trainer({.exit_code = 0});
   EXPECT_THAT(uplink_.order, ElementsAre("started", "metrics", "ended"));
-  EXPECT_EQ(uplink_.last(EventKind::started)->resumed_from_step, 4);
+  EXPECT_EQ(uplink_.last(AttemptNews::started)->resumed_from_step, 4);
 }
 
 TEST_F(AgentTest, ResendsWhatTheDaemonLost) {
@@ -362,7 +362,7 @@ TEST_F(AgentTest, SlowDaemonIsNotFlooded) {
   EXPECT_THAT(uplink_.steps(), SizeIs(limits::unacked_steps));
   write_completed();
   end_trainer({.exit_code = 0});
-  EXPECT_EQ(uplink_.last(EventKind::ended), nullptr) << "the end comes after every step";
+  EXPECT_EQ(uplink_.last(AttemptNews::ended), nullptr) << "the end comes after every step";
   agent_->handle(MetricAckMessage{{key, limits::unacked_steps}});
   agent_->tick();
   EXPECT_THAT(uplink_.steps(), SizeIs(limits::unacked_steps + 1500));
@@ -448,7 +448,7 @@ TEST_F(AgentTest, StragglersOfTheGroupAreKilledBeforeTheEndIsReported) {
   agent_->tick();
   EXPECT_THAT(processes_.signals, Contains(Pair(trainer.identity.pid, SIGKILL)));
   EXPECT_FALSE(trainer.reaped) << "the group's number must stay taken";
-  EXPECT_EQ(uplink_.last(EventKind::ended), nullptr);
+  EXPECT_EQ(uplink_.last(AttemptNews::ended), nullptr);
   trainer.stragglers = false;
   agent_->tick();
   EXPECT_TRUE(trainer.reaped);
@@ -463,7 +463,7 @@ TEST_F(AgentTest, CancelTerminatesPolitely) {
   const pid_t pid = processes_.last().identity.pid;
   EXPECT_THAT(processes_.signals, ElementsAre(Pair(pid, SIGTERM)));
   agent_->tick();
-  EXPECT_EQ(uplink_.last(EventKind::stopping)->message, "cancelled");
+  EXPECT_EQ(uplink_.last(AttemptNews::stopping)->message, "cancelled");
   AttemptOutcome result;
   result.result = AttemptResult::cancelled;
   ASSERT_TRUE(write_result(folder(), result).ok());
@@ -556,8 +556,8 @@ TEST_F(AgentTest, DrainTakesNoNewLeaseAndFinishesWithTheLast) {
   LeaseMessage second = lease();
   second.lease = {13, 8};
   agent_->handle(second);
-  EXPECT_EQ(uplink_.last(EventKind::refused)->lease, second.lease);
-  EXPECT_THAT(uplink_.last(EventKind::refused)->message, HasSubstr("draining"));
+  EXPECT_EQ(uplink_.last(AttemptNews::refused)->lease, second.lease);
+  EXPECT_THAT(uplink_.last(AttemptNews::refused)->message, HasSubstr("draining"));
   EXPECT_FALSE(agent_->finished());
   write_completed();
   end_trainer({.exit_code = 0});
@@ -589,8 +589,8 @@ TEST_F(AgentTest, RefusesWhenTheFolderCannotBeMade) {
   LeaseMessage bad = lease();
   bad.folder = "/proc/no/such/folder";
   agent_->handle(bad);
-  ASSERT_NE(uplink_.last(EventKind::refused), nullptr);
-  EXPECT_THAT(uplink_.last(EventKind::refused)->message, HasSubstr("/proc/no"));
+  ASSERT_NE(uplink_.last(AttemptNews::refused), nullptr);
+  EXPECT_THAT(uplink_.last(AttemptNews::refused)->message, HasSubstr("/proc/no"));
   EXPECT_THAT(agent_->hello().leases, IsEmpty());
   EXPECT_FALSE(lease_remembered());
 }
@@ -599,7 +599,7 @@ TEST_F(AgentTest, RefusesWhenTheTrainerCannotBeStarted) {
   welcome();
   processes_.spawn_error = "cannot start /bin/assay-trainer: No such file or directory";
   agent_->handle(lease());
-  EXPECT_EQ(uplink_.last(EventKind::refused)->message, processes_.spawn_error);
+  EXPECT_EQ(uplink_.last(AttemptNews::refused)->message, processes_.spawn_error);
   EXPECT_FALSE(std::filesystem::exists(folder().path));
   processes_.spawn_error.clear();
   agent_->handle(lease());
@@ -616,7 +616,7 @@ TEST_F(AgentTest, AnAttemptIsExecutedOnceAndNeverUsesTheFolderOfAnother) {
   agent_->tick();
   const std::string journal = *read_file(folder().journal());
   agent_->handle(lease());
-  EXPECT_THAT(uplink_.last(EventKind::refused)->message, HasSubstr("executed once"));
+  EXPECT_THAT(uplink_.last(AttemptNews::refused)->message, HasSubstr("executed once"));
   ASSERT_THAT(processes_.processes, SizeIs(1));
 
   LeaseMessage other = lease();
@@ -628,7 +628,7 @@ TEST_F(AgentTest, AnAttemptIsExecutedOnceAndNeverUsesTheFolderOfAnother) {
   EXPECT_THAT(processes_.last().options.arguments, Contains(second.path));
   EXPECT_EQ(processes_.last().options.output_path, second.log());
   agent_->tick();
-  EXPECT_EQ(uplink_.last(EventKind::started)->log_path, second.log());
+  EXPECT_EQ(uplink_.last(AttemptNews::started)->log_path, second.log());
   EXPECT_EQ(*read_file(folder().journal()), journal);
 
   restart_worker();
@@ -653,7 +653,7 @@ TEST_F(AgentTest, AMovedHomeKeepsItsLeases) {
   uplink_.clear();
   agent.handle(WelcomeMessage{5000, {}});
   agent.tick();
-  EXPECT_EQ(uplink_.last(EventKind::started)->log_path, moved + "/runs/a/attempt1/trainer.log");
+  EXPECT_EQ(uplink_.last(AttemptNews::started)->log_path, moved + "/runs/a/attempt1/trainer.log");
   EXPECT_EQ(ended().result, AttemptResult::completed);
 }
 
@@ -672,7 +672,7 @@ TEST_F(AgentTest, FoldersOfForgottenAttemptsAreLeftAlone) {
     agent_->handle(again);
     agent_->tick();
     const AttemptFolder fresh{temp_.path() + "/runs/a" + name};
-    EXPECT_EQ(uplink_.last(EventKind::started)->log_path, fresh.log());
+    EXPECT_EQ(uplink_.last(AttemptNews::started)->log_path, fresh.log());
     EXPECT_EQ((**read_lease(fresh)).attempt_key, again.attempt_key);
     EXPECT_THAT(
         processes_.last().options.arguments,
@@ -692,8 +692,8 @@ TEST_F(AgentTest, RefusesTheSameNumbersOfAnotherQueueWhileTheyAreHeld) {
   LeaseMessage other = lease();
   other.attempt_key = "another/1/12/5";
   agent_->handle(other);
-  ASSERT_NE(uplink_.last(EventKind::refused), nullptr);
-  EXPECT_THAT(uplink_.last(EventKind::refused)->message, HasSubstr("another queue"));
+  ASSERT_NE(uplink_.last(AttemptNews::refused), nullptr);
+  EXPECT_THAT(uplink_.last(AttemptNews::refused)->message, HasSubstr("another queue"));
 }
 
 TEST_F(AgentTest, RefusesAnotherEpochOfAHeldAttempt) {
@@ -701,7 +701,7 @@ TEST_F(AgentTest, RefusesAnotherEpochOfAHeldAttempt) {
   LeaseMessage other = lease();
   other.lease.epoch = 8;
   agent_->handle(other);
-  EXPECT_THAT(uplink_.last(EventKind::refused)->message, HasSubstr("held under epoch 7"));
+  EXPECT_THAT(uplink_.last(AttemptNews::refused)->message, HasSubstr("held under epoch 7"));
 }
 
 // --- the worker dies and comes back --------------------------------------------------------------------------------
@@ -790,7 +790,7 @@ TEST_F(AgentTest, DamagedLeaseFileStillFindsTheTrainer) {
   EXPECT_EQ(agent_->hello().leases[0].lease, key);
   welcome();
   agent_->tick();
-  EXPECT_EQ(uplink_.last(EventKind::ended), nullptr);
+  EXPECT_EQ(uplink_.last(AttemptNews::ended), nullptr);
   write_completed();
   end_trainer({.exit_code = 0});
   EXPECT_EQ(ended().result, AttemptResult::completed);

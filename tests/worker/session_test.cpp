@@ -151,7 +151,7 @@ TEST_F(SessionTest, EverythingTheWorkerSaysArrivesInOrder) {
   session_.send(Heartbeat{{{{5, 6}, Phase::checkpoint, 3}}, {{"GPU-a", "python3 (pid 7)"}}});
   AttemptEvent event;
   event.lease = {5, 6};
-  event.kind = EventKind::ended;
+  event.kind = AttemptNews::ended;
   event.outcome.emplace();
   event.outcome->result = AttemptResult::failed;
   event.outcome->reason = FailureReason::crashed;

@@ -34,17 +34,17 @@ json to_json(const AttemptOutcome& o) {
           {"log_tail", o.log_tail.substr(o.log_tail.size() - tail)}};
 }
 
-template <class E>
-E parse_word(const json& value, const char* key, std::optional<E> (*parse)(std::string_view)) {
-  const auto& word = value.at(key).get_ref<const std::string&>();
-  if (const auto parsed = parse(word)) return *parsed;
-  throw std::invalid_argument(fmt::format("{} is \"{}\", which is not a known word", key, word));
+template <WordEnum E>
+E word_at(const json& value, const char* key) {
+  auto word = parse_word<E>(value.at(key).get_ref<const std::string&>());
+  if (!word.ok()) throw std::invalid_argument(fmt::format("{}: {}", key, word.error().message));
+  return *word;
 }
 
 AttemptOutcome outcome_from(const json& value) {
   AttemptOutcome o;
-  o.result = parse_word(value, "result", parse_attempt_result);
-  o.reason = parse_word(value, "reason", parse_failure_reason);
+  o.result = word_at<AttemptResult>(value, "result");
+  o.reason = word_at<FailureReason>(value, "reason");
   o.error = value.at("error").get<std::string>();
   o.operation = value.at("operation").get<std::string>();
   o.tensor = value.at("tensor").get<std::string>();
@@ -90,7 +90,7 @@ LeaseRecord lease_from(const json& value) {
 }
 
 Progress progress_from(const json& value) {
-  return {parse_word(value, "phase", parse_phase), value.at("resumed_from_step").get<int64_t>()};
+  return {word_at<Phase>(value, "phase"), value.at("resumed_from_step").get<int64_t>()};
 }
 
 // Nothing if there is no file, data_loss if it does not hold what `from` wants. Unknown keys are ignored, so that files
