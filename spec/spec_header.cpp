@@ -72,7 +72,7 @@ void read_reasons(const toml::node& node, std::vector<FailureReason>& into, Spec
       errors.add(at, fmt::format("retry.on: {} is not a failure reason; expected {}{}", in_quotes(text->get()),
                                  one_of(reason_names), did_you_mean(nearest(text->get(), reason_names))));
     } else if (std::ranges::find(into, *reason) != into.end()) {
-      errors.add(at, fmt::format("retry.on reason_names \"{}\" twice; expected it once", text->get()));
+      errors.add(at, fmt::format("retry.on names \"{}\" twice; expected it once", text->get()));
     } else {
       into.push_back(*reason);
     }

@@ -137,7 +137,7 @@ TEST_F(AttemptFilesTest, DamageIsNamed) {
   EXPECT_FALSE(read_progress(attempt_).has_value());
   put_file(attempt_.result(), R"({"result": "exploded"})");
   EXPECT_THAT(read_result(attempt_).error().message,
-              HasSubstr("result.json is damaged: result is \"exploded\", which is not a known word"));
+              HasSubstr("result.json is damaged: result: \"exploded\" is no attempt result; expected none, completed"));
   put_file(attempt_.result(), R"({"result": 3})");
   EXPECT_EQ(read_result(attempt_).error().code, ErrorCode::data_loss);
   put_file(attempt_.result(), "[]");
