@@ -78,7 +78,7 @@ class Expansion {
 
   Cell make_cell(std::vector<const Setting*> settings, Position at) const {
     Cell cell{.settings = std::move(settings), .at = at};
-    for (const Setting* setting : cell.settings) setting->field->set(cell.config, setting->value);
+    cell.config = config_of(cell.settings);
     return cell;
   }
 

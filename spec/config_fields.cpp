@@ -68,6 +68,7 @@ std::vector<ConfigField> make_fields() {
   using T = TrainConfig;
   using F = Fp8Config;
   return {
+      field<&R::preset>("preset"),
       field<&R::devices>("devices"),
       field<&R::backend>("backend"),
       field<&R::precision>("precision"),

@@ -144,6 +144,15 @@ bool ConfigReader::is_unreadable(std::string_view path) const {
   return unreadable_.contains(path) || (dot != std::string_view::npos && unreadable_.contains(path.substr(0, dot)));
 }
 
+RunConfig config_of(std::span<const Setting* const> settings) {
+  RunConfig named;
+  for (const Setting* setting : settings)
+    if (setting->field->path == "preset") setting->field->set(named, setting->value);
+  RunConfig config = preset_config(named.preset);
+  for (const Setting* setting : settings) setting->field->set(config, setting->value);
+  return config;
+}
+
 std::optional<Position> place_of(const ConfigProblem& problem, std::span<const Setting* const> settings,
                                  const ConfigReader& reader) {
   std::vector<std::string_view> paths = {problem.path};

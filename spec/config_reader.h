@@ -55,6 +55,9 @@ class ConfigReader {
   std::span<const std::string_view> others_;
 };
 
+// What the settings give, the later in force: the preset's values first, whichever layer names it, then all others.
+RunConfig config_of(std::span<const Setting* const> settings);
+
 // Where to report a problem: at the most specific setting of the paths concerned, the problem's own path before its
 // related ones; line 0 if the file sets none of them. Nothing if one of them could not be read.
 std::optional<Position> place_of(const ConfigProblem& problem, std::span<const Setting* const> settings,

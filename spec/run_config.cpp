@@ -11,6 +11,15 @@ int round_up(int64_t value, int64_t multiple) {
 
 }  // namespace
 
+RunConfig preset_config(Preset preset) {
+  RunConfig config{.preset = preset};
+  if (preset == Preset::nanochat) {
+    config.model.residual_lambdas = true;
+    config.train.scalar_lr = 0.5;
+  }
+  return config;
+}
+
 int model_width(const ModelConfig& m) {
   return m.d_model != 0 ? m.d_model : round_up(64ll * m.depth, m.head_dim);
 }

@@ -76,10 +76,8 @@ RunConfigResult parse_run_config(std::string_view text, std::string_view file) {
     ConfigReader reader(errors);
     const auto settings = reader.settings(*root, "a run config", Layer::defaults);
     std::vector<const Setting*> in_force;
-    for (const Setting& s : settings) {
-      s.field->set(result.config, s.value);
-      in_force.push_back(&s);
-    }
+    for (const Setting& s : settings) in_force.push_back(&s);
+    result.config = config_of(in_force);
     for (const ConfigProblem& problem : validate(result.config))
       if (const auto place = place_of(problem, in_force, reader)) errors.add(*place, problem.message);
   }

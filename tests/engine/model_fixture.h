@@ -18,7 +18,7 @@ namespace assay::testing {
 
 // All features on, in the smallest shapes that exercise them: two layers, a window shorter than the sequence.
 inline RunConfig tiny_config() {
-  RunConfig c;
+  RunConfig c = preset_config(Preset::nanochat);  // with lambdas
   c.backend = Backend::cpu;
   c.precision = Precision::fp32;
   c.model.depth = 2;

@@ -16,7 +16,7 @@ namespace {
 using ::testing::HasSubstr;
 
 RunConfig d12() {
-  RunConfig c;
+  RunConfig c = preset_config(Preset::nanochat);  // with lambdas
   c.backend = Backend::cpu;
   c.model.window_pattern = "L";
   c.model.value_embeddings = false;

@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 
 // Small, with every feature: two windows, value embeddings, lambdas; an expert width of 384 is no multiple of a tile.
 RunConfig small_config(Precision precision, Execution execution = Execution::dynamic_graph) {
-  RunConfig c;
+  RunConfig c = preset_config(Preset::nanochat);  // with lambdas
   c.backend = Backend::cuda;
   c.precision = precision;
   c.execution = execution;

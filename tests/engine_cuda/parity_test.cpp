@@ -30,7 +30,7 @@ TEST_P(CudaParity, GradientsAndLossesFollowPyTorch) {
   const ParityCase& want = GetParam();
   TemporaryFolder data;
   write_shards(data.path(), predictable_corpus(100'000, 512));
-  RunConfig config;
+  RunConfig config = preset_config(Preset::nanochat);  // with lambdas
   config.backend = Backend::cuda;
   config.precision = want.precision;
   config.execution = want.execution;

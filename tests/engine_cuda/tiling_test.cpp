@@ -363,7 +363,7 @@ struct Trained {
 };
 
 Trained train(const std::string& data, bool coalesce_tiling, Precision precision) {
-  RunConfig c;
+  RunConfig c = preset_config(Preset::nanochat);  // with lambdas
   c.backend = Backend::cuda;
   c.precision = precision;
   c.coalesce_tiling = coalesce_tiling;

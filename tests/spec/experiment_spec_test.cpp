@@ -150,6 +150,23 @@ TEST(RunNames, ExplicitRunsWithoutANameAddWhatTheySet) {
               ElementsAre("moe_bf16", "moe_fp8_experts", "moe_bf16_steps360_coalesce_tiling0"));
 }
 
+TEST(Presets, MayBeAnAxisAndAnyLayerOverridesTheirValues) {
+  const ExperimentSpec spec = parse_with_data("[matrix]\npreset = ['assay', 'nanochat']\n");
+  ASSERT_EQ(spec.runs.size(), 2u);
+  EXPECT_EQ(spec.runs[0].name, "moe_preset-assay");
+  EXPECT_FALSE(spec.runs[0].config.model.residual_lambdas);
+  EXPECT_EQ(spec.runs[1].name, "moe_preset-nanochat");
+  EXPECT_TRUE(spec.runs[1].config.model.residual_lambdas);
+  EXPECT_EQ(spec.runs[1].config.train.scalar_lr, 0.5);
+
+  const ExperimentSpec runs = parse_with_data(
+      "defaults.train.scalar_lr = 0.1\n[[runs]]\nname = 'a'\npreset = 'nanochat'\n[[runs]]\nname = 'b'\n");
+  ASSERT_EQ(runs.runs.size(), 2u);
+  EXPECT_TRUE(runs.runs[0].config.model.residual_lambdas);
+  EXPECT_EQ(runs.runs[0].config.train.scalar_lr, 0.1) << "written in [defaults], which beats the preset of a run";
+  EXPECT_FALSE(runs.runs[1].config.model.residual_lambdas);
+}
+
 // Eight long axes: the names keep their beginning and end in a hash of the whole.
 TEST(RunNames, ThatWouldBeTooLongAreShortened) {
   const std::string axes = R"(

@@ -75,7 +75,7 @@ TEST(RunConfigToml, IsReadableToml) {
   config.train.matrix_lr = 1;
   const std::string text = to_toml(config);
   EXPECT_THAT(
-      text, ::testing::StartsWith("devices = 1\nbackend = \"auto\"\nprecision = \"bf16\"\nexecution = \"dynamic\"\n"));
+      text, ::testing::StartsWith("preset = \"assay\"\ndevices = 1\nbackend = \"auto\"\nprecision = \"bf16\"\nexecution = \"dynamic\"\n"));
   EXPECT_THAT(text, ::testing::HasSubstr("\n[train]\nsteps = 140\n"));
   EXPECT_THAT(text, ::testing::HasSubstr("\nmatrix_lr = 1.0\n"));
   EXPECT_THAT(text, ::testing::HasSubstr("\n[data]\npath = \"/data/\\\"x\\\"\"\n"));
@@ -89,6 +89,20 @@ TEST(RunConfigToml, WhatIsLeftOutHasItsDefault) {
   expected.train.steps = 3;
   expected.train.matrix_lr = 1.0;
   EXPECT_EQ(to_toml(read.config), to_toml(expected));
+}
+
+TEST(RunConfigToml, APresetGivesWhatIsNotWritten) {
+  const auto nanochat = parse_run_config("data.path = '/d'\npreset = 'nanochat'\n", "run.toml");
+  EXPECT_THAT(nanochat.errors, IsEmpty());
+  EXPECT_TRUE(nanochat.config.model.residual_lambdas);
+  EXPECT_EQ(nanochat.config.train.scalar_lr, 0.5);
+  EXPECT_EQ(nanochat.config.preset, Preset::nanochat);
+  const auto mixed = parse_run_config("train.scalar_lr = 0.1\npreset = 'nanochat'\ndata.path = '/d'\n", "run.toml");
+  EXPECT_EQ(mixed.config.train.scalar_lr, 0.1) << "what is written counts, before the preset or after it";
+  EXPECT_TRUE(mixed.config.model.residual_lambdas);
+  EXPECT_THAT(errors_of("preset = 'nanchat'\ndata.path = '/d'\n"),
+              ElementsAre("run.toml:1:10: preset = \"nanchat\" is not known; expected assay or nanochat; did you mean "
+                          "\"nanochat\"?"));
 }
 
 TEST(RunConfigToml, ErrorsHavePositions) {

@@ -202,7 +202,7 @@ TEST(SpecErrors, OfTypesAndKeys) {
       {"[[runs]]\nfp8.zzzzzzzz = 1",
        {"s.toml:5:5: unknown key \"fp8.zzzzzzzz\" in [[runs]]; expected recipe, wgrad, grad_format or lm_head"}},
       {"[[runs]]\n\"a\\u0001\\n\" = 1",
-       {"s.toml:5:1: unknown key \"a\\x01\\x0a\" in [[runs]]; expected name, devices, backend, precision, execution, "
+       {"s.toml:5:1: unknown key \"a\\x01\\x0a\" in [[runs]]; expected name, preset, devices, backend, precision, execution, "
         "coalesce_tiling, capacity_factor, recompile_limit, model, train, fp8, data or fault"}},
       {"[[runs]]\n\"train.steps\" = 1\ntrain.steps = 2",
        {"s.toml:6:7: train.steps is set twice in [[runs]]; expected it once, as on line 5"}},
