@@ -6,8 +6,8 @@
 #             assay data prepare /usr/share/doc/linux-doc/Documentation -o corpus --vocab-size 32768
 #           (8.2 million tokens, 17 MB: 140 steps read it 9 times, 360 steps 23 times; losses fall below those of fresh text)
 # REPORT:   folder the report is written into, with the queue as JSON and the daemon's log; also if runs failed.
-# --spec NAME: the spec file, without .toml: moe_fp8_ablation (as without it) or moe_modes.
-# --steps N: N optimizer steps instead of 140, and 18/7 of that instead of 360, where GPU time is scarce.
+# --spec NAME: the spec file, without .toml: moe_fp8_ablation (as without it), moe_modes, loss_lambdas, loss_rates, loss_precision.
+# --steps N: N optimizer steps instead of 140, and as much less or more where a spec has others, where GPU time is scarce.
 # --tiny:    a small model on the CPU instead, a few seconds a run: tries this script where there is no GPU.
 set -euo pipefail
 usage() { sed -n '3,11s/^# //p' "$0" >&2; exit 2; }
@@ -37,11 +37,13 @@ trap finish EXIT
 
 spec=$report/$name.toml
 sed -e "s/^\(train = {steps =\) 140/\1 $steps/" -e "s/^train.steps = 360/train.steps = $((steps * 360 / 140))/" \
+    -e "s/^\(train = {steps =\) 500/\1 $((steps * 500 / 140))/" \
     -e "s|path = \"corpus\"|path = \"$corpus\"|" "$examples/$name.toml" >"$spec"
 if [ "$tiny" ]; then
   sed -i -e 's/^devices = 1/&\nbackend = "cpu"/' -e 's/^model = {depth = 12,/model = {depth = 2, head_dim = 64,/' \
       -e 's/sequence_len = 2048/sequence_len = 128/' \
-      -e 's/total_batch_tokens = [0-9]*, device_batch = 32/total_batch_tokens = 512, device_batch = 4/' "$spec"
+      -e 's/total_batch_tokens = [0-9]*, device_batch = 32/total_batch_tokens = 512, device_batch = 4/' \
+      -e 's/val_tokens = [0-9]*/val_tokens = 2048/' "$spec"
 fi
 
 assay doctor || true               # says what is missing; whether the runs can start is for enqueue to say
