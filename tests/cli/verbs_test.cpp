@@ -66,6 +66,14 @@ TEST_F(Verbs, AnEmptyNameIsNotTheSameAsNone) {
   }
 }
 
+TEST_F(Verbs, ANameThatIsNotUtf8IsRefusedInWords) {
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"show", "a\xff"}, {"ls", "--tag", "a\xff"}, {"cancel", "b", "a\xff"}}) {
+    EXPECT_EQ(run(command), ExitCode::invalid);
+    EXPECT_EQ(err, "assay: \"a\\xff\" is not UTF-8\n");
+  }
+}
+
 TEST_F(Verbs, LsPassesItsFiltersOn) {
   EXPECT_EQ(run({"ls", "--tag", "t9", "--state", "running", "--state", "queued", "--limit", "5"}), ExitCode::ok);
   EXPECT_EQ(fake.last_list.selector().tag(), "t9");
