@@ -65,7 +65,7 @@ class Session final : public Reactor {
     greeted_ = true;
     if (const auto* problem = std::get_if<Problem>(&*message))
       log::error("a worker did not understand a message: {}", problem->message);
-    loop_.post([link = link_, message = *std::move(message)](Queue& queue) { take(queue, link, message); });
+    loop_.post([link = link_, message = std::move(*message)](Queue& queue) { take(queue, link, message); });
     if (!read_next()) end(grpc::Status::OK);
   }
 

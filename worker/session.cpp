@@ -95,7 +95,7 @@ class Session::Stream final : public grpc::ClientBidiReactor<v1::WorkerMessage, 
   void take(Result<DaemonMessage> message) {
     if (message.ok()) {
       const std::lock_guard lock(inbox_->mutex);
-      return inbox_->messages.push_back(*std::move(message));
+      return inbox_->messages.push_back(std::move(*message));
     }
     if (message.error().code == ErrorCode::failed_precondition) {
       const std::lock_guard lock(inbox_->mutex);
