@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "base/utf8.h"
+
 namespace assay {
 namespace {
 
@@ -21,6 +23,10 @@ Result<std::string> absolute(const std::string& path) {
     return Error{
         ErrorCode::failed_precondition,
         fmt::format("cannot find the folder that {} is relative to: {}; give an absolute path", path, ec.message())};
+  // It goes into messages, whose text is UTF-8.
+  if (!is_utf8(p.native()))
+    return Error{ErrorCode::invalid_argument,
+                 fmt::format("the folder {} has a name that is not UTF-8; choose another", in_quotes(p.native()))};
   if (!p.has_filename() && p.has_relative_path()) p = p.parent_path();  // "a/b/" and "a/b" are one folder
   return p.string();
 }

@@ -168,6 +168,18 @@ Result<pid_t> spawn(const SpawnOptions& options) {
   return pid;
 }
 
+std::string signal_name(int signal) {
+  const char* name = ::sigabbrev_np(signal);
+  const char* text = ::sigdescr_np(signal);
+  if (!name || !text) return fmt::format("signal {}", signal);
+  return fmt::format("SIG{} ({})", name, text);
+}
+
+std::string how_it_ended(const ExitStatus& status) {
+  if (status.signal != 0) return "was ended by " + signal_name(status.signal);
+  return status.exit_code < 0 ? "ended" : fmt::format("ended with exit code {}", status.exit_code);
+}
+
 std::optional<ExitStatus> try_wait(pid_t pid) {
   if (pid <= 0) return ExitStatus{};  // waitpid would take any child
   int status = 0;

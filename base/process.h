@@ -34,6 +34,10 @@ struct ExitStatus {
   int signal = 0;
   bool operator==(const ExitStatus&) const = default;
 };
+// "SIGSEGV (Segmentation fault)"
+std::string signal_name(int signal);
+// "ended with exit code 3", "was ended by SIGKILL (Killed)"; "ended" if it is unknown.
+std::string how_it_ended(const ExitStatus&);
 // Non-blocking waitpid: nothing while the child runs (stopped counts as running); its end is returned once.
 std::optional<ExitStatus> try_wait(pid_t pid);
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "base/utf8.h"
+
 namespace assay {
 
 std::string word_list(std::span<const Word> words) {
@@ -14,7 +16,8 @@ std::string word_list(std::span<const Word> words) {
 }
 
 Error unknown_word(std::string_view text, std::string_view title, std::span<const Word> known) {
-  return Error{ErrorCode::invalid_argument, fmt::format("\"{}\" is no {}; expected {}", text, title, word_list(known))};
+  return Error{ErrorCode::invalid_argument,
+               fmt::format("{} is no {}; expected {}", in_quotes(text), title, word_list(known))};
 }
 
 }  // namespace assay

@@ -19,6 +19,7 @@
 #include "engine/data/shard.h"
 #include "proto/queue.grpc.pb.h"
 #include "proto/worker.grpc.pb.h"
+#include "wire/convert.h"
 
 namespace {
 
@@ -77,19 +78,18 @@ data  = {{path = "{}"}}
 
 // Keeps the leases it is given.
 struct EmptyWorker final : WorkerLink {
-  std::vector<LeaseOrder> leases;
-  void send(WorkerOrder order) override {
-    if (auto* lease = std::get_if<LeaseOrder>(&order)) leases.push_back(std::move(*lease));
+  std::vector<LeaseMessage> leases;
+  void send(DaemonMessage message) override {
+    if (auto* lease = std::get_if<LeaseMessage>(&message)) leases.push_back(std::move(*lease));
   }
   void close(const std::string& why) override { require(Status(Error{ErrorCode::internal, why})); }
 };
 
-WorkerGreeting greeting_of(int devices) {
-  WorkerGreeting greeting;
-  greeting.worker = {"bench", "host", "boot", 1, 1, "connected", 0};
+Hello hello_of(int devices) {
+  Hello hello{.worker_id = "bench", .host = "host", .boot_id = "boot", .pid = 1, .start_ticks = 1};
   for (int i = 0; i < devices; ++i)
-    greeting.devices.push_back({fmt::format("gpu{}", i), "bench", "cuda", "none", int64_t{80} << 30, "free"});
-  return greeting;
+    hello.devices.push_back({fmt::format("gpu{}", i), DeviceKind::cuda, "none", int64_t{80} << 30});
+  return hello;
 }
 
 struct Stores {
@@ -104,8 +104,8 @@ struct Stores {
   }
 };
 
-StepReport steps_of(const LeaseRef& lease, int64_t first_step, int64_t steps) {
-  StepReport report{lease, first_step + 1, {}};
+MetricBatch steps_of(const LeaseKey& lease, int64_t first_step, int64_t steps) {
+  MetricBatch report{lease, first_step + 1, {}};
   report.steps.resize(static_cast<size_t>(steps));
   for (StepMetrics& step : report.steps) step.step = first_step++;
   return report;
@@ -114,14 +114,14 @@ StepReport steps_of(const LeaseRef& lease, int64_t first_step, int64_t steps) {
 // Ends every lease that the worker holds, each after `steps` steps; the commit leases the next ones. Returns how many
 // ended.
 size_t end_all(Queue& queue, EmptyWorker& worker, bool started_apart, int64_t steps = 0) {
-  const std::vector<LeaseOrder> leases = std::exchange(worker.leases, {});
-  for (const LeaseOrder& lease : leases)
-    queue.report(&worker, {lease.lease, "started", {}, lease.folder + "/trainer.log", -1, ""});
+  const std::vector<LeaseMessage> leases = std::exchange(worker.leases, {});
+  for (const LeaseMessage& lease : leases)
+    queue.report(&worker, {lease.lease, AttemptNews::started, {}, lease.folder + "/trainer.log", -1, ""});
   if (started_apart) require(queue.commit());
-  for (const LeaseOrder& lease : leases) {
+  for (const LeaseMessage& lease : leases) {
     if (steps > 0) queue.steps(&worker, steps_of(lease.lease, 0, steps));
-    AttemptReport report{lease.lease, "ended", {}, "", -1, ""};
-    report.outcome.result = AttemptResult::completed;
+    AttemptEvent report{lease.lease, AttemptNews::ended, AttemptOutcome{}, "", -1, ""};
+    report.outcome->result = AttemptResult::completed;
     queue.report(&worker, report);
   }
   require(queue.commit());
@@ -137,7 +137,7 @@ void bench_queue(const std::string& folder, const ExperimentSpec& spec, Json& ou
 
   // One device: a commit ends one run and leases the next, with all the others waiting.
   auto one = std::make_shared<EmptyWorker>();
-  stores.queue->greet(one, greeting_of(1));
+  stores.queue->greet(one, hello_of(1));
   require(stores.queue->commit());
   std::vector<double> claims;
   for (int i = 0; i < 500; ++i) {
@@ -151,10 +151,10 @@ void bench_queue(const std::string& folder, const ExperimentSpec& spec, Json& ou
   stores.queue->disconnected(one.get());
 
   auto many = std::make_shared<EmptyWorker>();
-  WorkerGreeting greeting = greeting_of(gpus);
-  for (const LeaseOrder& lease : one->leases) greeting.leases.push_back(lease.lease);
+  Hello hello = hello_of(gpus);
+  for (const LeaseMessage& lease : one->leases) hello.leases.push_back({lease.lease, 0, lease.attempt_key});
   many->leases = one->leases;
-  stores.queue->greet(many, greeting);
+  stores.queue->greet(many, hello);
   require(stores.queue->commit());
   for (const auto& [name, steps] : {std::pair("queue_runs_per_s", 0), {"queue_runs_of_10_steps_per_s", 10}}) {
     size_t runs = 0;
@@ -164,7 +164,7 @@ void bench_queue(const std::string& folder, const ExperimentSpec& spec, Json& ou
   }
 
   constexpr int64_t batches = 200;
-  const LeaseRef lease = many->leases.front().lease;
+  const LeaseKey lease = many->leases.front().lease;
   const auto intake = Steady::now();
   for (int64_t batch = 0; batch < batches; ++batch) {
     stores.queue->steps(many.get(), steps_of(lease, batch * limits::steps_per_message, limits::steps_per_message));
@@ -207,7 +207,10 @@ v1::WorkerMessage event_of(const v1::Lease& lease, const char* kind) {
   event->set_lease_epoch(lease.lease_epoch());
   event->set_kind(kind);
   event->set_resumed_from_step(-1);
-  if (std::string_view(kind) == "ended") event->mutable_outcome()->set_result("completed");
+  if (std::string_view(kind) == "ended") {
+    event->mutable_outcome()->set_result("completed");
+    event->mutable_outcome()->set_reason("none");
+  }
   return message;
 }
 
@@ -215,16 +218,7 @@ void bench_session(const std::shared_ptr<grpc::Channel>& channel, Json& out) {
   auto stub = v1::WorkerService::NewStub(channel);
   grpc::ClientContext context;
   auto stream = stub->Session(&context);
-  v1::WorkerMessage hello;
-  hello.mutable_hello()->set_worker_id("bench");
-  hello.mutable_hello()->set_host("host");
-  for (int i = 0; i < gpus; ++i) {
-    v1::Device* device = hello.mutable_hello()->add_devices();
-    device->set_id(fmt::format("gpu{}", i));
-    device->set_kind("cuda");
-    device->set_memory_bytes(int64_t{80} << 30);
-  }
-  stream->Write(hello);
+  stream->Write(to_proto(hello_of(gpus)));
   v1::DaemonMessage message;
   int64_t ended = 0;
   v1::Lease last;
@@ -276,13 +270,7 @@ void bench_daemon(const std::string& folder, int64_t runs, Json& out) {
     auto stub = v1::WorkerService::NewStub(channel);
     grpc::ClientContext context;
     auto stream = stub->Session(&context);
-    v1::WorkerMessage hello;
-    hello.mutable_hello()->set_worker_id("bench");
-    v1::Device* device = hello.mutable_hello()->add_devices();
-    device->set_id("gpu0");
-    device->set_kind("cuda");
-    device->set_memory_bytes(int64_t{80} << 30);
-    stream->Write(hello);
+    stream->Write(to_proto(hello_of(1)));
     v1::DaemonMessage welcome;
     stream->Read(&welcome);
     stream->WritesDone();

@@ -9,12 +9,44 @@
 #include <cstring>
 #include <random>
 #include <utility>
+#include <vector>
 
 #include "base/home.h"
 #include "base/limits.h"
+#include "base/utf8.h"
 #include "proto/queue.grpc.pb.h"
 
 namespace assay {
+
+namespace {
+
+namespace pb = google::protobuf;
+
+// What was typed may hold any bytes; protobuf would refuse such a request, and call it an error of its own.
+Status check_text(const pb::Message& request) {
+  const pb::Reflection& reflection = *request.GetReflection();
+  std::vector<const pb::FieldDescriptor*> fields;
+  reflection.ListFields(request, &fields);
+  const auto check = [](const std::string& text) {
+    if (is_utf8(text)) return Status();
+    return Status(Error{ErrorCode::invalid_argument, fmt::format("{} is not UTF-8", in_quotes(text))});
+  };
+  for (const pb::FieldDescriptor* field : fields) {
+    const bool message = field->cpp_type() == pb::FieldDescriptor::CPPTYPE_MESSAGE;
+    if (!message && field->type() != pb::FieldDescriptor::TYPE_STRING) continue;
+    if (!field->is_repeated()) {
+      ASSAY_TRY(message ? check_text(reflection.GetMessage(request, field))
+                        : check(reflection.GetString(request, field)));
+      continue;
+    }
+    for (int i = 0; i < reflection.FieldSize(request, field); ++i)
+      ASSAY_TRY(message ? check_text(reflection.GetRepeatedMessage(request, field, i))
+                        : check(reflection.GetRepeatedString(request, field, i)));
+  }
+  return {};
+}
+
+}  // namespace
 
 struct Client::State {
   std::string home;
@@ -27,6 +59,7 @@ struct Client::State {
   Result<Response> call(grpc::Status (v1::QueueService::StubInterface::*method)(grpc::ClientContext*, const Request&,
                                                                                 Response*),
                         const Request& request, int64_t deadline_ms = limits::rpc_deadline_ms) {
+    ASSAY_TRY(check_text(request));
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(deadline_ms));
     Response response;
@@ -136,6 +169,7 @@ Result<v1::EnqueueResponse> Client::enqueue(const v1::EnqueueRequest& request) {
   return state_->call(&Service::Enqueue, request);
 }
 Result<v1::ListRunsResponse> Client::list_runs(const v1::ListRunsRequest& request) {
+  ASSAY_TRY(check_text(request));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));
   auto reader = state_->stub->ListRuns(&context, request);
@@ -189,6 +223,7 @@ Status Client::events_since(int64_t from, const std::string& tag, const std::fun
   request.set_from_event_id(from);
   request.set_tag(tag);
   request.set_follow(false);
+  ASSAY_TRY(check_text(request));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));
   auto reader = state_->stub->Watch(&context, request);

@@ -7,34 +7,10 @@
 #include <cmath>
 #include <unordered_set>
 
+#include "base/utf8.h"
+
 namespace assay {
 namespace {
-
-struct CodePoint {
-  char32_t value = 0;
-  size_t bytes = 1;
-  bool valid = false;
-};
-
-// One code point of UTF-8 at text[0]; overlong forms, surrogates and values above U+10FFFF are not valid.
-CodePoint decode(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return {lead, 1, true};
-  const size_t bytes = lead >= 0xf0 && lead < 0xf5   ? 4
-                       : lead >= 0xe0 && lead < 0xf0 ? 3
-                       : lead >= 0xc2 && lead < 0xe0 ? 2
-                                                     : 0;
-  if (bytes == 0 || bytes > text.size()) return {lead, 1, false};
-  char32_t value = lead & (0xff >> (bytes + 1));
-  for (size_t i = 1; i < bytes; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return {lead, 1, false};
-    value = value << 6 | (byte(i) & 0x3f);
-  }
-  constexpr char32_t smallest[5] = {0, 0, 0x80, 0x800, 0x10000};
-  if (value < smallest[bytes] || value > 0x10ffff || (value >= 0xd800 && value < 0xe000)) return {lead, 1, false};
-  return {value, bytes, true};
-}
 
 // Characters that move the cursor or reorder their neighbours: C0, DEL, C1, line separators, bidirectional controls.
 bool is_unsafe(char32_t c) {
@@ -66,8 +42,8 @@ std::string escape(char32_t c) {
 std::string_view head(std::string_view text, int width) {
   size_t end = 0;
   for (int used = 0; end < text.size();) {
-    const CodePoint c = decode(text.substr(end));
-    used += columns(c.value);
+    const Utf8Character c = first_character(text.substr(end));
+    used += columns(c.code);
     if (used > width) break;
     end += c.bytes;
   }
@@ -78,8 +54,8 @@ std::string_view tail(std::string_view text, int width) {
   int skip = display_width(text) - width;
   size_t start = 0;
   while (start < text.size() && skip > 0) {
-    const CodePoint c = decode(text.substr(start));
-    skip -= columns(c.value);
+    const Utf8Character c = first_character(text.substr(start));
+    skip -= columns(c.code);
     start += c.bytes;
   }
   return text.substr(start);
@@ -97,9 +73,9 @@ std::string printable(std::string_view text) {
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {
-    const CodePoint c = decode(text);
-    if (!c.valid || is_unsafe(c.value))
-      out += escape(c.value);
+    const Utf8Character c = first_character(text);
+    if (!c.valid || is_unsafe(c.code))
+      out += escape(c.code);
     else
       out += text.substr(0, c.bytes);
     text.remove_prefix(c.bytes);
@@ -114,8 +90,8 @@ std::string first_line(std::string_view text) {
 int display_width(std::string_view text) {
   int width = 0;
   while (!text.empty()) {
-    const CodePoint c = decode(text);
-    width += columns(c.value);
+    const Utf8Character c = first_character(text);
+    width += columns(c.code);
     text.remove_prefix(c.bytes);
   }
   return width;

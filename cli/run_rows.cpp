@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "cli/format.h"
+#include "spec/run_outcome.h"
 
 namespace assay {
 namespace {
@@ -74,10 +75,7 @@ std::string remark(const v1::Run& run, int64_t now) {
   if (waits(run) && !run.not_started().empty()) return "not started: " + first_line(run.not_started());
   if (!run.has_latest()) return {};
   const v1::Attempt& latest = run.latest();
-  if (run.state() == "failed") {
-    const std::string error = first_line(latest.outcome().error());
-    return latest.outcome().reason() + (error.empty() ? "" : ": " + error);
-  }
+  if (run.state() == "failed") return printable(failure_text(latest.outcome().reason(), latest.outcome().error()));
   std::string text = latest.n() > 1 ? fmt::format("attempt {}", latest.n()) : "";
   const auto append = [&](const std::string& more) { text += (text.empty() ? "" : ", ") + more; };
   if (waits(run) && latest.outcome().result() == "stopped")

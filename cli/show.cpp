@@ -11,6 +11,7 @@
 #include "cli/run_rows.h"
 #include "cli/table.h"
 #include "cli/verb.h"
+#include "wire/convert.h"
 
 namespace assay {
 namespace {
@@ -79,25 +80,20 @@ void print_lines(std::ostream& out, std::string_view text, const char* indent) {
   }
 }
 
-void print_failure(Context& context, const v1::Run& run, const v1::Attempt& attempt) {
-  const v1::AttemptOutcome& o = attempt.outcome();
+Status print_failure(Context& context, const v1::Run& run, const v1::Attempt& attempt) {
+  ASSAY_ASSIGN(const AttemptOutcome o, from_proto(attempt.outcome()));
   std::ostream& out = context.console.out;
   out << fmt::format("\n{} (attempt {}): {}\n",
                      paint(printable(attempt_name(run, attempt)), Colour::bold, context.console.colour), attempt.n(),
-                     paint(o.reason(), Colour::red, context.console.colour));
-  print_lines(out, o.error(), "  ");
-  if (!o.operation().empty()) out << "  operation " << printable(o.operation()) << "\n";
-  if (!o.tensor().empty()) out << "  tensor    " << printable(o.tensor()) << "\n";
-  out << "  step      " << (o.step() < 0 ? "before the first" : fmt::format("{}", o.step())) << "\n";
-  if (o.signal() != 0)
-    out << "  signal    " << o.signal() << "\n";
-  else if (o.exit_code() >= 0)
-    out << "  exit code " << o.exit_code() << "\n";
+                     paint(std::string(to_string(o.reason)), Colour::red, context.console.colour));
+  print_lines(out, o.error, "  ");
+  for (const OutcomeFact& fact : failure_facts(o)) out << fmt::format("  {:<9} {}\n", fact.name, printable(fact.value));
   if (!attempt.log_path().empty()) out << "  log       " << printable(attempt.log_path()) << "\n";
-  if (!o.log_tail().empty()) {
+  if (!o.log_tail.empty()) {
     out << "  last lines of its log:\n";
-    print_lines(out, o.log_tail(), "    | ");
+    print_lines(out, o.log_tail, "    | ");
   }
+  return {};
 }
 
 Result<ExitCode> run_show(Context& context, const Options& options) {
@@ -114,7 +110,7 @@ Result<ExitCode> run_show(Context& context, const Options& options) {
   context.console.out << "\n";
   print_lines(context.console.out, run.config_toml(), "  ");
   for (const v1::Attempt& attempt : run.attempts()) {
-    if (attempt.outcome().result() == "failed") print_failure(context, run, attempt);
+    if (attempt.outcome().result() == "failed") ASSAY_TRY(print_failure(context, run, attempt));
     if (attempt.outcome().result() == "stopped")
       context.console.out << fmt::format("\nattempt {}: {}\n", attempt.n(), first_line(attempt.outcome().error()));
   }

@@ -66,11 +66,10 @@ void print(Context& context, const v1::InfoResponse& info, bool started) {
 Status check_lives(pid_t pid, const std::string& log, int64_t offset) {
   const auto status = try_wait(pid);
   if (!status) return {};
-  const std::string how = status->signal ? fmt::format("was ended by signal {}", status->signal)
-                                         : fmt::format("ended with exit code {}", status->exit_code);
   const std::string line = last_line_since(log, offset);
   return Error{ErrorCode::failed_precondition,
-               fmt::format("the daemon {} at start: {} (log: {})", how, line.empty() ? "it wrote nothing" : line, log)};
+               fmt::format("the daemon {} at start: {} (log: {})", how_it_ended(*status),
+                           line.empty() ? "it wrote nothing" : line, log)};
 }
 
 Result<ExitCode> run_up(Context& context, const Options& options) {

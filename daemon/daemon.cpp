@@ -47,12 +47,17 @@ Status Daemon::open() {
                                                                         if (options_.on_shutdown)
                                                                           options_.on_shutdown();
                                                                       }});
-  worker_service_ = std::make_unique<WorkerService>(*loop_);
+  worker_service_ = std::make_unique<WorkerService>(*loop_, [this](const ProcessIdentity& worker) {
+    std::lock_guard lock(supervisor_mutex_);
+    if (supervisor_) supervisor_->replace(worker);
+  });
   ASSAY_ASSIGN(server_, GrpcServer::start(socket, {queue_service_.get(), worker_service_.get()}));
   if (!options_.worker_program.empty()) {
     WorkerCommand command{options_.worker_program, {"--home", home, "--socket", socket}, worker_log_path(home)};
     if (options_.allow_faults) command.arguments.push_back("--allow-fault-injection");
-    ASSAY_ASSIGN(supervisor_, WorkerSupervisor::start(home, std::move(command), clock_));
+    ASSAY_ASSIGN(auto supervisor, WorkerSupervisor::start(home, std::move(command), clock_));
+    std::lock_guard lock(supervisor_mutex_);
+    supervisor_ = std::move(supervisor);
   }
   log::info("serving {}", socket);
   return {};
@@ -61,7 +66,10 @@ Status Daemon::open() {
 void Daemon::stop() {
   if (!server_) return;
   if (stop_workers_) stop_workers();
-  supervisor_.reset();
+  {
+    std::lock_guard lock(supervisor_mutex_);
+    supervisor_.reset();
+  }
   feed_.close();
   server_.reset();
   loop_->stop();

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "base/clock.h"
@@ -55,6 +56,7 @@ class Daemon {
   std::unique_ptr<QueueService> queue_service_;
   std::unique_ptr<WorkerService> worker_service_;
   std::unique_ptr<GrpcServer> server_;
+  std::mutex supervisor_mutex_;  // a worker may be refused while the supervisor comes or goes
   std::unique_ptr<WorkerSupervisor> supervisor_;
 };
 

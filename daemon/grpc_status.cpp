@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "base/utf8.h"
+
 namespace assay {
 namespace {
 
@@ -40,8 +42,8 @@ grpc::StatusCode code_of(ErrorCode code) {
 grpc::Status to_grpc(const Error& error) {
   if (error.message.size() <= message_chars) return {code_of(error.code), error.message};
   const size_t cut = error.message.rfind('\n', message_chars);
-  const std::string kept = error.message.substr(0, cut == std::string::npos ? message_chars : cut);
-  return {code_of(error.code), kept + "\n... and more"};
+  const std::string_view kept = cut_end(error.message, cut == std::string::npos ? message_chars : cut);
+  return {code_of(error.code), std::string(kept) + "\n... and more"};
 }
 
 }  // namespace assay

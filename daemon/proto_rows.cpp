@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "base/limits.h"
+#include "wire/convert.h"
 
 namespace assay {
 namespace {
@@ -11,92 +11,7 @@ std::string text(std::string_view view) {
   return std::string(view);
 }
 
-// protobuf strings must be UTF-8, while logs and errors may hold any byte.
-std::string utf8(const std::string& bytes) {
-  std::string out;
-  out.reserve(bytes.size());
-  for (size_t i = 0; i < bytes.size();) {
-    const unsigned char lead = static_cast<unsigned char>(bytes[i]);
-    const size_t length = lead < 0x80                   ? 1
-                          : lead >= 0xC2 && lead < 0xE0 ? 2
-                          : lead >= 0xE0 && lead < 0xF0 ? 3
-                          : lead >= 0xF0 && lead < 0xF5 ? 4
-                                                        : 0;
-    bool whole = length > 0 && i + length <= bytes.size();
-    for (size_t k = 1; whole && k < length; ++k) whole = (static_cast<unsigned char>(bytes[i + k]) & 0xC0) == 0x80;
-    if (whole) {
-      out.append(bytes, i, length);
-      i += length;
-    } else {
-      out += '?';
-      ++i;
-    }
-  }
-  return out;
-}
-
 }  // namespace
-
-void fill(v1::StepMetrics& out, const StepMetrics& m) {
-  out.set_step(m.step);
-  out.set_loss(m.loss);
-  out.set_dt_ms(m.dt_ms);
-  out.set_tok_per_sec(m.tok_per_sec);
-  out.set_mfu(m.mfu);
-  out.set_lr_scale(m.lr_scale);
-  out.set_grad_norm(m.grad_norm);
-  out.set_expert_load_min(m.expert_load_min);
-  out.set_expert_load_max(m.expert_load_max);
-  out.set_peak_mem_mib(m.peak_mem_mib);
-  out.set_val_loss(m.val_loss);
-  out.set_unix_ms(m.unix_ms);
-}
-
-StepMetrics to_metrics(const v1::StepMetrics& in) {
-  StepMetrics m;
-  m.step = in.step();
-  m.loss = in.loss();
-  m.dt_ms = in.dt_ms();
-  m.tok_per_sec = in.tok_per_sec();
-  m.mfu = in.mfu();
-  m.lr_scale = in.lr_scale();
-  m.grad_norm = in.grad_norm();
-  m.expert_load_min = in.expert_load_min();
-  m.expert_load_max = in.expert_load_max();
-  m.peak_mem_mib = in.peak_mem_mib();
-  m.val_loss = in.val_loss();
-  m.unix_ms = in.unix_ms();
-  return m;
-}
-
-void fill(v1::AttemptOutcome& out, const AttemptOutcome& o) {
-  out.set_result(text(to_string(o.result)));
-  out.set_reason(text(to_string(o.reason)));
-  out.set_error(utf8(o.error));
-  out.set_operation(utf8(o.operation));
-  out.set_tensor(utf8(o.tensor));
-  out.set_step(o.step);
-  out.set_exit_code(o.exit_code);
-  out.set_signal(o.signal);
-  out.set_peak_mem_mib(o.peak_mem_mib);
-  out.set_log_tail(utf8(o.log_tail));
-}
-
-Result<AttemptOutcome> to_outcome(const v1::AttemptOutcome& in) {
-  AttemptOutcome o;
-  ASSAY_ASSIGN(o.result, parse_word<AttemptResult>(in.result()));
-  ASSAY_ASSIGN(o.reason, parse_word<FailureReason>(in.reason().empty() ? "none" : in.reason()));
-  o.error = in.error().substr(0, limits::error_chars);
-  o.operation = in.operation().substr(0, limits::name_chars);
-  o.tensor = in.tensor().substr(0, limits::name_chars);
-  o.step = in.step();
-  o.exit_code = in.exit_code();
-  o.signal = in.signal();
-  o.peak_mem_mib = in.peak_mem_mib();
-  const std::string& tail = in.log_tail();
-  o.log_tail = tail.substr(tail.size() - std::min(tail.size(), limits::log_tail_bytes));
-  return o;
-}
 
 void fill(v1::Attempt& out, const AttemptRow& a, const AttemptSummary& s) {
   out.set_id(a.id);

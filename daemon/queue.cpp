@@ -127,17 +127,17 @@ Status Queue::advance(Subject& subject, RunEvent event, ChangeList& list, const 
 }
 
 Status Queue::perform(const Subject& before, Subject& after, const std::vector<Action>& actions, ChangeList& list) {
-  const LeaseRef lease{before.attempt_id, before.life.attempt ? before.life.attempt->lease_epoch : 0};
+  const LeaseKey lease{before.attempt_id, before.life.attempt ? before.life.attempt->lease_epoch : 0};
   for (const Action action : actions) {
     switch (action) {
       case Action::send_lease:
         break;  // after the commit, which numbers it: start_leases
       case Action::send_stop:
         leases_.stopping(lease.attempt_id);
-        send(before.worker_id, StopOrder{lease, std::string(to_string(after.life.attempt->stop))});
+        send(before.worker_id, StopMessage{lease, after.life.attempt->stop});
         break;
       case Action::acknowledge_end:
-        send(before.worker_id, EventReceipt{lease, "ended"});
+        send(before.worker_id, EventAckMessage{lease, AttemptNews::ended});
         break;
       case Action::free_devices:
         leases_.forget(lease.attempt_id);
@@ -225,9 +225,9 @@ void Queue::note_mark() {
     log::error("how far the queue has come was not noted: {}", noted.error().message);
 }
 
-void Queue::send(const std::string& worker_id, WorkerOrder order) {
+void Queue::send(const std::string& worker_id, DaemonMessage message) {
   const auto it = workers_.find(worker_id);
-  if (it != workers_.end() && it->second.link) outbox_.emplace_back(it->second.link, std::move(order));
+  if (it != workers_.end() && it->second.link) outbox_.emplace_back(it->second.link, std::move(message));
 }
 
 }  // namespace assay

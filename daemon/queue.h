@@ -66,11 +66,11 @@ class Queue {
   // -------------------------------------------------------------------------------------------------------- A worker's
   // greeting replaces an older link of the same worker. It also proves which attempts are gone: those the store gives
   // to this worker, or to another boot of its host, and that it does not name.
-  void greet(std::shared_ptr<WorkerLink> link, const WorkerGreeting& greeting);
+  void greet(std::shared_ptr<WorkerLink> link, const Hello& hello);
   // From here on `link` must be the worker's present one, else the call does nothing.
-  void heartbeat(const WorkerLink* link, const HeartbeatReport& report);
-  void steps(const WorkerLink* link, const StepReport& report);
-  void report(const WorkerLink* link, const AttemptReport& report);
+  void heartbeat(const WorkerLink* link, const Heartbeat& heartbeat);
+  void steps(const WorkerLink* link, const MetricBatch& batch);
+  void report(const WorkerLink* link, const AttemptEvent& report);
   void disconnected(const WorkerLink* link);
 
   // --- time and commit
@@ -140,18 +140,18 @@ class Queue {
 
   // queue_workers.cpp, queue_time.cpp
   Worker* worker_of(const WorkerLink* link);
-  bool is_foreign(const WorkerGreeting& greeting, const LeaseRef& lease);
-  Subject* live(const LeaseRef& lease, const Worker& worker);
+  bool is_foreign(const HeldLease& held);
+  Subject* live(const LeaseKey& lease, const Worker& worker);
   Status advance_live(const Subject& subject, const RunEvent& event, const AttemptFacts& facts = {});
-  void progress(const Subject& held, const LeaseRef& lease, Phase phase);
-  void note_started(const Subject& held, const AttemptReport& report);
-  void refuse_steps(const Subject& held, const LeaseRef& lease, const Error& why);
-  void lose_missing(const WorkerGreeting& greeting);
+  void progress(const Subject& held, const LeaseKey& lease, Phase phase);
+  void note_started(const Subject& held, const AttemptEvent& report);
+  void refuse_steps(const Subject& held, const LeaseKey& lease, const Error& why);
+  void lose_missing(const Hello& hello);
   void pause_leases(Worker& worker);
   void drain_occupied(Worker& worker, OccupiedDevices occupied);
-  void answer_ended(const Worker& worker, const AttemptReport& report);
+  void answer_ended(const Worker& worker, const AttemptEvent& report);
   void raise(const LeaseAlarm& alarm);
-  void send(const std::string& worker_id, WorkerOrder order);
+  void send(const std::string& worker_id, DaemonMessage order);
 
   // queue_changes.cpp
   Result<std::string> unused_tag(const ExperimentSpec& spec);
@@ -181,7 +181,7 @@ class Queue {
   std::vector<size_t> grants_;         // which of the groups are new leases
   std::map<int64_t, RunLife> staged_;  // by run id: what the store does not say yet
   std::map<std::string, std::pair<std::string, ChangeAnswer>> staged_requests_;  // id -> (method, answer)
-  std::vector<std::pair<std::shared_ptr<WorkerLink>, WorkerOrder>> outbox_;
+  std::vector<std::pair<std::shared_ptr<WorkerLink>, DaemonMessage>> outbox_;
   bool events_staged_ = false;
   bool ends_staged_ = false;  // of attempts
 };

@@ -93,11 +93,9 @@ Status Queue::start_leases(const std::vector<Result<Applied>>& applied) {
     ASSAY_ASSIGN(const AttemptContext context, runs_.get_attempt(applied[group]->attempts.front().id));
     take_over(context);
     const AttemptRow& attempt = context.attempt;
-    LeaseOrder order;
+    LeaseMessage order;
     order.lease = {attempt.id, attempt.lease_epoch};
     order.attempt = attempt.n;
-    order.experiment = context.experiment;
-    order.tag = context.tag;
     order.run = context.run.name;
     order.config_toml = context.run.config_toml;
     order.run_folder = fmt::format("{}/runs/{}/{}/{}", home_, context.experiment, context.tag, context.run.name);

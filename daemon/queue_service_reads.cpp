@@ -6,12 +6,14 @@
 #include <set>
 
 #include "base/limits.h"
+#include "base/utf8.h"
 #include "daemon/grpc_status.h"
 #include "daemon/log_tail.h"
 #include "daemon/proto_rows.h"
 #include "daemon/queue_service.h"
 #include "report/load.h"
 #include "report/report.h"
+#include "wire/steps.h"
 
 namespace assay {
 namespace {
@@ -120,7 +122,7 @@ grpc::Status QueueService::GetRun(Call*, const v1::GetRunRequest* request, v1::R
   }
   const auto not_started = context_.runs.why_not_started(listed->run.id);
   if (!not_started.ok()) return to_grpc(not_started.error());
-  response->set_not_started(*not_started);
+  response->set_not_started(to_utf8(*not_started));
   if (!attempts->empty()) *response->mutable_latest() = response->attempts(response->attempts_size() - 1);
   return grpc::Status::OK;
 }

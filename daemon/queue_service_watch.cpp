@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "base/limits.h"
+#include "base/utf8.h"
 #include "daemon/grpc_status.h"
 #include "daemon/queue_service.h"
 
@@ -28,7 +29,7 @@ class EventNames {
     out.set_kind(row.kind);
     out.set_from_state(row.from_state);
     out.set_to_state(row.to_state);
-    out.set_cause(row.cause);
+    out.set_cause(to_utf8(row.cause));
     if (row.experiment_id != 0) ASSAY_TRY(name_experiment(out, row.experiment_id));
     if (row.run_id != 0) ASSAY_TRY(name_run(out, row.run_id));
     if (row.attempt_id != 0) ASSAY_TRY(number_attempt(out, row.attempt_id));

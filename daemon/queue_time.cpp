@@ -25,7 +25,7 @@ void Queue::raise(const LeaseAlarm& alarm) {
   const auto it = live_.find(alarm.attempt_id);
   if (it == live_.end()) return;
   const Subject& subject = it->second;
-  const LeaseRef lease{alarm.attempt_id, subject.life.attempt->lease_epoch};
+  const LeaseKey lease{alarm.attempt_id, subject.life.attempt->lease_epoch};
   RunEvent event = event_about(lease, RunEventKind::lease_expired, alarm.cause);
   if (alarm.kind == AlarmKind::expired) {
     // A worker that goes on talking but not of this lease does not have it: that is proof, not silence.
@@ -34,7 +34,7 @@ void Queue::raise(const LeaseAlarm& alarm) {
         clock_.monotonic_ms() - worker->second.heartbeat_at < limits::lease_ms) {
       event.kind = RunEventKind::worker_lost;
       event.cause = fmt::format("worker {} does not name it any longer", subject.worker_id);
-      send(subject.worker_id, AbandonOrder{lease});
+      send(subject.worker_id, AbandonMessage{lease});
     }
   } else {
     event.kind = RunEventKind::stop_requested;
@@ -76,7 +76,7 @@ void Queue::stop_workers(const std::string& cause) {
     if (Status stopped = advance_live(subject, event); !stopped.ok())
       log::error("attempt {}: {}", id, stopped.error().message);
   }
-  for (const auto& [id, worker] : workers_) send(id, DrainOrder{});
+  for (const auto& [id, worker] : workers_) send(id, DrainMessage{});
 }
 
 bool Queue::stopped() const {

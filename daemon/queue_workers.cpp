@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/version.h"
 #include "daemon/queue.h"
 #include "daemon/transition_rows.h"
 
@@ -14,6 +15,30 @@ namespace {
 // Its trainer need not have run: the state machine judges by whether its start was told.
 bool ended_with_worker(const AttemptOutcome& outcome) {
   return outcome.result == AttemptResult::stopped || outcome.reason == FailureReason::worker_lost;
+}
+
+WorkerRow row_of(const Hello& hello) {
+  return {.id = hello.worker_id,
+          .host = hello.host,
+          .boot_id = hello.boot_id,
+          .pid = hello.pid,
+          .start_ticks = hello.start_ticks,
+          .state = "connected"};
+}
+
+std::vector<DeviceRow> devices_of(const Hello& hello) {
+  std::vector<DeviceRow> rows;
+  for (const DeviceInfo& device : hello.devices) {
+    const auto user = hello.occupied.find(device.id);
+    rows.push_back({.id = device.id,
+                    .worker_id = hello.worker_id,
+                    .kind = std::string(to_string(device.kind)),
+                    .name = device.name,
+                    .memory_bytes = device.memory_bytes,
+                    .state = "free",
+                    .drained_by = user == hello.occupied.end() ? "" : user->second});
+  }
+  return rows;
 }
 
 }  // namespace
@@ -30,7 +55,7 @@ Queue::Worker* Queue::worker_of(const WorkerLink* link) {
 }
 
 // The live attempt that the lease names, if this worker holds it under that epoch.
-Queue::Subject* Queue::live(const LeaseRef& lease, const Worker& worker) {
+Queue::Subject* Queue::live(const LeaseKey& lease, const Worker& worker) {
   const auto it = live_.find(lease.attempt_id);
   if (it == live_.end() || it->second.worker_id != worker.row.id) return nullptr;
   return it->second.life.attempt->lease_epoch == lease.epoch ? &it->second : nullptr;
@@ -49,48 +74,47 @@ Status Queue::advance_live(const Subject& subject, const RunEvent& event, const 
 
 // A lease of another queue, in which its ids were another attempt's: the database was deleted, or replaced by an older
 // copy, while the worker went on.
-bool Queue::is_foreign(const WorkerGreeting& greeting, const LeaseRef& lease) {
-  const auto told = greeting.attempt_keys.find(lease.attempt_id);
-  if (told == greeting.attempt_keys.end()) return false;
-  const auto known = runs_.get_attempt(lease.attempt_id);
-  return known.ok() && runs_.attempt_key(known->attempt) != told->second;
+bool Queue::is_foreign(const HeldLease& held) {
+  if (held.attempt_key.empty()) return false;
+  const auto known = runs_.get_attempt(held.lease.attempt_id);
+  return known.ok() && runs_.attempt_key(known->attempt) != held.attempt_key;
 }
 
-void Queue::greet(std::shared_ptr<WorkerLink> link, const WorkerGreeting& told) {
-  WorkerGreeting greeting = told;
-  std::vector<WorkerOrder> then;
-  std::erase_if(greeting.leases, [&](const LeaseRef& lease) {
-    const bool foreign = is_foreign(told, lease);
-    if (foreign) then.push_back(AbandonOrder{lease});
+void Queue::greet(std::shared_ptr<WorkerLink> link, const Hello& told) {
+  Hello hello = told;
+  std::vector<DaemonMessage> then;
+  std::erase_if(hello.leases, [&](const HeldLease& held) {
+    const bool foreign = is_foreign(held);
+    if (foreign) then.emplace_back(AbandonMessage{held.lease});
     return foreign;
   });
-  Worker& worker = workers_[greeting.worker.id];
+  Worker& worker = workers_[hello.worker_id];
   if (worker.link && worker.link != link) worker.link->close("the worker has opened a newer session");
-  worker.row = greeting.worker;
-  worker.row.state = "connected";
+  worker.row = row_of(hello);
   worker.row.last_seen = clock_.unix_ms();
   worker.link = link;
   worker.heartbeat_at = clock_.monotonic_ms();
   worker.lease_again_at = 0;
-  stage({WorkerHello{worker.row, greeting.devices}});
+  stage({WorkerHello{worker.row, devices_of(hello)}});
   worker.device_ids.clear();
   worker.occupied.clear();
-  for (const DeviceRow& device : greeting.devices) {
+  for (const DeviceInfo& device : hello.devices) {
     for (auto& [id, other] : workers_) {  // a device belongs to the worker that named it last
       other.device_ids.erase(device.id);
       other.occupied.erase(device.id);
     }
     worker.device_ids.insert(device.id);
-    if (!device.drained_by.empty()) worker.occupied[device.id] = device.drained_by;
+    if (const auto user = hello.occupied.find(device.id); user != hello.occupied.end()) worker.occupied.insert(*user);
   }
   assign_again_ = true;
 
-  lose_missing(greeting);
-  WelcomeOrder welcome{limits::heartbeat_ms, {}};
-  for (const LeaseRef& lease : greeting.leases) {
+  lose_missing(hello);
+  WelcomeMessage welcome{.heartbeat_ms = limits::heartbeat_ms, .version = version()};
+  for (const HeldLease& told_of : hello.leases) {
+    const LeaseKey& lease = told_of.lease;
     Subject* held = live(lease, worker);
     if (!held) {
-      then.push_back(AbandonOrder{lease});
+      then.emplace_back(AbandonMessage{lease});
       continue;
     }
     const auto stored = metrics_.acked_seq(lease.attempt_id);
@@ -101,36 +125,36 @@ void Queue::greet(std::shared_ptr<WorkerLink> link, const WorkerGreeting& told) 
       static_cast<void>(
           advance_live(*held, event_about(lease, RunEventKind::worker_back)));  // legal: it is unreachable
     } else if (held->life.attempt->stop != StopReason::none) {
-      then.push_back(StopOrder{lease, std::string(to_string(held->life.attempt->stop))});
+      then.emplace_back(StopMessage{lease, held->life.attempt->stop});
     }
   }
   // The welcome goes first, whatever was staged for this worker above.
   outbox_.insert(outbox_.begin(), {link, std::move(welcome)});
-  for (WorkerOrder& order : then) outbox_.emplace_back(link, std::move(order));
-  if (stopping_) outbox_.emplace_back(link, DrainOrder{});
-  log::info("worker {} connected: {} devices, {} leases", worker.row.id, greeting.devices.size(),
-            greeting.leases.size());
+  for (DaemonMessage& order : then) outbox_.emplace_back(link, std::move(order));
+  if (stopping_) outbox_.emplace_back(link, DrainMessage{});
+  log::info("worker {} connected: {} devices, {} leases", worker.row.id, hello.devices.size(), hello.leases.size());
 }
 
 // A worker that does not name a lease does not have it, and a host that was started anew has no process of its last
 // boot.
-void Queue::lose_missing(const WorkerGreeting& greeting) {
+void Queue::lose_missing(const Hello& hello) {
   std::vector<Subject> gone;
   std::string cause;
   for (const auto& [id, subject] : live_) {
-    const LeaseRef lease{id, subject.life.attempt->lease_epoch};
-    const bool named = std::find(greeting.leases.begin(), greeting.leases.end(), lease) != greeting.leases.end();
+    const LeaseKey lease{id, subject.life.attempt->lease_epoch};
+    const bool named = std::any_of(hello.leases.begin(), hello.leases.end(),
+                                   [&](const HeldLease& held) { return held.lease == lease; });
     const auto owner = workers_.find(subject.worker_id);
-    const bool other_boot = owner != workers_.end() && owner->first != greeting.worker.id &&
-                            owner->second.row.host == greeting.worker.host && !greeting.worker.boot_id.empty() &&
-                            owner->second.row.boot_id != greeting.worker.boot_id;
-    if (subject.worker_id == greeting.worker.id ? !named : other_boot) gone.push_back(subject);
+    const bool other_boot = owner != workers_.end() && owner->first != hello.worker_id &&
+                            owner->second.row.host == hello.host && !hello.boot_id.empty() &&
+                            owner->second.row.boot_id != hello.boot_id;
+    if (subject.worker_id == hello.worker_id ? !named : other_boot) gone.push_back(subject);
   }
   for (const Subject& subject : gone) {
-    const LeaseRef lease{subject.attempt_id, subject.life.attempt->lease_epoch};
-    const std::string cause = subject.worker_id == greeting.worker.id
-                                  ? fmt::format("worker {} came back without it", greeting.worker.id)
-                                  : fmt::format("host {} was started anew", greeting.worker.host);
+    const LeaseKey lease{subject.attempt_id, subject.life.attempt->lease_epoch};
+    const std::string cause = subject.worker_id == hello.worker_id
+                                  ? fmt::format("worker {} came back without it", hello.worker_id)
+                                  : fmt::format("host {} was started anew", hello.host);
     if (Status lost = advance_live(subject, event_about(lease, RunEventKind::worker_lost, cause)); !lost.ok())
       log::error("attempt {}: {}", subject.attempt_id, lost.error().message);
   }
@@ -149,19 +173,19 @@ void Queue::disconnected(const WorkerLink* link) {
 // --- what a worker tells of its attempts
 // -------------------------------------------------------------------------------
 
-void Queue::heartbeat(const WorkerLink* link, const HeartbeatReport& heartbeat) {
+void Queue::heartbeat(const WorkerLink* link, const Heartbeat& heartbeat) {
   Worker* worker = worker_of(link);
   if (!worker) return;
   worker->heartbeat_at = clock_.monotonic_ms();
   drain_occupied(*worker, heartbeat.occupied);
-  for (const LeaseReport& report : heartbeat.leases) {
-    Subject* held = live(report.lease, *worker);
+  for (const LeaseStatus& status : heartbeat.leases) {
+    Subject* held = live(status.lease, *worker);
     if (!held) {
-      send(worker->row.id, AbandonOrder{report.lease});
+      send(worker->row.id, AbandonMessage{status.lease});
       continue;
     }
-    leases_.progress(report.lease.attempt_id, report.phase, report.last_step);
-    progress(*held, report.lease, report.phase);
+    leases_.progress(status.lease.attempt_id, status.phase, status.last_step);
+    progress(*held, status.lease, status.phase);
   }
 }
 
@@ -185,7 +209,7 @@ void Queue::drain_occupied(Worker& worker, OccupiedDevices occupied) {
   assign_again_ = true;
 }
 
-void Queue::progress(const Subject& held, const LeaseRef& lease, Phase phase) {
+void Queue::progress(const Subject& held, const LeaseKey& lease, Phase phase) {
   const LiveAttempt& attempt = *held.life.attempt;
   if (attempt.state == AttemptState::unreachable)  // its session had never ended: only the heartbeats were late
     static_cast<void>(advance_live(held, event_about(lease, RunEventKind::worker_back, "heard of again")));
@@ -198,29 +222,29 @@ void Queue::progress(const Subject& held, const LeaseRef& lease, Phase phase) {
     log::warn("attempt {}: {}", lease.attempt_id, moved.error().message);
 }
 
-void Queue::steps(const WorkerLink* link, const StepReport& report) {
+void Queue::steps(const WorkerLink* link, const MetricBatch& batch) {
   Worker* worker = worker_of(link);
   if (!worker) return;
-  Subject* held = live(report.lease, *worker);
-  if (!held) return send(worker->row.id, AbandonOrder{report.lease});
-  const auto stored = metrics_.append(report.lease.attempt_id, report.first_seq, report.steps);
+  Subject* held = live(batch.lease, *worker);
+  if (!held) return send(worker->row.id, AbandonMessage{batch.lease});
+  const auto stored = metrics_.append(batch.lease.attempt_id, batch.first_seq, batch.steps);
   if (!stored.ok() &&
       (stored.error().code == ErrorCode::already_exists || stored.error().code == ErrorCode::invalid_argument))
-    return refuse_steps(*held, report.lease, stored.error());
+    return refuse_steps(*held, batch.lease, stored.error());
   // Not acknowledged is not lost: the worker sends it again after its next greeting.
   if (!stored.ok()) {
-    log::error("metrics of attempt {} were not stored: {}", report.lease.attempt_id, stored.error().message);
+    log::error("metrics of attempt {} were not stored: {}", batch.lease.attempt_id, stored.error().message);
     return worker->link->close(stored.error().message);
   }
-  if (!report.steps.empty()) {
-    leases_.progress(report.lease.attempt_id, Phase::step, report.steps.back().step);
-    progress(*held, report.lease, Phase::step);
+  if (!batch.steps.empty()) {
+    leases_.progress(batch.lease.attempt_id, Phase::step, batch.steps.back().step);
+    progress(*held, batch.lease, Phase::step);
   }
-  send(worker->row.id, StepReceipt{report.lease, stored->acked_seq});
+  send(worker->row.id, MetricAckMessage{{batch.lease, stored->acked_seq}});
 }
 
 // Sent again they would be refused again, for ever: the attempt ends here, and its worker is told to let it go.
-void Queue::refuse_steps(const Subject& held, const LeaseRef& lease, const Error& why) {
+void Queue::refuse_steps(const Subject& held, const LeaseKey& lease, const Error& why) {
   log::error("steps of attempt {} are refused: {}", lease.attempt_id, why.message);
   const std::string worker_id = held.worker_id;
   RunEvent event = event_about(lease, RunEventKind::attempt_ended);
@@ -229,10 +253,10 @@ void Queue::refuse_steps(const Subject& held, const LeaseRef& lease, const Error
   event.outcome.error = "its steps cannot be stored: " + why.message;
   if (Status ended = advance_live(held, event); !ended.ok())
     log::error("attempt {}: {}", lease.attempt_id, ended.error().message);
-  send(worker_id, AbandonOrder{lease});
+  send(worker_id, AbandonMessage{lease});
 }
 
-void Queue::report(const WorkerLink* link, const AttemptReport& report) {
+void Queue::report(const WorkerLink* link, const AttemptEvent& report) {
   Worker* worker = worker_of(link);
   if (!worker) return;
   Subject* held = live(report.lease, *worker);
@@ -240,27 +264,27 @@ void Queue::report(const WorkerLink* link, const AttemptReport& report) {
   leases_.heard(report.lease.attempt_id);
   AttemptFacts facts;
   RunEvent event = event_about(report.lease, RunEventKind::attempt_ended);
-  if (report.kind == "ended" || report.kind == "refused") {
-    event.outcome = report.outcome;
-    if (report.kind == "refused") {
+  if (report.kind == AttemptNews::ended || report.kind == AttemptNews::refused) {
+    if (report.outcome) event.outcome = *report.outcome;
+    if (report.kind == AttemptNews::refused) {
       event.kind = RunEventKind::attempt_refused;
       const auto& ids = held->device_ids;  // of drained devices no lease comes again, so the others need not wait
       if (std::none_of(ids.begin(), ids.end(), [&](const auto& id) { return worker->occupied.contains(id); }))
         pause_leases(*worker);
       event.outcome.error = fmt::format("worker {} refused the lease: {}", worker->row.id, report.message);
-    } else if (!held->life.attempt->started && !ended_with_worker(report.outcome)) {
+    } else if (!held->life.attempt->started && !ended_with_worker(event.outcome)) {
       facts.started_at = clock_.unix_ms();  // over so soon that its start was not told
     }
     if (Status ended = advance_live(*held, event, facts); !ended.ok())
       log::error("attempt {}: {}", report.lease.attempt_id, ended.error().message);
     return;  // acknowledged by the transition
   }
-  if (report.kind == "started" || report.kind == "resumed") note_started(*held, report);
-  send(worker->row.id, EventReceipt{report.lease, report.kind});
+  if (report.kind == AttemptNews::started || report.kind == AttemptNews::resumed) note_started(*held, report);
+  send(worker->row.id, EventAckMessage{report.lease, report.kind});
 }
 
 // The worker tells it again after every greeting; only news are stored.
-void Queue::note_started(const Subject& held, const AttemptReport& report) {
+void Queue::note_started(const Subject& held, const AttemptEvent& report) {
   workers_.at(held.worker_id).refused_pause_ms = 0;
   AttemptFacts facts;
   if (!report.log_path.empty()) facts.log_path = report.log_path;
@@ -286,12 +310,12 @@ void Queue::pause_leases(Worker& worker) {
 }
 
 // Told of an attempt that is not live: its end is stored already and the receipt was lost, or the lease is not its own.
-void Queue::answer_ended(const Worker& worker, const AttemptReport& report) {
+void Queue::answer_ended(const Worker& worker, const AttemptEvent& report) {
   const auto known = runs_.get_attempt(report.lease.attempt_id);
   const bool own =
       known.ok() && known->attempt.lease_epoch == report.lease.epoch && known->attempt.worker_id == worker.row.id;
-  if (own && report.kind == "ended") return send(worker.row.id, EventReceipt{report.lease, report.kind});
-  send(worker.row.id, AbandonOrder{report.lease});
+  if (own && report.kind == AttemptNews::ended) return send(worker.row.id, EventAckMessage{report.lease, report.kind});
+  send(worker.row.id, AbandonMessage{report.lease});
 }
 
 }  // namespace assay

@@ -50,12 +50,6 @@ void move_run(Transition& t, RunState to, std::string_view kind, std::string cau
   t.next.state = to;
 }
 
-std::string describe(const AttemptOutcome& outcome) {
-  if (outcome.result != AttemptResult::failed) return std::string(to_string(outcome.result));
-  const std::string first_line = outcome.error.substr(0, outcome.error.find('\n'));
-  return fmt::format("failed: {}{}{}", to_string(outcome.reason), first_line.empty() ? "" : ": ", first_line);
-}
-
 void end_attempt(Transition& t, AttemptOutcome outcome, std::string_view kind, std::string cause) {
   move_attempt(t, AttemptState::ended, std::move(cause), kind);
   t.next.attempt.reset();
@@ -131,7 +125,7 @@ Result<Transition> on_ended(const RunLife& life, const RunEvent& event, const Ru
   if (lost || outcome.result == AttemptResult::stopped || outcome.result == AttemptResult::not_started)
     return give_back(life, event, policy);
   Transition t{life};
-  const std::string cause = or_default(event.cause, describe(outcome));
+  const std::string cause = or_default(event.cause, outcome_text(outcome));
   end_attempt(t, outcome, "attempt_ended", cause);
   t.actions.push_back(Action::acknowledge_end);
   if (outcome.result == AttemptResult::completed) {

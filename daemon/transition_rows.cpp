@@ -52,7 +52,7 @@ ChangeList rows_of(int64_t run_id, int64_t attempt_id, const RunLife& before, co
   return list;
 }
 
-RunEvent event_about(const LeaseRef& lease, RunEventKind kind, std::string cause) {
+RunEvent event_about(const LeaseKey& lease, RunEventKind kind, std::string cause) {
   RunEvent event{.kind = kind, .lease_epoch = lease.epoch};
   event.cause = std::move(cause);
   return event;

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "daemon/run_state.h"
-#include "daemon/worker_link.h"
 #include "db/run_store.h"
+#include "wire/messages.h"
 
 namespace assay {
 
@@ -18,7 +18,7 @@ LiveAttempt live_attempt_of(const AttemptRow& row, bool cancel_requested);
 ChangeList rows_of(int64_t run_id, int64_t attempt_id, const RunLife& before, const Transition& transition);
 
 // An event about the live attempt that the lease names.
-RunEvent event_about(const LeaseRef& lease, RunEventKind kind, std::string cause = {});
+RunEvent event_about(const LeaseKey& lease, RunEventKind kind, std::string cause = {});
 
 int64_t timeout_of(const RunRow& run);  // train.timeout_s; 0 = none
 

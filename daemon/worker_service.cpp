@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 #include "daemon/grpc_status.h"
-#include "daemon/worker_messages.h"
+#include "wire/convert.h"
 
 namespace assay {
 namespace {
@@ -15,12 +15,12 @@ using Reactor = grpc::ServerBidiReactor<v1::WorkerMessage, v1::DaemonMessage>;
 
 class Session;
 
-// What the queue holds of a stream. It may outlive the stream: then orders go nowhere, and the worker's next greeting
+// What the queue holds of a stream. It may outlive the stream: then messages go nowhere, and the worker's next greeting
 // makes them good.
 class SessionLink final : public WorkerLink {
  public:
   explicit SessionLink(Session* session) : session_(session) {}
-  void send(WorkerOrder order) override;
+  void send(DaemonMessage message) override;
   void close(const std::string& why) override;
   void session_ended() {
     std::lock_guard lock(mutex_);
@@ -35,15 +35,15 @@ class SessionLink final : public WorkerLink {
 // One stream. gRPC calls the On... functions, one read and one write at a time, from any of its threads.
 class Session final : public Reactor {
  public:
-  Session(QueueLoop& loop, grpc::CallbackServerContext* context)
-      : loop_(loop), context_(context), link_(std::make_shared<SessionLink>(this)) {
+  Session(QueueLoop& loop, const WorkerService::OtherProtocol& other_protocol, grpc::CallbackServerContext* context)
+      : loop_(loop), other_protocol_(other_protocol), context_(context), link_(std::make_shared<SessionLink>(this)) {
     StartRead(&incoming_);
   }
 
-  void send(const WorkerOrder& order) {
+  void send(const DaemonMessage& message) {
     std::lock_guard lock(mutex_);
     if (ended_) return;
-    outgoing_.push_back(to_message(order));
+    outgoing_.push_back(to_proto(message));
     if (outgoing_.size() == 1) StartWrite(&outgoing_.front());
   }
 
@@ -51,20 +51,22 @@ class Session final : public Reactor {
     std::lock_guard lock(mutex_);
     if (ended_) return;
     log::warn("a worker's session is closed: {}", why);
-    context_->TryCancel();  // the pending read fails, which ends the stream
+    if (!outgoing_.empty()) return context_->TryCancel();  // it may not read any more: nothing waits for it
+    finish(to_grpc(Error{ErrorCode::aborted, why}));       // the pending read fails
   }
 
   void OnReadDone(bool ok) override {
     if (!ok) return end(grpc::Status::OK);
-    auto input = to_input(incoming_);
-    if (!input.ok()) return end(to_grpc(input.error()));
-    if (std::holds_alternative<WorkerGreeting>(*input) == greeted_)
+    auto message = from_proto(incoming_);
+    if (!message.ok()) return refuse(message.error());
+    if (std::holds_alternative<Hello>(*message) == greeted_)
       return end(
           {grpc::StatusCode::FAILED_PRECONDITION, greeted_ ? "a second hello" : "the first message must be a hello"});
     greeted_ = true;
-    loop_.post(
-        [link = link_, input = *std::move(input)](Queue& queue) mutable { take(queue, link, std::move(input)); });
-    StartRead(&incoming_);
+    if (const auto* problem = std::get_if<Problem>(&*message))
+      log::error("a worker did not understand a message: {}", problem->message);
+    loop_.post([link = link_, message = std::move(*message)](Queue& queue) { take(queue, link, message); });
+    if (!read_next()) end(grpc::Status::OK);
   }
 
   void OnWriteDone(bool ok) override {
@@ -84,24 +86,44 @@ class Session final : public Reactor {
   }
 
  private:
-  static void take(Queue& queue, const std::shared_ptr<SessionLink>& link, WorkerInput input) {
-    if (auto* greeting = std::get_if<WorkerGreeting>(&input)) queue.greet(link, *greeting);
-    if (auto* heartbeat = std::get_if<HeartbeatReport>(&input)) queue.heartbeat(link.get(), *heartbeat);
-    if (auto* steps = std::get_if<StepReport>(&input)) queue.steps(link.get(), *steps);
-    if (auto* report = std::get_if<AttemptReport>(&input)) queue.report(link.get(), *report);
+  // False: the stream was finished meanwhile.
+  bool read_next() {
+    std::lock_guard lock(mutex_);
+    if (!ended_) StartRead(&incoming_);
+    return !ended_;
   }
 
-  // Nothing more is read. The stream is finished at once, or when the write under way is done.
+  static void take(Queue& queue, const std::shared_ptr<SessionLink>& link, const WorkerMessage& message) {
+    if (auto* hello = std::get_if<Hello>(&message)) queue.greet(link, *hello);
+    if (auto* heartbeat = std::get_if<Heartbeat>(&message)) queue.heartbeat(link.get(), *heartbeat);
+    if (auto* batch = std::get_if<MetricBatch>(&message)) queue.steps(link.get(), *batch);
+    if (auto* event = std::get_if<AttemptEvent>(&message)) queue.report(link.get(), *event);
+  }
+
+  void refuse(const Error& error) {
+    if (error.code != ErrorCode::failed_precondition) return end(to_grpc(error));
+    const v1::Hello& hello = incoming_.hello();
+    if (other_protocol_) other_protocol_({static_cast<pid_t>(hello.pid()), hello.start_ticks(), hello.boot_id()});
+    end({grpc::StatusCode::UNIMPLEMENTED, error.message});
+  }
+
+  // Nothing more is read.
   void end(grpc::Status status) {
     if (!status.ok()) log::warn("a worker's session is refused: {}", status.error_message());
     loop_.post([link = link_](Queue& queue) { queue.disconnected(link.get()); });
     std::lock_guard lock(mutex_);
+    if (!ended_) finish(std::move(status));
+  }
+
+  // The stream is finished at once, or when the write under way is done. Under the lock.
+  void finish(grpc::Status status) {
     ended_ = true;
     status_ = std::move(status);
     if (outgoing_.empty()) Finish(status_);
   }
 
   QueueLoop& loop_;
+  const WorkerService::OtherProtocol& other_protocol_;
   grpc::CallbackServerContext* context_;
   std::shared_ptr<SessionLink> link_;
   v1::WorkerMessage incoming_;  // of the read under way
@@ -112,9 +134,9 @@ class Session final : public Reactor {
   grpc::Status status_;
 };
 
-void SessionLink::send(WorkerOrder order) {
+void SessionLink::send(DaemonMessage message) {
   std::lock_guard lock(mutex_);
-  if (session_) session_->send(order);
+  if (session_) session_->send(message);
 }
 
 void SessionLink::close(const std::string& why) {
@@ -125,7 +147,7 @@ void SessionLink::close(const std::string& why) {
 }  // namespace
 
 Reactor* WorkerService::Session(grpc::CallbackServerContext* context) {
-  return new class Session(loop_, context);
+  return new class Session(loop_, other_protocol_, context);
 }
 
 }  // namespace assay

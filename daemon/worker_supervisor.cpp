@@ -90,6 +90,13 @@ std::optional<ProcessIdentity> WorkerSupervisor::worker() const {
   return worker_;
 }
 
+void WorkerSupervisor::replace(const ProcessIdentity& worker) {
+  std::lock_guard lock(mutex_);
+  if (ending_ || worker_ != worker || !is_alive(worker)) return;
+  log::warn("worker (pid {}) is of another version and is replaced; its runs go on", worker.pid);
+  ::kill(worker.pid, SIGKILL);  // SIGTERM would make it stop them
+}
+
 void WorkerSupervisor::run() {
   while (!stop_) {
     const auto known = worker();
@@ -156,11 +163,9 @@ void WorkerSupervisor::note_end() {
   const int64_t lived = clock_.monotonic_ms() - started_at_;
   pause_ms_ = restart_pause_ms(lived, pause_ms_);
   start_again_at_ = clock_.monotonic_ms() + pause_ms_;
-  const std::string how = !ended || (ended->signal == 0 && ended->exit_code < 0) ? ""  // of a former daemon's: not told
-                          : ended->signal != 0 ? fmt::format(" by signal {}", ended->signal)
-                                               : fmt::format(" with exit code {}", ended->exit_code);
+  const std::string how = how_it_ended(ended.value_or(ExitStatus{}));  // of a former daemon's worker it is not told
   log::write(ending_ ? log::Level::info : log::Level::warn,
-             fmt::format("worker (pid {}) ended{} after {} s", worker_->pid, how, lived / 1000));
+             fmt::format("worker (pid {}) {} after {} s", worker_->pid, how, lived / 1000));
   exit_fd_.reset();
   std::lock_guard lock(mutex_);
   worker_.reset();

@@ -40,6 +40,9 @@ class WorkerSupervisor {
   // may take to stop its trainers. False (and a line in the log) if it is still there.
   bool wait_for_end(int64_t drain_ms);
   std::optional<ProcessIdentity> worker() const;
+  // `worker` cannot serve this daemon, because it is of another version. If it is the one looked after it is killed, so
+  // that its trainers go on, and another is started, which takes them over. Any thread.
+  void replace(const ProcessIdentity& worker);
 
  private:
   WorkerSupervisor(std::string home, WorkerCommand command, const Clock& clock, UniqueFd wake);

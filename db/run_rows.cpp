@@ -53,15 +53,6 @@ std::string join_reasons(const RetryPolicy& retry) {
   return out;
 }
 
-std::string_view clip(std::string_view text, size_t max_bytes, bool from_end) {
-  if (text.size() <= max_bytes) return text;
-  auto continues = [&](size_t i) { return (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80; };
-  size_t cut = from_end ? text.size() - max_bytes : max_bytes;
-  // A character has at most three continuation bytes; more is no UTF-8, and then any cut is as good.
-  for (int i = 0; i < 3 && cut > 0 && cut < text.size() && continues(cut); ++i) from_end ? ++cut : --cut;
-  return from_end ? text.substr(cut) : text.substr(0, cut);
-}
-
 Result<RunRow> read_run(const Statement& row, int& at) {
   RunRow run;
   run.id = row.integer(at++);

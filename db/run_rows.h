@@ -36,7 +36,4 @@ Result<QueueMark> read_mark(Database& db, std::string_view sql);
 // "out_of_memory,crashed" and back.
 std::string join_reasons(const RetryPolicy& retry);
 
-// At most `max_bytes` of text, not cutting a UTF-8 character in two. from_end keeps the end instead of the start.
-std::string_view clip(std::string_view text, size_t max_bytes, bool from_end = false);
-
 }  // namespace assay

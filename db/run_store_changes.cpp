@@ -5,6 +5,7 @@
 
 #include "base/home.h"
 #include "base/limits.h"
+#include "base/utf8.h"
 #include "db/run_store_impl.h"
 
 namespace assay {
@@ -28,7 +29,7 @@ Status RunStore::Impl::write_event(const EventRow& event) {
       "INSERT INTO events (at, experiment_id, run_id, attempt_id, kind, from_state, to_state, cause) "
       "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
       now(), event.experiment_id, event.run_id, event.attempt_id, event.kind, event.from_state, event.to_state,
-      clip(event.cause, limits::error_chars));
+      cut_end(event.cause, limits::error_chars));
 }
 
 Status RunStore::Impl::apply_one(const EventNote& change, Applied&) {
@@ -157,9 +158,9 @@ Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
       "tensor = ?15, error = ?16, log_tail = ?17, n = CASE WHEN ?8 = 'not_started' THEN NULL ELSE n END WHERE id = ?1",
       change.attempt_id, to_string(to), phase, change.started_at, log_path, change.resumed_from_step, finished_at,
       to_string(outcome.result), to_string(outcome.reason), outcome.step, outcome.exit_code, outcome.signal,
-      std::isfinite(outcome.peak_mem_mib) ? outcome.peak_mem_mib : 0.0, clip(outcome.operation, limits::error_chars),
-      clip(outcome.tensor, limits::error_chars), clip(outcome.error, limits::error_chars),
-      clip(outcome.log_tail, limits::log_tail_bytes, true)));
+      std::isfinite(outcome.peak_mem_mib) ? outcome.peak_mem_mib : 0.0, cut_end(outcome.operation, limits::error_chars),
+      cut_end(outcome.tensor, limits::error_chars), cut_end(outcome.error, limits::error_chars),
+      cut_start(outcome.log_tail, limits::log_tail_bytes)));
   if (outcome.result == AttemptResult::not_started)
     ASSAY_TRY(db.run("UPDATE runs SET attempts = attempts - 1 WHERE id = ?", found.integer(2)));
   if (!change.to) return {};

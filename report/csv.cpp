@@ -54,7 +54,7 @@ std::vector<std::string> more_columns(const SummaryRow& row) {
           integer_or_empty(failed && a.outcome.exit_code >= 0 && a.outcome.signal == 0, a.outcome.exit_code),
           integer_or_empty(failed && a.outcome.signal != 0, a.outcome.signal),
           integer_or_empty(failed && a.outcome.step >= 0, a.outcome.step),
-          a.outcome.error.substr(0, a.outcome.error.find('\n')),
+          std::string(error_headline(a.outcome.error)),
           a.log_path};
 }
 

@@ -5,26 +5,25 @@
 #include <algorithm>
 #include <cctype>
 
-#include "spec/utf8.h"
+#include "base/utf8.h"
 
 namespace assay {
 namespace {
 
-bool is_control(char c) {
-  return (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7f;
+bool is_control(char32_t c) {
+  return (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f;
 }
 
-// Control characters become escapes; so does every byte beyond ASCII if the text as a whole is not UTF-8.
+// Control characters and bytes that are not UTF-8 become escapes.
 std::string visible(std::string_view text) {
-  const bool utf8 = is_utf8(text);
   std::string out;
-  for (char c : text) {
-    const bool beyond_ascii = static_cast<unsigned char>(c) >= 0x80;
-    if (c == '\r') continue;
-    if (is_control(c) || (beyond_ascii && !utf8))
-      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    else
-      out += c;
+  while (!text.empty()) {
+    const Utf8Character c = first_character(text);
+    if (!c.valid || (is_control(c.code) && c.code != '\r'))
+      out += fmt::format("\\x{:02x}", static_cast<unsigned>(c.code));
+    else if (c.code != '\r')
+      out += text.substr(0, c.bytes);
+    text.remove_prefix(c.bytes);
   }
   return out;
 }

@@ -54,21 +54,16 @@ void list_state(std::string& text, const ReportInput& input, RunState state, con
 std::string failure_text(const ReportRun& run, const ReportAttempt& a) {
   const AttemptOutcome& o = a.attempt.outcome;
   std::string text = fmt::format("\n### {}\n\n", md_code(attempt_name(run, a)));
-  const auto item = [&](const char* name, const std::string& value) { text += fmt::format("- {}: {}\n", name, value); };
+  const auto item = [&](std::string_view name, const std::string& value) {
+    text += fmt::format("- {}: {}\n", name, value);
+  };
   item("attempt", fmt::format("{}", a.attempt.n));
   item("reason", md_code(to_string(o.reason)));
-  const size_t end = std::min(o.error.find('\n'), o.error.size());
-  item("error", o.error.empty() ? "none captured" : md_code(o.error.substr(0, end)));
-  if (!o.operation.empty()) item("operation", md_code(o.operation));
-  if (!o.tensor.empty()) item("tensor", md_code(o.tensor));
-  item("step", o.step < 0 ? "before the first" : fmt::format("{}", o.step));
-  if (o.signal != 0)
-    item("signal", fmt::format("{}", o.signal));
-  else if (o.exit_code >= 0)
-    item("exit code", fmt::format("{}", o.exit_code));
+  item("error", o.error.empty() ? "none captured" : md_code(error_headline(o.error)));
+  for (const OutcomeFact& fact : failure_facts(o)) item(fact.name, fact.foreign ? md_code(fact.value) : fact.value);
   if (!a.attempt.log_path.empty()) item("log", md_code(a.attempt.log_path));
-  if (end + 1 < o.error.size())
-    text += "\nDetails of the error:\n\n" + md_fence(std::string_view(o.error).substr(end + 1));
+  if (const std::string_view details = error_details(o.error); !details.empty())
+    text += "\nDetails of the error:\n\n" + md_fence(details);
   if (!o.log_tail.empty()) text += "\nLast lines of the log:\n\n" + md_fence(o.log_tail);
   return text;
 }
@@ -96,10 +91,11 @@ std::string summary_section(const ReportInput& input) {
     if (had_nothing_to_do(run))
       text += "\n" + nothing_to_do(run);
     else if (lacks_its_steps(run))
-      text += fmt::format("\n{}: the last steps of attempt {} are not in this store (it has {} of {}): its numbers are not those "
-                          "of the whole run. Its journal is in `runs/`.\n",
-                          md_code(run.run.name), run.attempts.back().attempt.n,
-                          run.attempts.back().summary.last_step + 1, run.run.total_steps);
+      text += fmt::format(
+          "\n{}: the last steps of attempt {} are not in this store (it has {} of {}): its numbers are not those "
+          "of the whole run. Its journal is in `runs/`.\n",
+          md_code(run.run.name), run.attempts.back().attempt.n, run.attempts.back().summary.last_step + 1,
+          run.run.total_steps);
   return text;
 }
 

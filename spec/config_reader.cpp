@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <map>
 
+#include "base/utf8.h"
 #include "spec/spec_keys.h"
-#include "spec/utf8.h"
 
 namespace assay {
 namespace {

@@ -8,11 +8,11 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/utf8.h"
 #include "spec/cells.h"
 #include "spec/config_reader.h"
 #include "spec/run_config_toml.h"
 #include "spec/spec_sections.h"
-#include "spec/utf8.h"
 
 namespace assay {
 namespace {

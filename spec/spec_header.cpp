@@ -5,9 +5,9 @@
 #include <array>
 
 #include "base/limits.h"
+#include "base/utf8.h"
 #include "spec/spec_keys.h"
 #include "spec/spec_sections.h"
-#include "spec/utf8.h"
 
 namespace assay {
 namespace {

@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "base/limits.h"
+#include "base/utf8.h"
 #include "spec/spec_keys.h"
-#include "spec/utf8.h"
 
 namespace assay {
 namespace {

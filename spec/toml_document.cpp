@@ -6,7 +6,7 @@
 #include <cctype>
 
 #include "base/limits.h"
-#include "spec/utf8.h"
+#include "base/utf8.h"
 
 namespace assay {
 namespace {
@@ -43,7 +43,7 @@ class KeyDepthCheck {
     for (const char c : rest_.substr(0, bytes)) {
       if (c == '\n') {
         at_ = {at_.line + 1, 1};
-      } else if ((static_cast<unsigned char>(c) & 0xC0) != 0x80) {
+      } else if (!is_continuation(c)) {
         ++at_.column;  // columns count characters, as the library does
       }
     }
@@ -77,7 +77,7 @@ class KeyDepthCheck {
 bool is_line_end(std::string_view text, Position at) {
   for (int line = 1; line < at.line; ++line) text.remove_prefix(text.find('\n') + 1);
   text = text.substr(0, text.find('\n'));
-  return std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }) < at.column;
+  return std::ranges::count_if(text, [](char c) { return !is_continuation(c); }) < at.column;
 }
 
 // "Error while parsing array: encountered end-of-file" -> "not TOML: array: encountered end-of-file".

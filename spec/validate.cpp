@@ -7,8 +7,8 @@
 #include <set>
 
 #include "base/limits.h"
+#include "base/utf8.h"
 #include "spec/config_fields.h"
-#include "spec/utf8.h"
 
 namespace assay {
 namespace {

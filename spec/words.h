@@ -79,6 +79,11 @@ ASSAY_WORDS(StopReason, "stop reason", ASSAY_STOP_REASONS);
   X(refused, "refused", "the worker did not take the lease")
 ASSAY_WORDS(AttemptNews, "attempt news", ASSAY_ATTEMPT_NEWS);
 
+#define ASSAY_DEVICE_KINDS(X)                        \
+  X(cpu, "cpu", "the CPUs of a host, as one device") \
+  X(cuda, "cuda", "an NVIDIA GPU")
+ASSAY_WORDS(DeviceKind, "kind of device", ASSAY_DEVICE_KINDS);
+
 inline bool is_terminal(RunState s) {
   return s == RunState::completed || s == RunState::failed || s == RunState::cancelled;
 }

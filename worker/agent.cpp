@@ -16,6 +16,7 @@
 #include "base/home.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/version.h"
 
 namespace assay {
 namespace {
@@ -107,6 +108,7 @@ Status Agent::recover() {
 
 Hello Agent::hello() {
   Hello hello;
+  hello.version = version();
   hello.worker_id = worker_id_;
   hello.host = host_name();
   hello.boot_id = boot_id();
@@ -193,7 +195,7 @@ void Agent::on(const StopMessage& stop) {
 
 void Agent::on(const EventAckMessage& ack) {
   LeaseRunner* runner = find(ack.lease);
-  if (runner && ack.kind == to_string(AttemptNews::ended)) runner->end_acknowledged();
+  if (runner && ack.kind == AttemptNews::ended) runner->end_acknowledged();
 }
 
 void Agent::on(const AbandonMessage& abandon) {
@@ -295,7 +297,7 @@ std::vector<int> Agent::exit_fds() const {
 
 void Agent::shut_down() {
   shutting_down_ = true;
-  for (const auto& runner : runners_) runner->stop("worker_stopped");
+  for (const auto& runner : runners_) runner->stop(StopReason::worker_stopped);
 }
 
 bool Agent::finished() const {

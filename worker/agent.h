@@ -13,7 +13,7 @@
 
 #include "worker/device_use.h"
 #include "worker/lease_runner.h"
-#include "worker/messages.h"
+#include "worker/uplink.h"
 
 namespace assay {
 

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <csignal>
-#include <cstring>
 
 #include "worker/trainer/exit_code.h"
 
@@ -20,14 +19,19 @@ AttemptOutcome failed(FailureReason reason, std::string error) {
 
 AttemptOutcome stopped(const EndFacts& facts) {
   const std::string how = facts.killed_by_us ? "; it did not end when asked to and was killed" : "";
-  if (facts.stop_reason == "stalled")
-    return failed(FailureReason::stalled,
-                  fmt::format("no progress in phase {} within its deadline{}", to_string(facts.phase), how));
-  if (facts.stop_reason == "timeout")
-    return failed(FailureReason::timeout,
-                  fmt::format("still running after its time limit of {} s{}", facts.timeout_s, how));
-  if (facts.stop_reason == "worker_stopped")
-    return {.result = AttemptResult::stopped, .error = "stopped with its worker" + how};
+  switch (facts.stop_reason) {
+    case StopReason::stalled:
+      return failed(FailureReason::stalled,
+                    fmt::format("no progress in phase {} within its deadline{}", to_string(facts.phase), how));
+    case StopReason::timeout:
+      return failed(FailureReason::timeout,
+                    fmt::format("still running after its time limit of {} s{}", facts.timeout_s, how));
+    case StopReason::worker_stopped:
+      return {.result = AttemptResult::stopped, .error = "stopped with its worker" + how};
+    case StopReason::cancelled:
+    case StopReason::none:
+      break;
+  }
   return {.result = AttemptResult::cancelled, .error = "cancelled" + how};
 }
 
@@ -61,7 +65,7 @@ AttemptOutcome without_result(const EndFacts& facts) {
 
 AttemptOutcome choose(const EndFacts& facts) {
   if (facts.result && facts.result->result == AttemptResult::completed) return *facts.result;
-  if (!facts.stop_reason.empty()) return stopped(facts);
+  if (facts.stop_reason != StopReason::none) return stopped(facts);
   if (facts.result && facts.result->result == AttemptResult::cancelled)
     return failed(FailureReason::worker_lost, "the trainer was asked to end by someone other than Assay (SIGTERM)");
   if (facts.result) return *facts.result;
@@ -80,13 +84,6 @@ AttemptOutcome describe_end(const EndFacts& facts) {
   }
   if (outcome.result == AttemptResult::failed && outcome.log_tail.empty()) outcome.log_tail = facts.log_tail;
   return outcome;
-}
-
-std::string signal_name(int signal) {
-  const char* name = ::sigabbrev_np(signal);
-  const char* text = ::sigdescr_np(signal);
-  if (!name || !text) return fmt::format("signal {}", signal);
-  return fmt::format("SIG{} ({})", name, text);
 }
 
 }  // namespace assay

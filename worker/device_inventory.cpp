@@ -40,7 +40,7 @@ std::vector<DeviceInfo> list_devices(const std::string& host, const InventorySou
   const int cores = usable_cores();
   const std::string model = field(sources.cpuinfo, "model name").value_or("CPU");
   return {{.id = std::string(cpu_prefix) + host,
-           .kind = "cpu",
+           .kind = DeviceKind::cpu,
            .name = fmt::format("{}, {} core{}", model, cores, cores == 1 ? "" : "s"),
            .memory_bytes = host_memory(sources.memory).total_bytes}};
 }
@@ -56,7 +56,7 @@ std::vector<DeviceInfo> offer_gpus(const GpuInventory& inventory, const char* vi
     if (const std::string why = why_unusable(gpu, inventory.driver_version); !why.empty())
       log::warn("{} is not offered: {}", gpu.uuid, why);
     else
-      offered.push_back({.id = gpu.uuid, .kind = "cuda", .name = gpu.name, .memory_bytes = gpu.memory_bytes});
+      offered.push_back({.id = gpu.uuid, .kind = DeviceKind::cuda, .name = gpu.name, .memory_bytes = gpu.memory_bytes});
   }
   return offered;
 }

@@ -1,21 +1,14 @@
 // The devices this host offers to the queue.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "base/gpu.h"
 #include "base/memory.h"
+#include "wire/messages.h"
 
 namespace assay {
-
-struct DeviceInfo {
-  std::string id;    // "cpu:<host>", or a GPU's UUID; stable over restarts
-  std::string kind;  // "cpu" | "cuda"
-  std::string name;  // "AMD EPYC 7B13, 2 cores" | "NVIDIA H100 80GB HBM3"
-  int64_t memory_bytes = 0;
-};
 
 // Where the facts are read from; tests point them at files of their own.
 struct InventorySources {

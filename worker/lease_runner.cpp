@@ -75,7 +75,7 @@ Status LeaseRunner::launch(const LeaseMessage& lease) {
     options.arguments.push_back(flag);
     options.arguments.push_back(value);
   };
-  if (!lease.attempt_key.empty()) add("--attempt-key", lease.attempt_key);
+  add("--attempt-key", lease.attempt_key);
   for (const std::string& key : lease.earlier_keys) add("--earlier-key", key);
   if (context_.allow_faults) options.arguments.push_back("--allow-faults");
   // The trainer sees the GPUs it was given and no others; none if it runs on the CPU.
@@ -106,7 +106,7 @@ std::unique_ptr<LeaseRunner> LeaseRunner::recover(const LeaseKey& key, const std
     runner->leader_ended_ = true;
   } else if (known.trainer && context.processes.is_alive(*known.trainer)) {
     runner->exit_watch_ = context.processes.watch(known.trainer->pid);
-    if (!known.stop_reason.empty()) runner->begin_stop();
+    if (known.stop_reason != StopReason::none) runner->begin_stop();
     runner->save();
     log::info("attempt {} ({}): adopted its trainer, pid {}", key.attempt_id, known.run, known.trainer->pid);
   } else {
@@ -146,11 +146,11 @@ void LeaseRunner::metrics_stored(int64_t seq) {
   acked_seq_ = std::max(acked_seq_, seq);
 }
 
-void LeaseRunner::stop(const std::string& reason) {
-  if (leader_ended_ || !record_.stop_reason.empty()) return;
+void LeaseRunner::stop(StopReason reason) {
+  if (leader_ended_ || record_.stop_reason != StopReason::none) return;
   record_.stop_reason = reason;
   save();
-  log::info("attempt {} ({}): stopping, {}", record_.attempt_id, record_.run, reason);
+  log::info("attempt {} ({}): stopping, {}", record_.attempt_id, record_.run, to_string(reason));
   begin_stop();
 }
 
@@ -193,7 +193,7 @@ void LeaseRunner::watch_deadlines() {
   const int64_t now = context_.clock.monotonic_ms();
   if (const Status capped = cap_log(folder_.log(), limits::log_bytes, limits::log_slack_bytes); !capped.ok())
     log::error("{}", capped.error().message);
-  if (record_.timeout_s > 0 && now - started_ms_ > record_.timeout_s * 1000) stop("timeout");
+  if (record_.timeout_s > 0 && now - started_ms_ > record_.timeout_s * 1000) stop(StopReason::timeout);
   if (kill_at_ms_ != 0 && now >= kill_at_ms_) {
     if (!killed_) log::warn("attempt {} ({}): did not stop in time, killing it", record_.attempt_id, record_.run);
     killed_ = true;
@@ -231,8 +231,7 @@ void LeaseRunner::finish() {
   facts.log_tail = log_tail(folder_.log(), limits::log_tail_bytes);
   record_.outcome = describe_end(facts);
   save();
-  log::info("attempt {} ({}): {} {}", record_.attempt_id, record_.run, to_string(record_.outcome->result),
-            record_.outcome->error);
+  log::info("attempt {} ({}): {}", record_.attempt_id, record_.run, outcome_text(*record_.outcome));
 }
 
 // --- reporting -----------------------------------------------------------------------------------------------------
@@ -266,9 +265,9 @@ void LeaseRunner::send_started() {
     // Once steps are made, or it ended, it is known whether the trainer resumed.
     resumed_sent_ = resumed || ended() || (progress && progress->phase == Phase::step);
   }
-  if (!record_.stop_reason.empty() && !stopping_sent_ && !ended()) {
+  if (record_.stop_reason != StopReason::none && !stopping_sent_ && !ended()) {
     AttemptEvent news = event(AttemptNews::stopping);
-    news.message = record_.stop_reason;
+    news.message = to_string(record_.stop_reason);
     context_.uplink.send(news);
     stopping_sent_ = true;
   }

@@ -12,8 +12,8 @@
 #include "base/clock.h"
 #include "worker/attempt/attempt_files.h"
 #include "worker/attempt/journal.h"
-#include "worker/messages.h"
 #include "worker/process_control.h"
+#include "worker/uplink.h"
 
 namespace assay {
 
@@ -46,7 +46,7 @@ class LeaseRunner {
   void welcome(int64_t seq);
   void metrics_stored(int64_t seq);
   // Durable, and only the first reason counts.
-  void stop(const std::string& reason);
+  void stop(StopReason);
   // The lease is not ours any longer: kill the trainer and report nothing.
   void abandon();
   void end_acknowledged() { forgettable_ = ended(); }

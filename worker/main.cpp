@@ -14,6 +14,7 @@
 #include "base/home.h"
 #include "base/log.h"
 #include "worker/agent.h"
+#include "worker/device_inventory.h"
 #include "worker/session.h"
 
 namespace {
@@ -47,6 +48,17 @@ bool wait(const Agent& agent, const Session& session) {
   return (fds[0].revents & POLLIN) != 0 && ::read(stop_fd, &count, sizeof count) > 0;
 }
 
+int fail(const Error& error) {
+  log::fatal(error.message);
+  return 1;
+}
+
+// Trainers go on, and a worker of the daemon's version takes them over where this one ends.
+int leave(const std::string& why) {
+  return fail({ErrorCode::failed_precondition,
+               why + "; this worker ends and leaves its runs to the next one, which must be of the daemon's build"});
+}
+
 int serve(Agent& agent, Session& session) {
   while (!agent.finished()) {
     if (session.reconnect_in_ms() == 0) session.connect(agent.hello());
@@ -55,17 +67,13 @@ int serve(Agent& agent, Session& session) {
       agent.shut_down();
     }
     const Session::Received received = session.receive();
+    if (!received.other_protocol.empty()) return leave(received.other_protocol);
     for (const DaemonMessage& message : received.messages) agent.handle(message);
     if (received.closed) agent.disconnected();
     agent.tick();
   }
   log::info("ends");
   return 0;
-}
-
-int fail(const Error& error) {
-  log::fatal(error.message);
-  return 1;
 }
 
 }  // namespace

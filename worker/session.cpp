@@ -8,155 +8,14 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
-#include <optional>
 #include <stdexcept>
 
 #include "base/limits.h"
 #include "base/log.h"
 #include "proto/worker.grpc.pb.h"
-#include "worker/utf8.h"
+#include "wire/convert.h"
 
 namespace assay {
-namespace {
-
-// --- protobuf <-> plain structs ------------------------------------------------------------------------------------
-
-v1::WorkerMessage to_proto(const Hello& hello) {
-  v1::WorkerMessage message;
-  v1::Hello& out = *message.mutable_hello();
-  out.set_worker_id(hello.worker_id);
-  out.set_host(hello.host);
-  out.set_boot_id(hello.boot_id);
-  out.set_pid(hello.pid);
-  out.set_start_ticks(hello.start_ticks);
-  for (const DeviceInfo& device : hello.devices) {
-    v1::Device& d = *out.add_devices();
-    d.set_id(device.id);
-    d.set_kind(device.kind);
-    d.set_name(device.name);
-    d.set_memory_bytes(device.memory_bytes);
-    d.set_host(hello.host);
-    if (const auto user = hello.occupied.find(device.id); user != hello.occupied.end())
-      d.set_drained_by(to_utf8(user->second));
-  }
-  for (const HeldLease& held : hello.leases) {
-    v1::HeldLease& l = *out.add_leases();
-    l.set_attempt_id(held.lease.attempt_id);
-    l.set_lease_epoch(held.lease.epoch);
-    l.set_last_acked_seq(held.seq);
-    l.set_attempt_key(held.attempt_key);
-  }
-  return message;
-}
-
-v1::WorkerMessage to_proto(const Heartbeat& heartbeat) {
-  v1::WorkerMessage message;
-  v1::Heartbeat& out = *message.mutable_heartbeat();
-  for (const LeaseStatus& status : heartbeat.leases) {
-    v1::LeaseStatus& s = *out.add_leases();
-    s.set_attempt_id(status.lease.attempt_id);
-    s.set_lease_epoch(status.lease.epoch);
-    s.set_phase(std::string(to_string(status.phase)));
-    s.set_last_step(status.last_step);
-  }
-  for (const auto& [id, user] : heartbeat.occupied) {
-    v1::OccupiedDevice& o = *out.add_occupied();
-    o.set_device_id(id);
-    o.set_by(to_utf8(user));
-  }
-  return message;
-}
-
-v1::WorkerMessage to_proto(const MetricBatch& batch) {
-  v1::WorkerMessage message;
-  v1::MetricBatch& out = *message.mutable_metrics();
-  out.set_attempt_id(batch.lease.attempt_id);
-  out.set_lease_epoch(batch.lease.epoch);
-  out.set_first_seq(batch.first_seq);
-  for (const StepMetrics& step : batch.steps) {
-    v1::StepMetrics& s = *out.add_steps();
-    s.set_step(step.step);
-    s.set_loss(step.loss);
-    s.set_dt_ms(step.dt_ms);
-    s.set_tok_per_sec(step.tok_per_sec);
-    s.set_mfu(step.mfu);
-    s.set_lr_scale(step.lr_scale);
-    s.set_grad_norm(step.grad_norm);
-    s.set_expert_load_min(step.expert_load_min);
-    s.set_expert_load_max(step.expert_load_max);
-    s.set_peak_mem_mib(step.peak_mem_mib);
-    s.set_val_loss(step.val_loss);
-    s.set_unix_ms(step.unix_ms);
-  }
-  return message;
-}
-
-v1::WorkerMessage to_proto(const AttemptEvent& event) {
-  v1::WorkerMessage message;
-  v1::AttemptEvent& out = *message.mutable_event();
-  out.set_attempt_id(event.lease.attempt_id);
-  out.set_lease_epoch(event.lease.epoch);
-  out.set_kind(std::string(to_string(event.kind)));
-  out.set_log_path(event.log_path);
-  out.set_resumed_from_step(event.resumed_from_step);
-  out.set_message(to_utf8(event.message));
-  if (!event.outcome) return message;
-  v1::AttemptOutcome& o = *out.mutable_outcome();
-  o.set_result(std::string(to_string(event.outcome->result)));
-  o.set_reason(std::string(to_string(event.outcome->reason)));
-  o.set_error(to_utf8(event.outcome->error));
-  o.set_operation(to_utf8(event.outcome->operation));
-  o.set_tensor(to_utf8(event.outcome->tensor));
-  o.set_step(event.outcome->step);
-  o.set_exit_code(event.outcome->exit_code);
-  o.set_signal(event.outcome->signal);
-  o.set_peak_mem_mib(event.outcome->peak_mem_mib);
-  o.set_log_tail(to_utf8(event.outcome->log_tail));
-  return message;
-}
-
-template <class Message>
-LeaseKey key_of(const Message& message) {
-  return {message.attempt_id(), message.lease_epoch()};
-}
-
-// Nothing for a message this program does not know: a newer daemon may send it.
-std::optional<DaemonMessage> from_proto(const v1::DaemonMessage& message) {
-  switch (message.body_case()) {
-    case v1::DaemonMessage::kWelcome: {
-      WelcomeMessage welcome;
-      welcome.heartbeat_ms = message.welcome().heartbeat_ms();
-      for (const v1::MetricAck& ack : message.welcome().acks()) welcome.stored.push_back({key_of(ack), ack.seq()});
-      return welcome;
-    }
-    case v1::DaemonMessage::kLease: {
-      const v1::Lease& l = message.lease();
-      return LeaseMessage{key_of(l),       l.attempt(),
-                          l.run(),         l.config_toml(),
-                          l.folder(),      l.run_folder(),
-                          l.timeout_s(),   {l.device_ids().begin(), l.device_ids().end()},
-                          l.attempt_key(), {l.earlier_keys().begin(), l.earlier_keys().end()}};
-    }
-    case v1::DaemonMessage::kAck:
-      return MetricAckMessage{{key_of(message.ack()), message.ack().seq()}};
-    case v1::DaemonMessage::kStop:
-      return StopMessage{key_of(message.stop()), message.stop().reason()};
-    case v1::DaemonMessage::kEventAck:
-      return EventAckMessage{key_of(message.event_ack()), message.event_ack().kind()};
-    case v1::DaemonMessage::kDrain:
-      return DrainMessage{};
-    case v1::DaemonMessage::kAbandon:
-      return AbandonMessage{key_of(message.abandon())};
-    case v1::DaemonMessage::BODY_NOT_SET:
-      break;
-  }
-  log::warn("the daemon sent a message that this worker does not know; it is ignored");
-  return std::nullopt;
-}
-
-}  // namespace
-
-// --- the stream ----------------------------------------------------------------------------------------------------
 
 // Shared by the loop and gRPC's threads.
 struct Session::Inbox {
@@ -164,6 +23,7 @@ struct Session::Inbox {
   std::vector<DaemonMessage> messages;
   bool closed = false;
   grpc::Status status;
+  std::string other_protocol;  // Received::other_protocol
   UniqueFd wake{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
 
   void notify() {
@@ -209,10 +69,7 @@ class Session::Stream final : public grpc::ClientBidiReactor<v1::WorkerMessage, 
       ended_ = true;
       return;
     }
-    if (auto message = from_proto(incoming_)) {
-      const std::lock_guard lock(inbox_->mutex);
-      inbox_->messages.push_back(*std::move(message));
-    }
+    take(from_proto(incoming_));
     inbox_->notify();
     StartRead(&incoming_);
   }
@@ -226,6 +83,7 @@ class Session::Stream final : public grpc::ClientBidiReactor<v1::WorkerMessage, 
       const std::lock_guard lock(inbox_->mutex);
       inbox_->closed = true;
       inbox_->status = status;
+      if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) inbox_->other_protocol = status.error_message();
     }
     inbox_->notify();
     const std::lock_guard lock(mutex_);
@@ -234,6 +92,20 @@ class Session::Stream final : public grpc::ClientBidiReactor<v1::WorkerMessage, 
   }
 
  private:
+  void take(Result<DaemonMessage> message) {
+    if (message.ok()) {
+      const std::lock_guard lock(inbox_->mutex);
+      return inbox_->messages.push_back(std::move(*message));
+    }
+    if (message.error().code == ErrorCode::failed_precondition) {
+      const std::lock_guard lock(inbox_->mutex);
+      inbox_->other_protocol = message.error().message;
+      return context_.TryCancel();
+    }
+    log::error("the daemon's message is left aside: {}", message.error().message);
+    write(to_proto(Problem{message.error().message}));
+  }
+
   std::shared_ptr<Inbox> inbox_;
   std::unique_ptr<v1::WorkerService::Stub> stub_;
   grpc::ClientContext context_;
@@ -279,6 +151,7 @@ Session::Received Session::receive() {
         ::read(inbox_->wake.get(), &count, sizeof count);  // fails only if nothing is there
     received.messages.swap(inbox_->messages);
     received.closed = std::exchange(inbox_->closed, false);
+    received.other_protocol = inbox_->other_protocol;
     status = inbox_->status;
   }
   for (const DaemonMessage& message : received.messages) {

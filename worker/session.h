@@ -1,6 +1,6 @@
 // The worker's stream to the daemon: WorkerService.Session over gRPC, and the only place of the worker that knows
-// protobuf. Messages that arrive are queued and an eventfd wakes the worker's loop, so everything else is
-// single-threaded.
+// protobuf. A message that cannot be understood is logged, told to the daemon and left aside. Messages that arrive are
+// queued and an eventfd wakes the worker's loop, so everything else is single-threaded.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "base/unique_handle.h"
-#include "worker/messages.h"
+#include "worker/uplink.h"
 
 namespace assay {
 
@@ -29,6 +29,8 @@ class Session final : public Uplink {
   struct Received {
     std::vector<DaemonMessage> messages;
     bool closed = false;  // the stream ended after these messages
+    // The daemon speaks another protocol than this worker, which can do no more for it; who speaks which. Else empty.
+    std::string other_protocol;
   };
   Received receive();
   // Readable when receive() has something.

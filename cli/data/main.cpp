@@ -117,9 +117,7 @@ int prepare_guarded(const PrepareOptions& options, bool json) {
     why = fmt::format(
         "{}; nothing was written. Most likely SentencePiece cannot work with this text or tokenizer: leave "
         "out parts of the text to find which{}{}",
-        status.signal != 0 ? fmt::format("ended with signal {}", status.signal)
-                           : fmt::format("ended with exit code {}", status.exit_code),
-        end->last_words.empty() ? "" : "; its last words: ", end->last_words);
+        how_it_ended(status), end->last_words.empty() ? "" : "; its last words: ", end->last_words);
   return fail(STDERR_FILENO, json, ExitCode::internal, "data prepare " + why);
 }
 

@@ -4,13 +4,15 @@
 
 #include <algorithm>
 
+#include "base/utf8.h"
+
 namespace assay {
 namespace {
 
 // Text around a position, for a message: whole characters.
 std::string excerpt(std::string_view text, size_t at) {
   constexpr size_t around = 24;
-  const auto within = [&](size_t i) { return i < text.size() && (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80; };
+  const auto within = [&](size_t i) { return i < text.size() && is_continuation(text[i]); };
   size_t begin = std::min(at, text.size());
   begin -= std::min(begin, around);
   size_t end = std::min(at + around, text.size());

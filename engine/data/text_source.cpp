@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/limits.h"
+#include "base/utf8.h"
 
 namespace assay {
 namespace {
@@ -35,28 +36,13 @@ Status search_folder(const std::string& folder, TextFiles& found) {
   return {};
 }
 
-// Length of the UTF-8 sequence at the front of `text`, 0 if it is not one. NUL counts as binary, not as text.
-size_t utf8_sequence(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return lead != 0;
-  const size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-  if (lead < 0xC2 || lead > 0xF4 || text.size() < length) return 0;
-  for (size_t i = 1; i < length; ++i)
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  const bool overlong = (lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xF0 && byte(1) < 0x90);
-  const bool surrogate = lead == 0xED && byte(1) >= 0xA0;
-  const bool too_large = lead == 0xF4 && byte(1) >= 0x90;
-  return overlong || surrogate || too_large ? 0 : length;
-}
-
-// The first byte that is not part of UTF-8 text, or text.size().
+// The first byte that is not part of UTF-8 text, or text.size(). NUL counts as binary, not as text.
 size_t first_bad_byte(std::string_view text) {
   size_t at = 0;
   while (at < text.size()) {
-    const size_t length = utf8_sequence(text.substr(at));
-    if (length == 0) break;
-    at += length;
+    const Utf8Character c = first_character(text.substr(at));
+    if (!c.valid || c.code == 0) break;
+    at += c.bytes;
   }
   return at;
 }
@@ -82,7 +68,7 @@ void remove_repeated(std::vector<std::string>& paths) {
 size_t cut_position(std::string_view text) {
   if (const size_t newline = text.rfind('\n'); newline != std::string_view::npos) return newline + 1;
   size_t end = text.size();
-  while (end > 0 && text.size() - end < 4 && (static_cast<unsigned char>(text[end - 1]) & 0xC0) == 0x80) --end;
+  while (end > 0 && text.size() - end < 4 && is_continuation(text[end - 1])) --end;
   if (end > 0 && static_cast<unsigned char>(text[end - 1]) >= 0xC0) --end;
   return end > 0 || text.size() < 4 ? end : text.size();
 }

@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "base/limits.h"
+#include "base/utf8.h"
 
 namespace assay {
 namespace {
@@ -28,7 +29,7 @@ class LineIterator final : public sentencepiece::SentenceIterator {
       const size_t newline = std::min(rest_.find('\n'), rest_.size());
       const size_t space = newline <= limits::tokenizer_line_bytes ? 0 : last_space();
       cut_word = newline > limits::tokenizer_line_bytes && space == 0;
-      const size_t end = cut_word ? whole_characters() : space > 0 ? space : newline;
+      const size_t end = cut_word ? cut_end(rest_, limits::tokenizer_line_bytes).size() : space > 0 ? space : newline;
       line_ = rest_.substr(0, end);
       rest_.remove_prefix(std::min(end + (end == newline), rest_.size()));
       if (cut_word) cut_bytes_ += end;
@@ -42,11 +43,6 @@ class LineIterator final : public sentencepiece::SentenceIterator {
   size_t last_space() const {
     const size_t space = rest_.substr(0, limits::tokenizer_line_bytes).rfind(' ');
     return space == std::string_view::npos ? 0 : space;
-  }
-  size_t whole_characters() const {
-    size_t end = limits::tokenizer_line_bytes;
-    while ((static_cast<unsigned char>(rest_[end]) & 0xC0) == 0x80) --end;
-    return end;
   }
 
   std::string_view rest_;

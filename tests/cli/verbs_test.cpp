@@ -66,6 +66,14 @@ TEST_F(Verbs, AnEmptyNameIsNotTheSameAsNone) {
   }
 }
 
+TEST_F(Verbs, ANameThatIsNotUtf8IsRefusedInWords) {
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"show", "a\xff"}, {"ls", "--tag", "a\xff"}, {"cancel", "b", "a\xff"}}) {
+    EXPECT_EQ(run(command), ExitCode::invalid);
+    EXPECT_EQ(err, "assay: \"a\\xff\" is not UTF-8\n");
+  }
+}
+
 TEST_F(Verbs, LsPassesItsFiltersOn) {
   EXPECT_EQ(run({"ls", "--tag", "t9", "--state", "running", "--state", "queued", "--limit", "5"}), ExitCode::ok);
   EXPECT_EQ(fake.last_list.selector().tag(), "t9");
@@ -265,7 +273,7 @@ TEST_F(Verbs, ShowHasAttemptsConfigAndErrors) {
   EXPECT_THAT(out, HasSubstr("      2  moe_fp8        running"));
   EXPECT_THAT(out, HasSubstr("  precision = \"fp8_experts\"\n"));
   EXPECT_THAT(out, HasSubstr("\nmoe_fp8.fail1 (attempt 1): crashed\n  ended by signal 11\n  detail \\x1b[31m\n  step   "
-                             "   12\n  signal    11\n"
+                             "   12\n  signal    SIGSEGV (Segmentation fault)\n"
                              "  log       /state/log\n  last lines of its log:\n    | step 11\n    | step 12\n"));
   EXPECT_EQ(run({"show", "nosuch"}), ExitCode::not_found);
   EXPECT_EQ(err, "assay: no run is named 'nosuch'; `assay ls` lists them\n");

@@ -146,6 +146,29 @@ TEST(WorkerSupervisor, TheWorkerOutlivesItAndIsFoundAgain) {
   EXPECT_FALSE(is_alive(next));
 }
 
+TEST(WorkerSupervisor, AWorkerOfAnotherVersionIsReplacedAndNoOtherProcess) {
+  TempFolder folder;
+  const SystemClock clock;
+  const WorkerCommand command{"/bin/sleep", {"1000"}, folder.file("worker.log")};
+  auto supervisor = WorkerSupervisor::start(folder.path(), command, clock);
+  ASSERT_TRUE(supervisor.ok()) << supervisor.error().message;
+  ASSERT_TRUE(eventually([&] { return (*supervisor)->worker().has_value(); }));
+  const ProcessIdentity worker = *(*supervisor)->worker();
+  // What a hello claims is not enough: another process may have had the pid, or this test's own may be named.
+  (*supervisor)->replace({worker.pid, worker.start_ticks - 1, worker.boot_id});
+  (*supervisor)->replace(*identify_process(::getpid()));
+  EXPECT_TRUE(is_alive(worker));
+
+  (*supervisor)->replace(worker);
+  ASSERT_TRUE(eventually([&] { return (*supervisor)->worker() && (*supervisor)->worker()->pid != worker.pid; }));
+  EXPECT_FALSE(is_alive(worker));
+  const ProcessIdentity next = *(*supervisor)->worker();
+  (*supervisor)->expect_end();
+  (*supervisor)->replace(next);  // it is told to end, and SIGKILL would leave its trainers behind
+  EXPECT_TRUE(is_alive(next));
+  EXPECT_TRUE((*supervisor)->wait_for_end(1));
+}
+
 TEST(WorkerSupervisor, AMissingProgramIsSaid) {
   TempFolder folder;
   const SystemClock clock;

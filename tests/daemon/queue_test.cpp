@@ -19,7 +19,7 @@ TEST_F(QueueTest, ARunGoesFromTheQueueToItsEnd) {
   EXPECT_EQ(state("a"), "running/leased");
   const int64_t attempt = worker.attempt_of("a");
   ASSERT_NE(attempt, 0);
-  const LeaseOrder order = worker.held.at(attempt).order;
+  const LeaseMessage order = worker.held.at(attempt).order;
   EXPECT_EQ(order.folder, folder_.path() + "/runs/exp/t1/a/attempt1");
   EXPECT_EQ(order.run_folder, folder_.path() + "/runs/exp/t1/a");
   EXPECT_THAT(order.device_ids, ElementsAre("cpu:w"));
@@ -58,7 +58,7 @@ TEST_F(QueueTest, NothingIsAcknowledgedOrLeasedBeforeTheCommit) {
   EXPECT_THAT(worker.receipts, IsEmpty());
   EXPECT_EQ(worker.attempt_of("b"), 0);
   commit();
-  EXPECT_THAT(worker.receipts, ElementsAre("started", "ended"));
+  EXPECT_THAT(worker.receipts, ElementsAre(AttemptNews::started, AttemptNews::ended));
   EXPECT_NE(worker.attempt_of("b"), 0);  // the device went over in the same commit
 }
 
@@ -156,7 +156,7 @@ TEST_F(QueueTest, OnFailureStopsTheCellOrEverything) {
   finish(gpus, gpus.attempt_of("x"), AttemptResult::failed, FailureReason::internal);
   EXPECT_EQ(state("z"), "cancelled");
   EXPECT_EQ(state("y"), "running/stopping");
-  EXPECT_EQ(gpus.held.at(gpus.attempt_of("y")).stop_reason, "cancelled");
+  EXPECT_EQ(gpus.held.at(gpus.attempt_of("y")).stop_reason, StopReason::cancelled);
   const auto events = runs_->events_after(0, 0, row("z").run.id);
   EXPECT_EQ(events->back().cause, "x failed and on_failure is \"stop_all\"");
 }
@@ -181,7 +181,7 @@ TEST_F(QueueTest, CancelReachesRunsInEveryState) {
   EXPECT_EQ(state("runs") + " " + state("waits") + " " + state("held") + " " + state("backs_off"),
             "running/stopping cancelled cancelled cancelled");
   const int64_t attempt = worker.attempt_of("runs");
-  EXPECT_EQ(worker.held.at(attempt).stop_reason, "cancelled");
+  EXPECT_EQ(worker.held.at(attempt).stop_reason, StopReason::cancelled);
   worker.end(attempt, AttemptResult::cancelled);
   worker.tell_end(*queue_, attempt);
   commit();

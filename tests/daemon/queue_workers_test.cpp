@@ -128,14 +128,14 @@ TEST_F(QueueTest, AnAutomaticRunWaitsForGpusThatOthersUse) {
 
 TEST_F(QueueTest, OnlyTheWorkerThatNamedADeviceLastSpeaksForIt) {
   FakeWorker first("w", 1), second("x", 1);
-  second.greeting().devices[0].id = "w-gpu0";
+  second.hello().devices[0].id = "w-gpu0";
   connect(first);
   connect(second);
   first.occupied["w-gpu0"] = "a trainer of the other worker";
   first.heartbeat(*queue_);
   commit();
   EXPECT_EQ(runs_->list_devices()->at(0).device.drained_by, "");
-  second.greeting().devices.clear();
+  second.hello().devices.clear();
   connect(second);
   first.occupied.clear();
   first.heartbeat(*queue_);
@@ -172,10 +172,10 @@ TEST_F(QueueTest, AHostThatWasStartedAnewProvesItGoneForItsFormerWorkers) {
   worker.tell_started(*queue_, worker.attempt_of("a"));
   commit();
   worker.die();
-  other_host.greeting().worker.boot_id = "boot-9";
+  other_host.hello().boot_id = "boot-9";
   connect(other_host);
   EXPECT_EQ(state("a"), "running/starting");
-  same_host.greeting().worker.boot_id = "boot-2";
+  same_host.hello().boot_id = "boot-2";
   connect(same_host);
   EXPECT_EQ(attempts("a")[0].outcome.error, "host h1 was started anew");
   EXPECT_EQ(attempts("a").size(), 2u);
@@ -202,11 +202,12 @@ TEST_F(QueueTest, OldEpochsChangeNothingAndAreAbandoned) {
   EXPECT_THAT(worker.abandoned, ElementsAre(second));
   // One by one, with an epoch that is not the live one.
   const int64_t live = worker.attempt_of("a") != 0 ? worker.attempt_of("a") : attempts("a").back().id;
-  const LeaseRef stale{live, attempts("a").back().lease_epoch - 1};
+  const LeaseKey stale{live, attempts("a").back().lease_epoch - 1};
   const std::string before = state("a");
   queue_->steps(worker.link(), {stale, 1, {StepMetrics{}}});
   queue_->heartbeat(worker.link(), {{{stale, Phase::step, 5}}, {}});
-  queue_->report(worker.link(), {stale, "ended", {.result = AttemptResult::completed}, "", -1, ""});
+  queue_->report(worker.link(),
+                 {stale, AttemptNews::ended, AttemptOutcome{.result = AttemptResult::completed}, "", -1, ""});
   worker.abandoned.clear();
   commit();
   EXPECT_EQ(worker.abandoned.size(), 3u);
@@ -226,7 +227,7 @@ TEST_F(QueueTest, AnEndWhoseReceiptWasLostIsAcknowledgedAgain) {
   worker.receipts.clear();
   worker.tell_end(*queue_, attempt);
   commit();
-  EXPECT_THAT(worker.receipts, ElementsAre("ended"));
+  EXPECT_THAT(worker.receipts, ElementsAre(AttemptNews::ended));
   EXPECT_THAT(worker.held, IsEmpty());
   EXPECT_EQ(attempts("a").size(), 1u);
 }
@@ -277,12 +278,12 @@ TEST_F(QueueTest, AStuckTrainerIsStoppedAndItsEndIsStalled) {
     pass_ms(limits::heartbeat_ms);
   }
   EXPECT_EQ(state("a"), "running/stopping");
-  EXPECT_EQ(worker.held.at(attempt).stop_reason, "stalled");
+  EXPECT_EQ(worker.held.at(attempt).stop_reason, StopReason::stalled);
   worker.cut();
   restart();
-  worker.held.at(attempt).stop_reason.clear();
+  worker.held.at(attempt).stop_reason = StopReason::none;
   connect(worker);
-  EXPECT_EQ(worker.held.at(attempt).stop_reason, "stalled");  // said again
+  EXPECT_EQ(worker.held.at(attempt).stop_reason, StopReason::stalled);  // said again
   worker.end(attempt, AttemptResult::failed, FailureReason::stalled, "no progress");
   worker.tell_end(*queue_, attempt);
   commit();
@@ -302,7 +303,7 @@ TEST_F(QueueTest, ATimeoutStopsTheRun) {
   pass_ms(19'999);
   EXPECT_EQ(state("a"), "running/starting");
   pass_ms(1);
-  EXPECT_EQ(worker.held.at(attempt).stop_reason, "timeout");
+  EXPECT_EQ(worker.held.at(attempt).stop_reason, StopReason::timeout);
 }
 
 TEST_F(QueueTest, ALeaseThatAConnectedWorkerStopsNamingIsLost) {
@@ -326,7 +327,7 @@ TEST_F(QueueTest, AGapInTheMetricsEndsTheSession) {
   FakeWorker worker("w");
   enqueue(spec_of({"a"}));
   connect(worker);
-  const LeaseRef lease = worker.held.begin()->second.order.lease;
+  const LeaseKey lease = worker.held.begin()->second.order.lease;
   queue_->steps(worker.link(), {lease, 5, {StepMetrics{}}});
   EXPECT_FALSE(worker.connected());
   EXPECT_EQ(summary(lease.attempt_id).steps_observed, 0);
@@ -387,7 +388,7 @@ TEST_F(QueueTest, StoppingWorkersPutsTheirRunsBack) {
   queue_->stop_workers("stopped by assay down");
   commit();
   EXPECT_TRUE(worker.draining);
-  EXPECT_EQ(worker.held.at(attempt).stop_reason, "worker_stopped");
+  EXPECT_EQ(worker.held.at(attempt).stop_reason, StopReason::worker_stopped);
   EXPECT_FALSE(queue_->stopped());
   worker.end(attempt, AttemptResult::stopped, FailureReason::none, "stopped with its worker");
   worker.tell_end(*queue_, attempt);
@@ -415,7 +416,7 @@ TEST_F(QueueTest, AStopBeforeTheTrainerStartedLeavesNoAttempt) {
   EXPECT_EQ(state("a"), "queued");
   EXPECT_THAT(attempts("a"), IsEmpty());
   EXPECT_EQ(row("a").run.attempts, 0);
-  EXPECT_THAT(worker.receipts, testing::Contains("ended"));
+  EXPECT_THAT(worker.receipts, testing::Contains(AttemptNews::ended));
 }
 
 TEST_F(QueueTest, ALeaseOfAnotherQueueIsNotTakenForOneWithTheSameNumbers) {

@@ -1,4 +1,5 @@
 // The whole daemon in this process: real gRPC on a Unix socket in a folder of its own, a worker that is only a client.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -12,11 +13,13 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/version.h"
 #include "daemon/daemon.h"
 #include "engine/data/shard.h"
 #include "proto/queue.grpc.pb.h"
 #include "proto/worker.grpc.pb.h"
 #include "tests/support/temp_folder.h"
+#include "wire/convert.h"
 
 namespace assay {
 namespace {
@@ -112,21 +115,10 @@ class Stream {
     context_.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));
   }
   void hello(const std::vector<std::pair<int64_t, int64_t>>& leases = {}) {
-    v1::WorkerMessage message;
-    v1::Hello* hello = message.mutable_hello();
-    hello->set_worker_id("w");
-    hello->set_host("h");
-    hello->set_boot_id("b");
-    v1::Device* device = hello->add_devices();
-    device->set_id("cpu:h");
-    device->set_kind("cpu");
-    device->set_memory_bytes(int64_t{8} << 30);
-    for (const auto& [attempt, epoch] : leases) {
-      v1::HeldLease* lease = hello->add_leases();
-      lease->set_attempt_id(attempt);
-      lease->set_lease_epoch(epoch);
-    }
-    EXPECT_TRUE(stream_->Write(message));
+    Hello hello{.worker_id = "w", .host = "h", .boot_id = "b"};
+    hello.devices.push_back({"cpu:h", DeviceKind::cpu, "a cpu", int64_t{8} << 30});
+    for (const auto& [attempt, epoch] : leases) hello.leases.push_back({{attempt, epoch}, 0, ""});
+    EXPECT_TRUE(stream_->Write(to_proto(hello)));
   }
   void write(const v1::WorkerMessage& message) { EXPECT_TRUE(stream_->Write(message)); }
   v1::DaemonMessage read() {
@@ -136,6 +128,10 @@ class Stream {
   }
   grpc::Status finish() {
     stream_->WritesDone();
+    return end();
+  }
+  // Reads until the daemon ends it.
+  grpc::Status end() {
     v1::DaemonMessage message;
     while (stream_->Read(&message)) {
     }
@@ -156,7 +152,10 @@ v1::WorkerMessage event_of(const v1::Lease& lease, const std::string& kind, cons
   event->set_kind(kind);
   event->set_log_path(log);
   event->set_resumed_from_step(-1);
-  if (kind == "ended") event->mutable_outcome()->set_result("completed");
+  if (kind == "ended") {
+    event->mutable_outcome()->set_result("completed");
+    event->mutable_outcome()->set_reason("none");
+  }
   return message;
 }
 
@@ -210,7 +209,6 @@ TEST_F(ServiceTest, ARunFromItsSpecToItsReport) {
   ASSERT_TRUE(message.has_lease());
   const v1::Lease lease = message.lease();
   EXPECT_EQ(lease.run(), added.added(0));
-  EXPECT_EQ(lease.tag(), "t1");
   ASSERT_TRUE(make_folders(lease.folder()).ok());
   const std::string log = lease.folder() + "/trainer.log";
   std::ofstream(log) << "first line\nsecond line\n";
@@ -407,13 +405,9 @@ TEST_F(ServiceTest, ErrorsKeepTheirMeaning) {
 
 TEST_F(ServiceTest, DevicesThatOthersUseAreListedWithTheirUsers) {
   Stream worker(*workers_);
-  v1::WorkerMessage hello;
-  hello.mutable_hello()->set_worker_id("w");
-  v1::Device* gpu = hello.mutable_hello()->add_devices();
-  gpu->set_id("GPU-a");
-  gpu->set_kind("cuda");
-  gpu->set_drained_by("python3 (pid 7)");
-  worker.write(hello);
+  worker.write(to_proto(Hello{.worker_id = "w",
+                              .devices = {{"GPU-a", DeviceKind::cuda, "a gpu", 1}},
+                              .occupied = {{"GPU-a", "python3 (pid 7)"}}}));
   ASSERT_TRUE(worker.read().has_welcome());
   const auto listed = [&] {
     v1::ListDevicesResponse devices;
@@ -452,13 +446,11 @@ TEST_F(ServiceTest, AStrangeWorkerIsRefused) {
   EXPECT_EQ(no_hello.finish().error_message(), "the first message must be a hello");
 
   Stream bad_device(*workers_);
-  v1::WorkerMessage hello;
-  hello.mutable_hello()->set_worker_id("w");
-  v1::Device* device = hello.mutable_hello()->add_devices();
-  device->set_id("d");
-  device->set_kind("tpu");
+  v1::WorkerMessage hello = to_proto(Hello{.worker_id = "w", .devices = {{.id = "d"}}});
+  hello.mutable_hello()->mutable_devices(0)->set_kind("tpu");
   bad_device.write(hello);
-  EXPECT_EQ(bad_device.finish().error_message(), "hello: device d is a \"tpu\"; expected cpu or cuda");
+  EXPECT_EQ(bad_device.finish().error_message(),
+            "hello.devices[0].kind: \"tpu\" is no kind of device; expected cpu or cuda");
 
   Stream bad_event(*workers_);
   bad_event.hello();
@@ -466,7 +458,59 @@ TEST_F(ServiceTest, AStrangeWorkerIsRefused) {
   v1::WorkerMessage event;
   event.mutable_event()->set_kind("exploded");
   bad_event.write(event);
-  EXPECT_EQ(bad_event.finish().error_message(), "event: unknown kind \"exploded\"");
+  EXPECT_EQ(bad_event.finish().error_message(),
+            "event.kind: \"exploded\" is no attempt news; expected started, resumed, stopping, ended or refused");
+}
+
+TEST_F(ServiceTest, AWorkerOfAnotherProtocolIsRefusedInWords) {
+  for (const int64_t protocol : {int64_t{0}, wire_protocol + 1}) {
+    Stream worker(*workers_);
+    v1::WorkerMessage hello = to_proto(Hello{.version = protocol == 0 ? "" : "9.9", .worker_id = "w"});
+    hello.mutable_hello()->set_protocol(protocol);
+    hello.mutable_hello()->add_devices()->set_kind("of another time");  // nothing more of it is read
+    worker.write(hello);
+    const grpc::Status status = worker.finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+    EXPECT_EQ(status.error_message(),
+              protocol == 0
+                  ? fmt::format("the worker (of a version before there were protocol numbers) speaks protocol "
+                                "0, this daemon ({}) speaks protocol {}",
+                                version(), wire_protocol)
+                  : fmt::format("the worker (9.9) speaks protocol {}, this daemon ({}) speaks protocol {}", protocol,
+                                version(), wire_protocol));
+  }
+  v1::ListDevicesResponse devices;
+  EXPECT_TRUE(call(&v1::QueueService::Stub::ListDevices, v1::ListDevicesRequest(), &devices).ok());
+  EXPECT_EQ(devices.devices_size(), 0);
+  Stream same(*workers_);
+  same.hello();
+  const v1::DaemonMessage welcome = same.read();
+  EXPECT_EQ(welcome.welcome().protocol(), wire_protocol);
+  EXPECT_EQ(welcome.welcome().version(), version());
+  same.cancel();
+}
+
+TEST_F(ServiceTest, AWorkerThatComesAgainIsToldWhyItsOlderSessionEnds) {
+  Stream older(*workers_);
+  older.hello();
+  older.read();
+  Stream newer(*workers_);
+  newer.hello();
+  newer.read();
+  EXPECT_EQ(older.end().error_message(), "the worker has opened a newer session");
+  newer.cancel();
+}
+
+TEST_F(ServiceTest, WhatAWorkerDoesNotUnderstandEndsNoSession) {
+  Stream worker(*workers_);
+  worker.hello();
+  worker.read();
+  worker.write(to_proto(Problem{"stop.reason: \"tired\" is no stop reason"}));
+  worker.write(to_proto(Heartbeat{}));
+  v1::EnqueueResponse added;
+  ASSERT_TRUE(enqueue(spec(), &added).ok());
+  EXPECT_TRUE(worker.read().has_lease());
+  worker.cancel();
 }
 
 TEST_F(ServiceTest, WatchTellsThePastAndTheFuture) {

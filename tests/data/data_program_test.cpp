@@ -30,10 +30,10 @@ class DataProgramTest : public testing::Test {
   int run(const std::string& arguments, const std::string& before = "") {
     const std::string log = folder_.file("log");
     std::filesystem::remove(log);
-    const auto pid = spawn(
-        {.program = "/bin/sh",
-         .arguments = {"-c", "cd " + folder_.path() + " && " + before + bin_dir() + "/assay-data " + arguments},
-         .output_path = log});
+    const auto pid =
+        spawn({.program = "/bin/sh",
+               .arguments = {"-c", "cd " + folder_.path() + " && " + before + bin_dir() + "/assay-data " + arguments},
+               .output_path = log});
     EXPECT_TRUE(pid.ok()) << pid.error().message;
     siginfo_t info{};
     ::waitid(P_PID, static_cast<id_t>(*pid), &info, WEXITED | WNOWAIT);
@@ -90,7 +90,10 @@ TEST_F(DataProgramTest, ACrashInTheLibraryIsAnErrorThatLeavesNothing) {
   ASSERT_EQ(run("data prepare a.txt b.txt -o c --vocab-size 300"), 0);
   const std::string before = read_file(folder_.file("c/corpus.json")).value();
   EXPECT_EQ(run("data prepare noise.txt -o c --vocab-size 20000", "ulimit -S -t 1; "), 8);
-  EXPECT_THAT(output_, HasSubstr("\nassay: data prepare ended with signal 24; nothing was written. Most likely"));
+  EXPECT_THAT(
+      output_,
+      HasSubstr(
+          "\nassay: data prepare was ended by SIGXCPU (CPU time limit exceeded); nothing was written. Most likely"));
   EXPECT_EQ(std::count(output_.begin(), output_.end(), '\n'), 3);  // two lines of progress, one error
   EXPECT_FALSE(exists("c.preparing"));
   EXPECT_EQ(read_file(folder_.file("c/corpus.json")).value(), before);

@@ -133,7 +133,8 @@ TEST_F(Report, ACompletedRunWithoutItsStepsDoesNotShowThoseOfAnEarlierAttempt) {
   run.attempts.back().attempt.resumed_from_step = 140;
   const std::string page = build(test::make_input({run})).report_md;
   EXPECT_THAT(page, HasSubstr("| a | completed | 0 | - | - | - |"));
-  EXPECT_THAT(page, HasSubstr("\n`a`: the last steps of attempt 2 are not in this store (it has 0 of 200): its numbers are "));
+  EXPECT_THAT(
+      page, HasSubstr("\n`a`: the last steps of attempt 2 are not in this store (it has 0 of 200): its numbers are "));
   EXPECT_THAT(page, Not(HasSubstr("nothing was left to do")));
   run.attempts.back() = test::make_attempt(2, AttemptResult::completed, {100, 4.0, 10});  // an older copy has some
   EXPECT_THAT(build(test::make_input({run})).report_md, HasSubstr("(it has 100 of 200)"));
@@ -161,7 +162,8 @@ TEST_F(Report, FailureSaysReasonStepAndHowItEnded) {
   EXPECT_THAT(build(test::make_input({run})).report_md,
               HasSubstr("### `killed`\n\n- attempt: 1\n- reason: `crashed`\n- error: `ended by signal 11`\n- "
                         "operation: `grouped_gemm`\n"
-                        "- tensor: `blocks.0.expert.w_in`\n- step: 7\n- signal: 11\n- log: `/state/killed/1/log`\n"));
+                        "- tensor: `blocks.0.expert.w_in`\n- step: 7\n- signal: SIGSEGV (Segmentation fault)\n- log: "
+                        "`/state/killed/1/log`\n"));
 }
 
 TEST_F(Report, UnknownBaselineIsAnError) {

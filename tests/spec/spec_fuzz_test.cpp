@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "base/limits.h"
+#include "base/utf8.h"
 #include "spec/experiment_spec.h"
 #include "spec/run_config_toml.h"
-#include "spec/utf8.h"
 
 namespace assay {
 namespace {

@@ -4,7 +4,7 @@
 #include <map>
 #include <vector>
 
-#include "worker/messages.h"
+#include "worker/uplink.h"
 
 namespace assay {
 

@@ -1,5 +1,5 @@
-// Where the tests' files and programs are. Compiled into one source file alone, so that the objects of the tests are the
-// same in every clone and ccache finds them.
+// Where the tests' files and programs are. Compiled into one source file alone, so that the objects of the tests are
+// the same in every clone and ccache finds them.
 #pragma once
 
 #include <string>

@@ -35,7 +35,8 @@ class AgentTest : public testing::Test {
   // A new life of the worker on the same home.
   void start_worker() {
     agent_ = std::make_unique<Agent>(
-        home(), "host-1", std::vector<DeviceInfo>{{"cpu:host", "cpu", "CPU", 1 << 30}, {"GPU-a", "cuda", "H100", 80}},
+        home(), "host-1",
+        std::vector<DeviceInfo>{{"cpu:host", DeviceKind::cpu, "CPU", 1 << 30}, {"GPU-a", DeviceKind::cuda, "H100", 80}},
         use_, RunnerContext{clock_, processes_, uplink_, "/bin/assay-trainer", true});
     const Status recovered = agent_->recover();
     ASSERT_TRUE(recovered.ok()) << recovered.error().message;
@@ -211,7 +212,7 @@ TEST_F(AgentTest, ATrainerThatHasEndedIsNoOther) {
   run_lease();
   use_.pids["GPU-a"] = {processes_.last().identity.pid};
   end_trainer({.exit_code = 1});
-  agent_->handle(EventAckMessage{key, "ended"});
+  agent_->handle(EventAckMessage{key, AttemptNews::ended});
   agent_->tick();
   EXPECT_THAT(agent_->hello().leases, IsEmpty());
   EXPECT_THAT(agent_->hello().occupied, IsEmpty()) << "the driver has not noticed yet";
@@ -245,7 +246,7 @@ TEST_F(AgentTest, StreamsStepsThenTheEndAndForgetsOnAcknowledgement) {
   agent_->tick();
   EXPECT_EQ(uplink_.order.size(), 4u) << "the end is sent once per connection";
   EXPECT_TRUE(lease_remembered());
-  agent_->handle(EventAckMessage{key, "ended"});
+  agent_->handle(EventAckMessage{key, AttemptNews::ended});
   agent_->tick();
   EXPECT_FALSE(lease_remembered());
   EXPECT_THAT(agent_->hello().leases, IsEmpty());
@@ -253,7 +254,7 @@ TEST_F(AgentTest, StreamsStepsThenTheEndAndForgetsOnAcknowledgement) {
 
 TEST_F(AgentTest, AcknowledgingAnotherEventForgetsNothing) {
   run_lease();
-  agent_->handle(EventAckMessage{key, "started"});
+  agent_->handle(EventAckMessage{key, AttemptNews::started});
   agent_->tick();
   EXPECT_THAT(agent_->hello().leases, SizeIs(1));
 }
@@ -459,7 +460,7 @@ TEST_F(AgentTest, StragglersOfTheGroupAreKilledBeforeTheEndIsReported) {
 
 TEST_F(AgentTest, CancelTerminatesPolitely) {
   run_lease();
-  agent_->handle(StopMessage{key, "cancelled"});
+  agent_->handle(StopMessage{key, StopReason::cancelled});
   const pid_t pid = processes_.last().identity.pid;
   EXPECT_THAT(processes_.signals, ElementsAre(Pair(pid, SIGTERM)));
   agent_->tick();
@@ -474,7 +475,7 @@ TEST_F(AgentTest, CancelTerminatesPolitely) {
 
 TEST_F(AgentTest, KillsTheGroupAfterTheGracePeriod) {
   run_lease();
-  agent_->handle(StopMessage{key, "stalled"});
+  agent_->handle(StopMessage{key, StopReason::stalled});
   const pid_t pid = processes_.last().identity.pid;
   clock_.advance_ms(limits::stop_grace_ms - 1);
   agent_->tick();
@@ -491,8 +492,8 @@ TEST_F(AgentTest, KillsTheGroupAfterTheGracePeriod) {
 
 TEST_F(AgentTest, FirstStopReasonCounts) {
   run_lease();
-  agent_->handle(StopMessage{key, "stalled"});
-  agent_->handle(StopMessage{key, "cancelled"});
+  agent_->handle(StopMessage{key, StopReason::stalled});
+  agent_->handle(StopMessage{key, StopReason::cancelled});
   EXPECT_THAT(processes_.signals, SizeIs(1));
   end_trainer({.exit_code = -1, .signal = SIGTERM});
   EXPECT_EQ(ended().reason, FailureReason::stalled);
@@ -500,7 +501,7 @@ TEST_F(AgentTest, FirstStopReasonCounts) {
 
 TEST_F(AgentTest, RunThatCompletedBeforeTheStopReachedItIsCompleted) {
   run_lease();
-  agent_->handle(StopMessage{key, "cancelled"});
+  agent_->handle(StopMessage{key, StopReason::cancelled});
   write_completed();
   end_trainer({.exit_code = 0});
   EXPECT_EQ(ended().result, AttemptResult::completed);
@@ -535,7 +536,7 @@ TEST_F(AgentTest, AbandonKillsAndReportsNothing) {
 
 TEST_F(AgentTest, MessagesOfAnOldEpochAreIgnored) {
   run_lease();
-  agent_->handle(StopMessage{{key.attempt_id, key.epoch - 1}, "cancelled"});
+  agent_->handle(StopMessage{{key.attempt_id, key.epoch - 1}, StopReason::cancelled});
   agent_->handle(AbandonMessage{{key.attempt_id, key.epoch - 1}});
   EXPECT_THAT(processes_.signals, IsEmpty());
 }
@@ -561,7 +562,7 @@ TEST_F(AgentTest, DrainTakesNoNewLeaseAndFinishesWithTheLast) {
   EXPECT_FALSE(agent_->finished());
   write_completed();
   end_trainer({.exit_code = 0});
-  agent_->handle(EventAckMessage{key, "ended"});
+  agent_->handle(EventAckMessage{key, AttemptNews::ended});
   agent_->tick();
   EXPECT_TRUE(agent_->finished());
 }
@@ -612,7 +613,7 @@ TEST_F(AgentTest, AnAttemptIsExecutedOnceAndNeverUsesTheFolderOfAnother) {
   write_steps(0, 3);
   write_completed();
   end_trainer({.exit_code = 0});
-  agent_->handle(EventAckMessage{key, "ended"});
+  agent_->handle(EventAckMessage{key, AttemptNews::ended});
   agent_->tick();
   const std::string journal = *read_file(folder().journal());
   agent_->handle(lease());
@@ -662,7 +663,7 @@ TEST_F(AgentTest, FoldersOfForgottenAttemptsAreLeftAlone) {
   run_lease();
   write_completed();
   end_trainer({.exit_code = 0});
-  agent_->handle(EventAckMessage{key, "ended"});
+  agent_->handle(EventAckMessage{key, AttemptNews::ended});
   agent_->tick();
   const std::string result = *read_file(folder().result());
   for (const char* name : {"/attempt-1.2", "/attempt-1.3"}) {
@@ -680,7 +681,7 @@ TEST_F(AgentTest, FoldersOfForgottenAttemptsAreLeftAlone) {
                                std::string("--earlier-key"), std::string("earlier"), std::string("earliest")}));
     ASSERT_TRUE(write_result(fresh, {.result = AttemptResult::completed}).ok());
     end_trainer({.exit_code = 0});
-    agent_->handle(EventAckMessage{key, "ended"});
+    agent_->handle(EventAckMessage{key, AttemptNews::ended});
     agent_->tick();
   }
   EXPECT_EQ(*read_file(folder().result()), result);
@@ -778,7 +779,7 @@ TEST_F(AgentTest, WorkerKilledBetweenSpawnAndItsRecordFindsTheTrainerByItsFolder
   restart_worker();
   EXPECT_EQ((**read_lease(folder())).trainer, trainer);
   welcome();
-  agent_->handle(StopMessage{key, "cancelled"});
+  agent_->handle(StopMessage{key, StopReason::cancelled});
   EXPECT_THAT(processes_.signals, ElementsAre(Pair(trainer.pid, SIGTERM)));
 }
 
@@ -805,7 +806,7 @@ TEST_F(AgentTest, WorkerKilledBeforeAnythingWasStartedForgetsTheLease) {
 
 TEST_F(AgentTest, StopSurvivesTheWorker) {
   run_lease();
-  agent_->handle(StopMessage{key, "cancelled"});
+  agent_->handle(StopMessage{key, StopReason::cancelled});
   processes_.signals.clear();
   restart_worker();
   const pid_t pid = processes_.last().identity.pid;

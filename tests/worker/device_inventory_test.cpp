@@ -27,7 +27,7 @@ TEST_F(DeviceInventoryTest, TheHostsCpusAreOneDevice) {
                                               {file("meminfo", "MemTotal:       16384 kB\n"), "/none"}});
   ASSERT_THAT(devices, SizeIs(1));
   EXPECT_EQ(devices[0].id, "cpu:gpu01");
-  EXPECT_EQ(devices[0].kind, "cpu");
+  EXPECT_EQ(devices[0].kind, DeviceKind::cpu);
   EXPECT_THAT(devices[0].name, MatchesRegex("Example 9000, [0-9]+ cores?"));
   EXPECT_EQ(devices[0].memory_bytes, 16384 * 1024);
 }
@@ -40,7 +40,7 @@ TEST(DeviceInventory, OffersTheGpusTheEngineCanUse) {
   auto offered = offer_gpus(inventory, nullptr);
   ASSERT_THAT(offered, SizeIs(2));
   EXPECT_EQ(offered[0].id, "GPU-a");
-  EXPECT_EQ(offered[0].kind, "cuda");
+  EXPECT_EQ(offered[0].kind, DeviceKind::cuda);
   EXPECT_EQ(offered[1].name, "H200");
   EXPECT_EQ(offered[1].memory_bytes, 141);
   ASSERT_THAT(offer_gpus(inventory, "2"), SizeIs(1));

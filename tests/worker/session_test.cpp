@@ -1,21 +1,23 @@
 // Session against a real gRPC server on a Unix socket. Waiting is always for an event, with a deadline.
 #include "worker/session.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 
-#include <cmath>
 #include <condition_variable>
 #include <deque>
 #include <functional>
 #include <mutex>
 
 #include "base/limits.h"
+#include "base/version.h"
 #include "proto/worker.grpc.pb.h"
 #include "tests/support/manual_clock.h"
 #include "tests/support/temp_folder.h"
+#include "wire/convert.h"
 
 namespace assay {
 namespace {
@@ -40,6 +42,7 @@ class FakeDaemon final : public v1::WorkerService::Service {
 
   grpc::Status Session(grpc::ServerContext*,
                        grpc::ServerReaderWriter<v1::DaemonMessage, v1::WorkerMessage>* stream) override {
+    if (!refuse.ok()) return refuse;
     {
       const std::lock_guard lock(mutex_);
       stream_ = stream;
@@ -53,6 +56,8 @@ class FakeDaemon final : public v1::WorkerService::Service {
     stream_ = nullptr;
     return grpc::Status::OK;
   }
+
+  grpc::Status refuse;  // what every session ends with; set before the first
 
   v1::WorkerMessage next() {
     std::unique_lock lock(mutex_);
@@ -109,136 +114,83 @@ class SessionTest : public testing::Test {
   Session session_{socket_, clock_};
 };
 
-TEST_F(SessionTest, HelloComesFirstWithDevicesAndLeases) {
-  session_.connect({.worker_id = "w-1",
-                    .host = "host",
-                    .boot_id = "boot",
-                    .pid = 42,
-                    .start_ticks = 77,
-                    .devices = {{"cpu:host", "cpu", "CPU, 2 cores", 1 << 30}, {"GPU-a", "cuda", "H100", 80}},
-                    .occupied = {{"GPU-a", "python3 (pid 7)"}},
-                    .leases = {{{5, 6}, 9, "k"}}});
-  const v1::WorkerMessage message = daemon_->next();
-  ASSERT_TRUE(message.has_hello());
-  const v1::Hello& hello = message.hello();
-  EXPECT_EQ(hello.worker_id(), "w-1");
-  EXPECT_EQ(hello.host(), "host");
-  EXPECT_EQ(hello.boot_id(), "boot");
-  EXPECT_EQ(hello.pid(), 42);
-  EXPECT_EQ(hello.start_ticks(), 77);
-  ASSERT_EQ(hello.devices_size(), 2);
-  EXPECT_EQ(hello.devices(0).id(), "cpu:host");
-  EXPECT_EQ(hello.devices(0).kind(), "cpu");
-  EXPECT_EQ(hello.devices(0).name(), "CPU, 2 cores");
-  EXPECT_EQ(hello.devices(0).memory_bytes(), 1 << 30);
-  EXPECT_EQ(hello.devices(0).drained_by(), "");
-  EXPECT_EQ(hello.devices(1).drained_by(), "python3 (pid 7)");
-  ASSERT_EQ(hello.leases_size(), 1);
-  EXPECT_EQ(hello.leases(0).attempt_id(), 5);
-  EXPECT_EQ(hello.leases(0).lease_epoch(), 6);
-  EXPECT_EQ(hello.leases(0).last_acked_seq(), 9);
-  EXPECT_EQ(hello.leases(0).attempt_key(), "k");
-}
-
 TEST_F(SessionTest, EverythingTheWorkerSaysArrivesInOrder) {
-  connect();
+  const Hello hello{.worker_id = "w-1",
+                    .host = "host",
+                    .devices = {{"GPU-a", DeviceKind::cuda, "H100", 80}},
+                    .leases = {{{5, 6}, 9, "k"}}};
+  session_.connect(hello);
   StepMetrics step;
   step.step = 3;
-  step.loss = 1.5;
-  step.val_loss = NAN;
-  step.unix_ms = 99;
   session_.send(MetricBatch{{5, 6}, 4, {step}});
-  session_.send(Heartbeat{{{{5, 6}, Phase::checkpoint, 3}}, {{"GPU-a", "python3 (pid 7)"}}});
-  AttemptEvent event;
-  event.lease = {5, 6};
-  event.kind = AttemptNews::ended;
-  event.outcome.emplace();
-  event.outcome->result = AttemptResult::failed;
-  event.outcome->reason = FailureReason::crashed;
-  event.outcome->error = "killed by SIGSEGV";
-  event.outcome->signal = 11;
-  event.outcome->step = 4;
-  event.outcome->log_tail = "bad byte \x80";
+  const Heartbeat heartbeat{{{{5, 6}, Phase::checkpoint, 3}}, {{"GPU-a", "python3 (pid 7)"}}};
+  session_.send(heartbeat);
+  AttemptEvent event{.lease = {5, 6}, .kind = AttemptNews::ended};
+  event.outcome = {.result = AttemptResult::failed, .reason = FailureReason::crashed, .signal = 11};
   session_.send(event);
 
-  const v1::WorkerMessage metrics = daemon_->next();
-  ASSERT_TRUE(metrics.has_metrics());
-  EXPECT_EQ(metrics.metrics().first_seq(), 4);
-  ASSERT_EQ(metrics.metrics().steps_size(), 1);
-  EXPECT_EQ(metrics.metrics().steps(0).step(), 3);
-  EXPECT_EQ(metrics.metrics().steps(0).loss(), 1.5);
-  EXPECT_TRUE(std::isnan(metrics.metrics().steps(0).val_loss()));
-  EXPECT_EQ(metrics.metrics().steps(0).unix_ms(), 99);
-  const v1::WorkerMessage heartbeat = daemon_->next();
-  ASSERT_TRUE(heartbeat.has_heartbeat());
-  EXPECT_EQ(heartbeat.heartbeat().leases(0).phase(), "checkpoint");
-  EXPECT_EQ(heartbeat.heartbeat().leases(0).last_step(), 3);
-  ASSERT_EQ(heartbeat.heartbeat().occupied_size(), 1);
-  EXPECT_EQ(heartbeat.heartbeat().occupied(0).device_id(), "GPU-a");
-  EXPECT_EQ(heartbeat.heartbeat().occupied(0).by(), "python3 (pid 7)");
-  const v1::WorkerMessage ended = daemon_->next();
-  ASSERT_TRUE(ended.has_event());
-  EXPECT_EQ(ended.event().kind(), "ended");
-  EXPECT_EQ(ended.event().outcome().result(), "failed");
-  EXPECT_EQ(ended.event().outcome().reason(), "crashed");
-  EXPECT_EQ(ended.event().outcome().signal(), 11);
-  EXPECT_EQ(ended.event().outcome().step(), 4);
-  EXPECT_EQ(ended.event().outcome().log_tail(), "bad byte ?");
+  const auto next = [&] {
+    auto message = from_proto(daemon_->next());
+    EXPECT_TRUE(message.ok()) << message.error().message;
+    return message.ok() ? *message : WorkerMessage();
+  };
+  EXPECT_EQ(std::get<Hello>(next()), hello);
+  const MetricBatch metrics = std::get<MetricBatch>(next());
+  EXPECT_EQ(metrics.first_seq, 4);
+  ASSERT_THAT(metrics.steps, SizeIs(1));
+  EXPECT_EQ(metrics.steps[0].step, 3);
+  EXPECT_EQ(std::get<Heartbeat>(next()), heartbeat);
+  EXPECT_EQ(std::get<AttemptEvent>(next()).outcome, event.outcome);
 }
 
-TEST_F(SessionTest, EverythingTheDaemonSaysIsUnderstood) {
+TEST_F(SessionTest, EverythingTheDaemonSaysArrivesInOrder) {
   connect();
-  const auto with_key = [](auto* message) {
-    message->set_attempt_id(5);
-    message->set_lease_epoch(6);
-    return message;
-  };
-  daemon_->send([&](v1::DaemonMessage& m) {
-    m.mutable_welcome()->set_heartbeat_ms(1234);
-    with_key(m.mutable_welcome()->add_acks())->set_seq(8);
-  });
-  daemon_->send([&](v1::DaemonMessage& m) {
-    v1::Lease* lease = with_key(m.mutable_lease());
-    lease->set_attempt(2);
-    lease->set_run("a");
-    lease->set_config_toml("devices = 1");
-    lease->set_folder("/f");
-    lease->set_run_folder("/r");
-    lease->set_timeout_s(60);
-    lease->add_device_ids("GPU-a");
-    lease->set_attempt_key("k2");
-    lease->add_earlier_keys("k1");
-  });
-  daemon_->send([&](v1::DaemonMessage& m) { with_key(m.mutable_ack())->set_seq(9); });
-  daemon_->send([&](v1::DaemonMessage& m) { with_key(m.mutable_stop())->set_reason("stalled"); });
-  daemon_->send([&](v1::DaemonMessage& m) { with_key(m.mutable_event_ack())->set_kind("ended"); });
-  daemon_->send([&](v1::DaemonMessage&) {});  // a message of a newer daemon is skipped
-  daemon_->send([&](v1::DaemonMessage& m) { with_key(m.mutable_abandon()); });
-  daemon_->send([&](v1::DaemonMessage& m) { m.mutable_drain(); });
+  const std::vector<DaemonMessage> said = {WelcomeMessage{1234, {{{5, 6}, 8}}}, MetricAckMessage{{{5, 6}, 9}},
+                                           StopMessage{{5, 6}, StopReason::stalled},
+                                           EventAckMessage{{5, 6}, AttemptNews::ended}, DrainMessage{}};
+  for (const DaemonMessage& message : said) daemon_->send([&](v1::DaemonMessage& m) { m = to_proto(message); });
+  EXPECT_EQ(messages(said.size()), said);
+}
 
-  const auto got = messages(7);
-  ASSERT_THAT(got, SizeIs(7));
-  const auto& welcome = std::get<WelcomeMessage>(got[0]);
-  EXPECT_EQ(welcome.heartbeat_ms, 1234);
-  ASSERT_THAT(welcome.stored, SizeIs(1));
-  EXPECT_EQ(welcome.stored[0].lease, (LeaseKey{5, 6}));
-  EXPECT_EQ(welcome.stored[0].seq, 8);
-  const auto& lease = std::get<LeaseMessage>(got[1]);
-  EXPECT_EQ(lease.lease, (LeaseKey{5, 6}));
-  EXPECT_EQ(lease.attempt, 2);
-  EXPECT_EQ(lease.run, "a");
-  EXPECT_EQ(lease.config_toml, "devices = 1");
-  EXPECT_EQ(lease.folder, "/f");
-  EXPECT_EQ(lease.run_folder, "/r");
-  EXPECT_EQ(lease.timeout_s, 60);
-  EXPECT_EQ(lease.device_ids, std::vector<std::string>{"GPU-a"});
-  EXPECT_EQ(lease.attempt_key, "k2");
-  EXPECT_EQ(lease.earlier_keys, std::vector<std::string>{"k1"});
-  EXPECT_EQ(std::get<MetricAckMessage>(got[2]).stored.seq, 9);
-  EXPECT_EQ(std::get<StopMessage>(got[3]).reason, "stalled");
-  EXPECT_EQ(std::get<EventAckMessage>(got[4]).kind, "ended");
-  EXPECT_EQ(std::get<AbandonMessage>(got[5]).lease, (LeaseKey{5, 6}));
-  EXPECT_TRUE(std::holds_alternative<DrainMessage>(got[6]));
+TEST_F(SessionTest, WhatIsNotUnderstoodIsLeftAsideAndTheDaemonIsTold) {
+  connect();
+  daemon_->send([](v1::DaemonMessage& m) { m = to_proto(WelcomeMessage{}); });
+  daemon_->send([](v1::DaemonMessage& m) {
+    m = to_proto(StopMessage{{5, 6}});
+    m.mutable_stop()->set_reason("tired");
+  });
+  daemon_->send([](v1::DaemonMessage&) {});
+  daemon_->send([](v1::DaemonMessage& m) { m = to_proto(DrainMessage{}); });
+  const auto got = messages(2);
+  ASSERT_THAT(got, SizeIs(2));
+  EXPECT_TRUE(std::holds_alternative<DrainMessage>(got[1])) << "an unknown reason is no order to stop";
+  EXPECT_EQ(daemon_->next().problem().message(),
+            "stop.reason: \"tired\" is no stop reason; expected none, cancelled, stalled, timeout or worker_stopped");
+  EXPECT_EQ(daemon_->next().problem().message(), "message: has no content that is known here");
+}
+
+TEST_F(SessionTest, ADaemonOfAnotherProtocolIsLeftAlone) {
+  connect();
+  daemon_->send([](v1::DaemonMessage& m) {
+    m = to_proto(WelcomeMessage{});
+    m.mutable_welcome()->clear_protocol();
+    m.mutable_welcome()->clear_version();
+  });
+  Session::Received received;
+  while (!received.closed && !HasFailure()) received = wait();
+  EXPECT_THAT(received.messages, testing::IsEmpty());
+  EXPECT_EQ(received.other_protocol,
+            fmt::format("the daemon (of a version before there were protocol numbers) speaks protocol 0, this worker "
+                        "({}) speaks protocol {}",
+                        version(), wire_protocol));
+}
+
+TEST_F(SessionTest, ADaemonThatRefusesTheProtocolIsLeftAlone) {
+  daemon_->refuse = {grpc::StatusCode::UNIMPLEMENTED, "the worker speaks protocol 1, this daemon protocol 2"};
+  session_.connect({.worker_id = "w"});
+  Session::Received received;
+  while (!received.closed && !HasFailure()) received = wait();
+  EXPECT_EQ(received.other_protocol, "the worker speaks protocol 1, this daemon protocol 2");
 }
 
 TEST_F(SessionTest, ReconnectsAfterTheDaemonCameBack) {
@@ -266,7 +218,7 @@ TEST_F(SessionTest, PausesGrowToTheirLimitAndAWelcomeResetsThem) {
   EXPECT_THAT(pauses, testing::ElementsAre(100, 200, 400, 800, 1600, 2000, 2000));
   daemon_ = std::make_unique<FakeDaemon>(socket_);
   connect();
-  daemon_->send([](v1::DaemonMessage& m) { m.mutable_welcome(); });
+  daemon_->send([](v1::DaemonMessage& m) { m = to_proto(WelcomeMessage{}); });
   messages(1);
   daemon_->stop();
   wait_closed();

@@ -2,36 +2,34 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/utf8.h"
 
 namespace assay {
 namespace {
 
 using nlohmann::json;
 
-// Bytes that are not UTF-8 (a log tail may hold any) are replaced, so that the file can always be written.
 std::string dump(const json& value) {
-  return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+  return value.dump(2) + "\n";
 }
 
 // Texts are cut to their limits here, so that limits::attempt_file_bytes holds for every file: an error's head and a
-// log's tail are what tells most.
+// log's tail are what tells most. Any byte may be in them, and the file can be written all the same.
 json to_json(const AttemptOutcome& o) {
-  const size_t tail = std::min(o.log_tail.size(), limits::log_tail_bytes);
   return {{"result", to_string(o.result)},
           {"reason", to_string(o.reason)},
-          {"error", o.error.substr(0, limits::error_chars)},
-          {"operation", o.operation},
-          {"tensor", o.tensor},
+          {"error", to_utf8(cut_end(o.error, limits::error_chars))},
+          {"operation", to_utf8(cut_end(o.operation, limits::name_chars))},
+          {"tensor", to_utf8(cut_end(o.tensor, limits::name_chars))},
           {"step", o.step},
           {"exit_code", o.exit_code},
           {"signal", o.signal},
           {"peak_mem_mib", o.peak_mem_mib},
-          {"log_tail", o.log_tail.substr(o.log_tail.size() - tail)}};
+          {"log_tail", to_utf8(cut_start(o.log_tail, limits::log_tail_bytes))}};
 }
 
 template <WordEnum E>
@@ -64,7 +62,7 @@ json to_json(const LeaseRecord& r) {
                 {"run", r.run},
                 {"timeout_s", r.timeout_s},
                 {"started_at_unix_ms", r.started_at_unix_ms},
-                {"stop_reason", r.stop_reason}};
+                {"stop_reason", r.stop_reason == StopReason::none ? "" : to_string(r.stop_reason)}};
   if (r.trainer)
     value["trainer"] = {
         {"pid", r.trainer->pid}, {"start_ticks", r.trainer->start_ticks}, {"boot_id", r.trainer->boot_id}};
@@ -81,7 +79,8 @@ LeaseRecord lease_from(const json& value) {
   r.run = value.at("run").get<std::string>();
   r.timeout_s = value.at("timeout_s").get<int64_t>();
   r.started_at_unix_ms = value.at("started_at_unix_ms").get<int64_t>();
-  r.stop_reason = value.at("stop_reason").get<std::string>();
+  if (!value.at("stop_reason").get_ref<const std::string&>().empty())  // nothing has asked it to stop
+    r.stop_reason = word_at<StopReason>(value, "stop_reason");
   if (const auto trainer = value.find("trainer"); trainer != value.end())
     r.trainer = ProcessIdentity{trainer->at("pid").get<pid_t>(), trainer->at("start_ticks").get<int64_t>(),
                                 trainer->at("boot_id").get<std::string>()};

@@ -50,7 +50,7 @@ struct LeaseRecord {
   std::string run;
   int64_t timeout_s = 0;
   int64_t started_at_unix_ms = 0;
-  std::string stop_reason;  // "cancelled" | "stalled" | "timeout" | "worker_stopped" once a stop was asked for
+  StopReason stop_reason = StopReason::none;  // the first that was asked for
   std::optional<ProcessIdentity> trainer;
   std::optional<AttemptOutcome> outcome;  // set when it ended and the daemon has not acknowledged it
 };
