@@ -11,12 +11,10 @@ namespace assay {
 void fill(v1::Attempt& out, const AttemptRow& attempt, const AttemptSummary& summary);
 // Everything but latest, attempts and config_toml.
 void fill(v1::Run& out, const ListedRun& listed);
-void fill(v1::StepMetrics& out, const StepMetrics& metrics);
 void fill(v1::AttemptOutcome& out, const AttemptOutcome& outcome);
 void fill(v1::Device& out, const DeviceListing& listed, bool connected);
 void fill(v1::ChangeResponse& out, const ChangeAnswer& answer);
 
-StepMetrics to_metrics(const v1::StepMetrics& in);
 // Unknown words are errors that name them.
 Result<AttemptOutcome> to_outcome(const v1::AttemptOutcome& in);
 Result<Selection> to_selection(const v1::RunSelector& in);

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include "base/limits.h"
+#include "base/log.h"
 #include "daemon/proto_rows.h"
+#include "wire/step_columns.h"
 
 namespace assay {
 namespace {
@@ -55,10 +57,17 @@ Result<WorkerInput> convert(const v1::Heartbeat& heartbeat) {
 
 Result<WorkerInput> convert(const v1::MetricBatch& batch) {
   if (batch.first_seq() < 1) return wrong("metrics: first_seq must be at least 1");
-  StepReport report{lease_of(batch), batch.first_seq(), {}};
-  report.steps.reserve(static_cast<size_t>(batch.steps_size()));
-  for (const v1::StepMetrics& step : batch.steps()) report.steps.push_back(to_metrics(step));
-  return WorkerInput(std::move(report));
+  if (!batch.has_columns())
+    return wrong(
+        "metrics: no columns of steps: the worker is of another version of Assay; `assay down` ends it, and the "
+        "next `assay up` starts the one of this version");
+  ASSAY_ASSIGN(ReceivedSteps received, from_proto(batch.columns()));
+  for (const std::string& name : received.unknown)
+    log::warn_once(
+        fmt::format("workers send column \"{}\" with their steps, which this daemon does not know; it is "
+                    "left out",
+                    name));
+  return WorkerInput(StepReport{lease_of(batch), batch.first_seq(), std::move(received.steps)});
 }
 
 Result<WorkerInput> convert(const v1::AttemptEvent& event) {

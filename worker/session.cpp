@@ -14,6 +14,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "proto/worker.grpc.pb.h"
+#include "wire/step_columns.h"
 #include "worker/utf8.h"
 
 namespace assay {
@@ -73,21 +74,7 @@ v1::WorkerMessage to_proto(const MetricBatch& batch) {
   out.set_attempt_id(batch.lease.attempt_id);
   out.set_lease_epoch(batch.lease.epoch);
   out.set_first_seq(batch.first_seq);
-  for (const StepMetrics& step : batch.steps) {
-    v1::StepMetrics& s = *out.add_steps();
-    s.set_step(step.step);
-    s.set_loss(step.loss);
-    s.set_dt_ms(step.dt_ms);
-    s.set_tok_per_sec(step.tok_per_sec);
-    s.set_mfu(step.mfu);
-    s.set_lr_scale(step.lr_scale);
-    s.set_grad_norm(step.grad_norm);
-    s.set_expert_load_min(step.expert_load_min);
-    s.set_expert_load_max(step.expert_load_max);
-    s.set_peak_mem_mib(step.peak_mem_mib);
-    s.set_val_loss(step.val_loss);
-    s.set_unix_ms(step.unix_ms);
-  }
+  to_proto(batch.steps, *out.mutable_columns());
   return message;
 }
 

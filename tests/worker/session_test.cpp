@@ -6,7 +6,6 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
-#include <cmath>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -15,7 +14,9 @@
 #include "base/limits.h"
 #include "proto/worker.grpc.pb.h"
 #include "tests/support/manual_clock.h"
+#include "tests/support/step_values.h"
 #include "tests/support/temp_folder.h"
+#include "wire/step_columns.h"
 
 namespace assay {
 namespace {
@@ -142,11 +143,8 @@ TEST_F(SessionTest, HelloComesFirstWithDevicesAndLeases) {
 
 TEST_F(SessionTest, EverythingTheWorkerSaysArrivesInOrder) {
   connect();
-  StepMetrics step;
-  step.step = 3;
-  step.loss = 1.5;
-  step.val_loss = NAN;
-  step.unix_ms = 99;
+  StepMetrics step = some_step(3);
+  step.val_loss = not_recorded<double>;
   session_.send(MetricBatch{{5, 6}, 4, {step}});
   session_.send(Heartbeat{{{{5, 6}, Phase::checkpoint, 3}}, {{"GPU-a", "python3 (pid 7)"}}});
   AttemptEvent event;
@@ -164,11 +162,10 @@ TEST_F(SessionTest, EverythingTheWorkerSaysArrivesInOrder) {
   const v1::WorkerMessage metrics = daemon_->next();
   ASSERT_TRUE(metrics.has_metrics());
   EXPECT_EQ(metrics.metrics().first_seq(), 4);
-  ASSERT_EQ(metrics.metrics().steps_size(), 1);
-  EXPECT_EQ(metrics.metrics().steps(0).step(), 3);
-  EXPECT_EQ(metrics.metrics().steps(0).loss(), 1.5);
-  EXPECT_TRUE(std::isnan(metrics.metrics().steps(0).val_loss()));
-  EXPECT_EQ(metrics.metrics().steps(0).unix_ms(), 99);
+  const auto steps = from_proto(metrics.metrics().columns());
+  ASSERT_TRUE(steps.ok()) << steps.error().message;
+  ASSERT_THAT(steps->steps, SizeIs(1));
+  EXPECT_EQ(bits(steps->steps[0]), bits(step));
   const v1::WorkerMessage heartbeat = daemon_->next();
   ASSERT_TRUE(heartbeat.has_heartbeat());
   EXPECT_EQ(heartbeat.heartbeat().leases(0).phase(), "checkpoint");
