@@ -52,17 +52,15 @@ const StepSql& step_sql() {
 }
 
 void bind_step(Statement& statement, const StepMetrics& metrics) {
-  for (const StepField& field : step_fields) {
-    field.visit(metrics, [&](auto value) {
-      statement.add(is_recorded(field.presence, value) ? std::optional(value) : std::nullopt);
-    });
-  }
+  for_each_field(metrics, [&](const StepField& field, auto value) {
+    statement.add(is_recorded(field.presence, value) ? std::optional(value) : std::nullopt);
+  });
 }
 
 StepMetrics read_step(const Statement& row) {
   StepMetrics metrics;
   int column = 0;
-  for (const StepField& field : step_fields) field.visit(metrics, [&](auto& value) { read(row, column++, value); });
+  for_each_field(metrics, [&](const StepField&, auto& value) { read(row, column++, value); });
   return metrics;
 }
 

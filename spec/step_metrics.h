@@ -85,6 +85,16 @@ inline constexpr StepField step_fields[] = {
 #undef ASSAY_STEP_FIELD_
 };
 
+// each(field, value) for every field in order. As a loop over step_fields with visit(), but each value has its type
+// when this is compiled: for what is done with every step of every run.
+template <class Metrics, class Each>
+void for_each_field(Metrics& metrics, Each&& each) {
+  const StepField* field = step_fields;
+#define ASSAY_STEP_EACH_(type, name, presence, unit, since, meaning) each(*field++, metrics.name);
+  ASSAY_STEP_FIELDS(ASSAY_STEP_EACH_)
+#undef ASSAY_STEP_EACH_
+}
+
 static_assert(std::is_sorted(std::begin(step_fields), std::end(step_fields),
                              [](const StepField& a, const StepField& b) { return a.since < b.since; }));
 static_assert(std::all_of(std::begin(step_fields), std::end(step_fields),
