@@ -71,22 +71,26 @@ inline constexpr size_t former_trainers = 64;
 inline constexpr int64_t farewell_ms = 2'000;
 
 // --- journal, metrics, logs ----------------------------------------------------------------------------------------
-// One record is at most 256 bytes, so a run of steps_per_run steps fits: 1e6 x 256 B = 244 MiB < 256 MiB.
+// One record is at most 256 bytes (30 fields), so a run of steps_per_run steps fits: 1e6 x 256 B = 244 MiB < 256 MiB.
 inline constexpr size_t journal_record_bytes = 256;
 inline constexpr size_t journal_bytes = 256u << 20;
+// The names of the fields before the first record: one page, and more names than a record has room for.
+inline constexpr size_t journal_header_bytes = 4'096;
 // A result or lease record is its error text and log tail twice over at most, JSON-escaped: 6 x (8 + 4) kB x 2 < 1 MiB.
 inline constexpr size_t attempt_file_bytes = 1u << 20;
-// Step records per message from worker to daemon: 1,000 x ~100 B = 100 kB, far below the message limit, and one
+// Step records per message from worker to daemon: 1,000 x ~120 B = 120 kB, far below the message limit, and one
 // SQLite transaction a message keeps intake above 50,000 steps/s.
 inline constexpr int steps_per_message = 1'000;
 // Sent and not yet acknowledged, per attempt: enough to keep the daemon busy, little enough that a slow one does not
-// make the worker hold more than 8 x 100 kB a run in memory. The journal holds the rest.
+// make the worker hold more than 8 x 120 kB a run in memory. The journal holds the rest.
 inline constexpr int64_t unacked_steps = 8 * steps_per_message;
 inline constexpr size_t log_bytes = 64u << 20;       // an attempt's log is cut here with a note; training goes on
 inline constexpr size_t log_slack_bytes = 1u << 20;  // a log is cut when it is this much too long, so not at every line
 inline constexpr size_t log_tail_bytes = 4'096;      // the last lines kept in the database with a failure
 inline constexpr size_t log_chunk_bytes = 256u << 10;
 inline constexpr size_t error_chars = 8'192;
+// log::warn_once remembers this many texts and writes no others: many times what a sane peer gives reason for.
+inline constexpr size_t texts_logged_once = 256;
 
 // --- data and checkpoints --------------------------------------------------------------------------------------------
 // A larger text file is cut into documents of this size: it bounds memory (a batch of them is held at once) and lets a

@@ -6,8 +6,12 @@
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 #include <utility>
+
+#include "base/limits.h"
 
 namespace assay::log {
 namespace {
@@ -58,6 +62,16 @@ Status start(std::string_view program, const std::string& path) {
 
 void write(Level level, std::string_view text) {
   spdlog::log(level_of(level), "{}", text);  // catches what a sink throws, and tells stderr once a second
+}
+
+void warn_once(const std::string& text) {
+  static std::mutex mutex;
+  static std::set<std::string> written;
+  {
+    const std::lock_guard lock(mutex);
+    if (written.size() >= limits::texts_logged_once || !written.insert(text).second) return;
+  }
+  write(Level::warn, text);
 }
 
 void print_line(std::FILE* out, std::string_view text) {

@@ -18,6 +18,8 @@ enum class Level { debug, info, warn, error };
 Status start(std::string_view program, const std::string& path = {});
 // A line that cannot be written (disk full, nobody reads the pipe) is lost, and nothing else is: it never throws.
 void write(Level level, std::string_view text);
+// A warning about what comes again with every message: each text is written once in the life of the program.
+void warn_once(const std::string& text);
 // The same promise for a program's own output. fmt::print throws, which would end the program over a line of text.
 void print_line(std::FILE* out, std::string_view text);
 // Why the program ends at once: "program: text" on stderr, where a person or `assay up` reads it, and a line of the log

@@ -20,6 +20,7 @@
 #include "proto/queue.grpc.pb.h"
 #include "proto/worker.grpc.pb.h"
 #include "wire/convert.h"
+#include "wire/step_columns.h"
 
 namespace {
 
@@ -245,12 +246,10 @@ void bench_session(const std::shared_ptr<grpc::Channel>& channel, Json& out) {
     metrics->set_attempt_id(lease.attempt_id());
     metrics->set_lease_epoch(lease.lease_epoch());
     metrics->set_first_seq(batch * limits::steps_per_message + 1);
-    for (int64_t i = 0; i < limits::steps_per_message; ++i) {
-      v1::StepMetrics* step = metrics->add_steps();
-      step->set_step(batch * limits::steps_per_message + i);
-      step->set_loss(2.5);
-      step->set_dt_ms(10);
-    }
+    std::vector<StepMetrics> values(limits::steps_per_message);
+    for (int64_t i = 0; i < limits::steps_per_message; ++i)
+      values[static_cast<size_t>(i)] = {.step = batch * limits::steps_per_message + i, .loss = 2.5, .dt_ms = 10};
+    to_proto(values, *metrics->mutable_columns());
     stream->Write(steps);
   }
   while (stream->Read(&message))

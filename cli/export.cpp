@@ -9,6 +9,7 @@
 #include "cli/step_export.h"
 #include "cli/units.h"
 #include "cli/verb.h"
+#include "spec/step_text.h"
 
 namespace assay {
 namespace {
@@ -21,7 +22,7 @@ struct Options {
   int64_t attempt = 0;
 };
 
-void write_jsonl(std::ostream& out, const v1::Run& run, int64_t attempt, const v1::StepMetrics& m) {
+void write_jsonl(std::ostream& out, const v1::Run& run, int64_t attempt, const StepMetrics& m) {
   Json line = {{"experiment", run.experiment()}, {"tag", run.tag()}, {"run", run.name()}, {"attempt", attempt}};
   line.update(to_json(m));
   out << line.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
@@ -40,16 +41,18 @@ Status export_all(Context& context, Client& client, const v1::ListRunsResponse& 
     out << runs.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
     return {};
   }
-  if (options.format == "csv") out << "experiment,tag," << steps_csv_header;
+  if (options.format == "csv") out << "experiment,tag," << steps_csv_header();
+  StepPages pages(context, client);
   for (const v1::Run& run : list.runs()) {
     if (!run.has_latest()) {
       if (!options.names.empty()) remark(context, run.name() + " has not been started yet: it has no steps");
       continue;
     }
-    ASSAY_TRY(each_step(client, run, options.attempt, [&](int64_t attempt, const v1::StepMetrics& m) {
+    ASSAY_TRY(pages.each(run, options.attempt, [&](int64_t attempt, const StepMetrics& m) {
       if (options.format == "csv") {
-        out << csv_field(run.experiment()) << ',' << csv_field(run.tag()) << ',';
-        write_csv_step(out, run.name(), attempt, m);
+        std::string line = csv_field(run.experiment()) + ',' + csv_field(run.tag()) + ',';
+        append_steps_csv(line, run.name(), attempt, m);
+        out << line;
       } else {
         write_jsonl(out, run, attempt, m);
       }

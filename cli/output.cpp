@@ -45,19 +45,19 @@ Json to_json(double number) {
   return std::isfinite(number) ? Json(number) : Json(nullptr);
 }
 
-Json to_json(const v1::StepMetrics& m) {
-  return {{"step", m.step()},
-          {"loss", to_json(m.loss())},
-          {"dt_ms", to_json(m.dt_ms())},
-          {"tok_per_sec", to_json(m.tok_per_sec())},
-          {"mfu", to_json(m.mfu())},
-          {"lr_scale", to_json(m.lr_scale())},
-          {"grad_norm", to_json(m.grad_norm())},
-          {"expert_load_min", to_json(m.expert_load_min())},
-          {"expert_load_max", to_json(m.expert_load_max())},
-          {"peak_mem_mib", to_json(m.peak_mem_mib())},
-          {"val_loss", to_json(m.val_loss())},
-          {"unix_ms", m.unix_ms()}};
+Json to_json(const StepMetrics& metrics) {
+  Json json = Json::object();
+  for (const StepField& field : step_fields) {
+    Json& value = json[std::string(field.name)];  // null where it was not recorded
+    if (!field.is_recorded_in(metrics)) continue;
+    field.visit(metrics, [&](auto number) {
+      if constexpr (std::is_integral_v<decltype(number)>)
+        value = number;
+      else
+        value = to_json(number);
+    });
+  }
+  return json;
 }
 
 Json to_json(const v1::Attempt& a) {

@@ -7,6 +7,7 @@
 #include "base/gpu.h"
 #include "cli/context.h"
 #include "proto/queue.pb.h"
+#include "spec/step_metrics.h"
 
 namespace assay {
 
@@ -20,7 +21,7 @@ void remark(Context& context, const std::string& text);
 void print_json(Context& context, const Json& json);
 
 Json to_json(double number);  // null if not finite
-Json to_json(const v1::StepMetrics&);
+Json to_json(const StepMetrics&);
 Json to_json(const v1::Attempt&);
 Json to_json(const v1::Run&);
 Json to_json(const v1::Device&);

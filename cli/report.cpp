@@ -32,7 +32,7 @@ std::string path_in(const std::string& folder, const std::string& name) {
 }
 
 // The paths written. The daemon leaves steps.csv out where it would not fit into a message; it is then made here.
-Result<std::vector<std::string>> write_files(Client& client, const v1::GetReportResponse& report,
+Result<std::vector<std::string>> write_files(Context& context, Client& client, const v1::GetReportResponse& report,
                                              const std::string& folder) {
   ASSAY_TRY(make_folders(folder));
   std::vector<std::string> written;
@@ -46,7 +46,7 @@ Result<std::vector<std::string>> write_files(Client& client, const v1::GetReport
   }
   if (has_steps) return written;
   ASSAY_ASSIGN(const std::unique_ptr<OutputFile> steps, OutputFile::open(path_in(folder, "steps.csv")));
-  ASSAY_TRY(write_steps_csv(client, report.experiment() + "/" + report.tag(), steps->stream()));
+  ASSAY_TRY(write_steps_csv(context, client, report.experiment() + "/" + report.tag(), steps->stream()));
   ASSAY_TRY(steps->commit());
   written.push_back(path_in(folder, "steps.csv"));
   return written;
@@ -69,7 +69,7 @@ Result<ExitCode> run_report(Context& context, const Options& options) {
   request.set_baseline(options.baseline);
   ASSAY_ASSIGN(const v1::GetReportResponse report, client.get_report(request));
   ASSAY_ASSIGN(const std::string folder, folder_for(report, options));
-  ASSAY_ASSIGN(const std::vector<std::string> written, write_files(client, report, folder));
+  ASSAY_ASSIGN(const std::vector<std::string> written, write_files(context, client, report, folder));
   if (context.json)
     print_json(context, {{"experiment", report.experiment()}, {"tag", report.tag()}, {"files", written}});
   else

@@ -2,8 +2,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <set>
+#include <span>
 
 #include "base/limits.h"
 #include "base/utf8.h"
@@ -13,13 +16,13 @@
 #include "daemon/queue_service.h"
 #include "report/load.h"
 #include "report/report.h"
-#include "wire/steps.h"
+#include "wire/step_columns.h"
 
 namespace assay {
 namespace {
 
-// A step takes some 120 bytes on the wire: 100,000 of them stay well below limits::message_bytes.
-constexpr int64_t steps_per_answer = 100'000;
+// A value takes at most 10 bytes on the wire (8 as a float, 1 to 10 as an integer).
+constexpr int64_t steps_per_answer = static_cast<int64_t>(limits::change_answer_bytes / (10 * std::size(step_fields)));
 // A report's files are one answer, too, with the same room for the fields around them.
 constexpr size_t report_bytes = limits::change_answer_bytes;
 
@@ -173,8 +176,8 @@ grpc::Status QueueService::QueryMetrics(Call*, const v1::QueryMetricsRequest* re
   if (!steps.ok()) return to_grpc(steps.error());
   response->set_attempt(attempt->n);
   response->set_more(static_cast<int64_t>(steps->size()) > limit);
-  for (size_t i = 0; i < steps->size() && i < static_cast<size_t>(limit); ++i)
-    fill(*response->add_steps(), (*steps)[i]);
+  const size_t sent = std::min(steps->size(), static_cast<size_t>(limit));
+  to_proto(std::span(*steps).first(sent), *response->mutable_columns());
   return grpc::Status::OK;
 }
 

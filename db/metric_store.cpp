@@ -9,31 +9,11 @@
 #include "db/migrations.h"
 #include "db/run_rows.h"
 #include "db/sqlite.h"
+#include "db/step_rows.h"
 
 namespace assay {
 
 namespace {
-
-constexpr std::string_view step_columns =
-    "step, loss, dt_ms, tok_per_sec, mfu, lr_scale, grad_norm, expert_load_min, expert_load_max, peak_mem_mib, "
-    "val_loss, unix_ms";
-
-StepMetrics read_step(const Statement& row) {
-  StepMetrics m;
-  m.step = row.integer(0);
-  m.loss = row.real(1);
-  m.dt_ms = row.real(2);
-  m.tok_per_sec = row.real(3);
-  m.mfu = row.real(4);
-  m.lr_scale = row.real(5);
-  m.grad_norm = row.real(6);
-  m.expert_load_min = row.real(7);
-  m.expert_load_max = row.real(8);
-  m.peak_mem_mib = row.real(9);
-  m.val_loss = row.real(10);
-  m.unix_ms = row.integer(11);
-  return m;
-}
 
 // An attempt's row in table progress.
 struct Progress {
@@ -86,6 +66,7 @@ Result<std::unique_ptr<MetricStore>> MetricStore::open(const std::string& path, 
   ASSAY_ASSIGN(auto db, Database::open(path, Database::Synchronous::normal));
   auto impl = std::make_unique<Impl>(std::move(db));
   ASSAY_TRY(migrate(impl->db, metrics_schema(), SystemClock().unix_ms()));
+  ASSAY_TRY(check_step_table(impl->db));
   ASSAY_TRY(impl->adopt(store_id));
   // Steps are not read here (a long history is gigabytes): a damaged page of theirs is found when it is read.
   ASSAY_TRY(impl->db.quick_check("progress"));
@@ -153,14 +134,11 @@ Result<Appended> MetricStore::Impl::append(int64_t attempt_id, int64_t first_seq
   Appended appended{0, progress.acked_seq};
   if (steps.empty()) return appended;
 
-  ASSAY_ASSIGN(auto insert, db.prepare("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-                                       "ON CONFLICT DO NOTHING"));
+  ASSAY_ASSIGN(auto insert, db.prepare(step_sql().insert));
   for (const StepMetrics& m : steps) {
     if (m.step < 0) return Error{ErrorCode::invalid_argument, fmt::format("attempt {}: step {}", attempt_id, m.step)};
-    ASSAY_TRY(insert
-                  .bind(attempt_id, m.step, m.loss, m.dt_ms, m.tok_per_sec, m.mfu, m.lr_scale, m.grad_norm,
-                        m.expert_load_min, m.expert_load_max, m.peak_mem_mib, m.val_loss, m.unix_ms)
-                  .run());
+    bind_step(insert.bind(attempt_id), m);
+    ASSAY_TRY(insert.run());
     if (db.rows_changed() == 0) {
       ASSAY_TRY(expect_same(attempt_id, m));
       continue;
@@ -176,17 +154,11 @@ Result<Appended> MetricStore::Impl::append(int64_t attempt_id, int64_t first_seq
 
 // A step that is sent again has the values it had: a journal is never rewritten.
 Status MetricStore::Impl::expect_same(int64_t attempt_id, const StepMetrics& m) {
-  // IS, because NaN is stored as NULL.
-  ASSAY_ASSIGN(int64_t same,
-               db.integer("SELECT count(*) FROM steps WHERE attempt_id = ? AND step = ? AND loss IS ? AND dt_ms IS ? "
-                          "AND tok_per_sec IS ? AND mfu IS ? AND lr_scale IS ? AND grad_norm IS ? AND "
-                          "expert_load_min IS ? AND expert_load_max IS ? AND peak_mem_mib IS ? AND val_loss IS ? AND "
-                          "unix_ms = ?",
-                          attempt_id, m.step, m.loss, m.dt_ms, m.tok_per_sec, m.mfu, m.lr_scale, m.grad_norm,
-                          m.expert_load_min, m.expert_load_max, m.peak_mem_mib, m.val_loss, m.unix_ms));
-  if (same == 1) return {};
-  ASSAY_ASSIGN(auto found,
-               db.prepare(fmt::format("SELECT {} FROM steps WHERE attempt_id = ? AND step = ?", step_columns)));
+  ASSAY_ASSIGN(auto same, db.prepare(step_sql().find_same));
+  bind_step(same.bind(attempt_id), m);
+  ASSAY_ASSIGN(const bool is_same, same.step());
+  if (is_same) return {};
+  ASSAY_ASSIGN(auto found, db.prepare(step_sql().find));
   ASSAY_ASSIGN(bool row, found.bind(attempt_id, m.step).step());
   std::string stored = "missing, though its journal record was stored";
   if (row) {
@@ -306,9 +278,7 @@ Result<std::vector<AttemptSummary>> MetricStore::summaries(std::span<const int64
 
 Result<std::vector<StepMetrics>> MetricStore::query(int64_t attempt_id, int64_t from_step, int64_t limit) {
   std::lock_guard lock(impl_->mutex);
-  ASSAY_ASSIGN(auto rows,
-               impl_->db.prepare(fmt::format(
-                   "SELECT {} FROM steps WHERE attempt_id = ? AND step >= ? ORDER BY step LIMIT ?", step_columns)));
+  ASSAY_ASSIGN(auto rows, impl_->db.prepare(step_sql().page));
   rows.bind(attempt_id, from_step, limit == 0 ? -1 : limit);
   std::vector<StepMetrics> steps;
   while (true) {

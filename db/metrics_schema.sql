@@ -6,7 +6,7 @@ CREATE TABLE store (
   store_id TEXT    NOT NULL
 ) STRICT;
 
--- Columns as struct StepMetrics (spec/step_metrics.h).
+-- Columns as the fields of spec/step_metrics.h; those of later versions are added by migrations.
 -- NULL = NaN, which SQLite does not store. The primary key makes a step that is sent twice count once.
 CREATE TABLE steps (
   attempt_id      INTEGER NOT NULL,

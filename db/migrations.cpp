@@ -43,7 +43,9 @@ constexpr std::array metrics_migrations = {
     Migration{2, "how far the queue has come",
               "CREATE TABLE queue_mark (counter TEXT PRIMARY KEY, greatest INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
               "INSERT INTO queue_mark SELECT 'attempts', max(attempt_id) FROM progress HAVING max(attempt_id) > 0;"
-              "INSERT INTO queue_mark SELECT 'lease_epoch', greatest FROM queue_mark WHERE counter = 'attempts';"}};
+              "INSERT INTO queue_mark SELECT 'lease_epoch', greatest FROM queue_mark WHERE counter = 'attempts';"},
+    Migration{3, "tokens of a step", "ALTER TABLE steps ADD COLUMN tokens INTEGER;"},
+    Migration{4, "flops of a step", "ALTER TABLE steps ADD COLUMN flops REAL;"}};
 
 Status refuse_foreign(Database& database, const Schema& schema, int64_t version) {
   ASSAY_ASSIGN(int64_t application_id, database.integer("PRAGMA application_id"));

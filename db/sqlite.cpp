@@ -11,7 +11,10 @@ namespace assay {
 // --- Statement ----------------------------------------------------------------------------------------------------
 
 Statement::Statement(Statement&& other) noexcept
-    : database_(other.database_), handle_(std::exchange(other.handle_, nullptr)), bind_code_(other.bind_code_) {}
+    : database_(other.database_),
+      handle_(std::exchange(other.handle_, nullptr)),
+      bind_code_(other.bind_code_),
+      bound_(other.bound_) {}
 
 Statement::~Statement() {
   if (handle_ != nullptr) database_->give_back(handle_);
@@ -20,6 +23,7 @@ Statement::~Statement() {
 void Statement::reset() {
   sqlite3_reset(handle_);  // repeats the last step's error, which step() has reported
   bind_code_ = SQLITE_OK;
+  bound_ = 0;
 }
 
 void Statement::note(int code) {

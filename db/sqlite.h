@@ -34,8 +34,13 @@ class Statement {
   template <class... Values>
   Statement& bind(const Values&... values) {
     reset();
-    int index = 0;
-    (bind_one(++index, values), ...);
+    (add(values), ...);
+    return *this;
+  }
+  // Binds the next one after those of bind(), where a list says how many there are.
+  template <class Value>
+  Statement& add(const Value& value) {
+    bind_one(++bound_, value);
     return *this;
   }
   // True = a row is there to be read; false = done.
@@ -76,6 +81,7 @@ class Statement {
   Database* database_;
   sqlite3_stmt* handle_;
   int bind_code_ = SQLITE_OK;
+  int bound_ = 0;
 };
 
 class Database {

@@ -4,11 +4,11 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <iterator>
 
 #include "base/csv.h"
 #include "report/loss.h"
 #include "report/summary.h"
+#include "spec/step_text.h"
 
 namespace assay {
 namespace {
@@ -78,19 +78,11 @@ std::string summary_csv(const ReportInput& input) {
 }
 
 std::string steps_csv(const ReportInput& input) {
-  std::string csv =
-      "run,attempt,step,loss,dt_ms,tok_per_sec,mfu,lr_scale,grad_norm,expert_load_min,expert_load_max,peak_mem_mib,"
-      "val_loss\n";
+  std::string csv = steps_csv_header();
   for (const ReportRun& run : input.runs) {
     for (const ReportAttempt& a : run.attempts) {
-      const std::string prefix = fmt::format("{},{}", csv_field(attempt_name(run, a)), a.attempt.n);
-      for (const StepMetrics& m : a.steps) {
-        fmt::format_to(std::back_inserter(csv), "{},{}", prefix, m.step);
-        for (double value : {m.loss, m.dt_ms, m.tok_per_sec, m.mfu, m.lr_scale, m.grad_norm, m.expert_load_min,
-                             m.expert_load_max, m.peak_mem_mib})
-          csv += "," + csv_number(value);
-        csv += "," + number_or_empty(true, m.val_loss) + "\n";
-      }
+      const std::string name = attempt_name(run, a);
+      for (const StepMetrics& m : a.steps) append_steps_csv(csv, name, a.attempt.n, m);
     }
   }
   return csv;

@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 
+#include "base/log.h"
 #include "base/version.h"
 #include "wire/archive.h"
-#include "wire/steps.h"
+#include "wire/step_columns.h"
 
 namespace assay {
 namespace {
@@ -20,7 +21,7 @@ void write(pb::Message& out, const T& value) {
 }
 void write(v1::MetricBatch& out, const MetricBatch& batch) {
   Writer::write(out, batch);
-  for (const StepMetrics& step : batch.steps) fill(*out.add_steps(), step);
+  to_proto(batch.steps, *out.mutable_columns());
 }
 
 // What no single field tells.
@@ -54,8 +55,12 @@ Status read_steps(const v1::MetricBatch& in, WorkerMessage& message) {
   MetricBatch batch;
   ASSAY_TRY(Reader::read(in, "metrics", batch));
   if (batch.first_seq < 1) return wrong("metrics.first_seq", "is less than 1");
-  batch.steps.reserve(static_cast<size_t>(in.steps_size()));
-  for (const v1::StepMetrics& step : in.steps()) batch.steps.push_back(from_proto(step));
+  if (!in.has_columns()) return wrong("metrics.columns", "are missing");
+  ASSAY_ASSIGN(ReceivedSteps received, from_proto(in.columns()));
+  for (const std::string& name : received.unknown)
+    log::warn_once(fmt::format(
+        "workers send column \"{}\" with their steps, which this daemon does not know; it is left out", name));
+  batch.steps = std::move(received.steps);
   message = std::move(batch);
   return {};
 }

@@ -94,7 +94,7 @@ void each_field(V& v, M& m) {
   v("leases", m.leases);
   v("occupied", m.occupied);
 }
-// But for the steps: wire/steps.h.
+// But for the steps: wire/step_columns.h.
 template <class V, Is<MetricBatch> M>
 void each_field(V& v, M& m) {
   each_field(v, m.lease);

@@ -129,6 +129,8 @@ StepMetrics RunTrainer::metrics_of(const StartedStep& s, const StepResults& resu
   m.tok_per_sec = static_cast<double>(config_.train.total_batch_tokens) * 1000.0 / m.dt_ms;
   m.mfu = 100.0 * plan().flops_per_token * m.tok_per_sec / (world_size_ * peak_flops);
   m.peak_mem_mib = peak_mem_mib();
+  m.tokens = (s.step + 1) * config_.train.total_batch_tokens;
+  m.flops = plan().flops_per_token * static_cast<double>(m.tokens);
   return m;
 }
 

@@ -24,6 +24,7 @@
 #include "proto/queue.grpc.pb.h"
 #include "tests/support/manual_clock.h"
 #include "tests/support/temp_folder.h"
+#include "wire/step_columns.h"
 
 namespace assay::test {
 
@@ -39,10 +40,12 @@ class FakeService final : public v1::QueueService::Service {
   v1::GetReportResponse report;
   v1::ListDevicesResponse devices;
   std::vector<v1::Event> events;
-  std::vector<v1::StepMetrics> steps;
+  std::vector<StepMetrics> steps;
   int64_t steps_per_page = 1000;
-  int64_t runs_not_sent = 0;  // a daemon that leaves runs out of its list
-  int lists = 0;              // calls of ListRuns
+  std::string newer_column;      // sent with the steps, if not empty
+  bool without_columns = false;  // as a daemon of the first version answers
+  int64_t runs_not_sent = 0;     // a daemon that leaves runs out of its list
+  int lists = 0;                 // calls of ListRuns
   std::string log;
   int64_t log_chunk = 1 << 20;
   bool log_live = false;
@@ -184,14 +187,14 @@ class FakeService final : public v1::QueueService::Service {
     Guard guard(mutex);
     if (!failure.ok()) return failure;
     r->set_attempt(q->attempt() ? q->attempt() : 1);
-    for (const v1::StepMetrics& m : steps) {
-      if (m.step() < q->from_step()) continue;
-      if (r->steps_size() == steps_per_page) {
-        r->set_more(true);
-        break;
-      }
-      *r->add_steps() = m;
-    }
+    if (without_columns) return grpc::Status::OK;
+    std::vector<StepMetrics> page;
+    for (const StepMetrics& m : steps)
+      if (m.step >= q->from_step()) page.push_back(m);
+    r->set_more(std::ssize(page) > steps_per_page);
+    page.resize(std::min(page.size(), static_cast<size_t>(steps_per_page)));
+    to_proto(page, *r->mutable_columns());
+    if (!newer_column.empty()) r->mutable_columns()->add_columns()->set_name(newer_column);
     return grpc::Status::OK;
   }
   grpc::Status GetReport(Context*, const v1::GetReportRequest* q, v1::GetReportResponse* r) override {

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "fake_service.h"
+#include "spec/step_text.h"
 
 namespace assay {
 namespace {
@@ -447,13 +448,11 @@ TEST_F(Verbs, ReportMakesTheStepsFileThatDoesNotFitIntoAMessage) {
   r.add_attempts()->set_n(1);
   r.mutable_attempts(0)->mutable_outcome()->set_result("failed");
   r.add_attempts()->set_n(2);
-  fake.steps.emplace_back().set_val_loss(std::nan(""));
-  fake.steps.back().set_loss(2.5);
+  fake.steps.push_back({.loss = 2.5});
   EXPECT_EQ(run({"report", "-o", home.file("out")}), ExitCode::ok) << err;
   EXPECT_EQ(out, home.file("out/steps.csv") + "\n");
   EXPECT_EQ(*read_file(home.file("out/steps.csv")),
-            "run,attempt,step,loss,dt_ms,tok_per_sec,mfu,lr_scale,grad_norm,expert_load_min,expert_load_max,"
-            "peak_mem_mib,val_loss\na.fail1,1,0,2.5,0,0,0,0,0,0,0,0,\na,2,0,2.5,0,0,0,0,0,0,0,0,\n");
+            steps_csv_header() + "a.fail1,1,0,2.5,0,0,0,0,0,0,0,0,,0,,\na,2,0,2.5,0,0,0,0,0,0,0,0,,0,,\n");
 }
 
 TEST_F(Verbs, ReportsOfOneTagDoNotTakeEachOthersPlace) {
@@ -498,21 +497,17 @@ TEST_F(Verbs, ReportIntoAFileIsAnError) {
 TEST_F(Verbs, ExportPagesThroughTheSteps) {
   FakeService::observe(fake.add_run("a,b", "completed"), 3, 1, 1, 1);
   fake.add_run("never_started", "queued");
-  for (int i = 0; i < 3; ++i) {
-    v1::StepMetrics m;
-    m.set_step(i);
-    m.set_loss(4.5 - i);
-    m.set_val_loss(i == 2 ? 4.0 : std::nan(""));
-    fake.steps.push_back(m);
-  }
+  for (int i = 0; i < 3; ++i) fake.steps.push_back({.step = i, .loss = 4.5 - i, .unix_ms = 77});
+  fake.steps[2].val_loss = 4;
+  fake.steps[2].tokens = 9'007'199'254'740'993;  // more than a double holds
+  fake.steps[2].flops = 1.5e18;
   fake.steps_per_page = 2;
   const std::string csv =
       "experiment,tag,run,attempt,step,loss,dt_ms,tok_per_sec,mfu,lr_scale,grad_norm,expert_load_min,expert_load_max,"
-      "peak_mem_mib,val_"
-      "loss\n"
-      "demo,t1,\"a,b\",1,0,4.5,0,0,0,0,0,0,0,0,\n"
-      "demo,t1,\"a,b\",1,1,3.5,0,0,0,0,0,0,0,0,\n"
-      "demo,t1,\"a,b\",1,2,2.5,0,0,0,0,0,0,0,0,4\n";
+      "peak_mem_mib,val_loss,unix_ms,tokens,flops\n"
+      "demo,t1,\"a,b\",1,0,4.5,0,0,0,0,0,0,0,0,,77,,\n"
+      "demo,t1,\"a,b\",1,1,3.5,0,0,0,0,0,0,0,0,,77,,\n"
+      "demo,t1,\"a,b\",1,2,2.5,0,0,0,0,0,0,0,0,4,77,9007199254740993,1.5e+18\n";
   EXPECT_EQ(run({"export"}), ExitCode::ok);
   EXPECT_EQ(out, csv);
   EXPECT_EQ(run({"export", "-o", home.file("steps.csv")}), ExitCode::ok);
@@ -521,11 +516,34 @@ TEST_F(Verbs, ExportPagesThroughTheSteps) {
   const json first = json::parse(out.substr(0, out.find('\n')));
   EXPECT_EQ(first["run"], "a,b");
   EXPECT_EQ(first["loss"], 4.5);
-  EXPECT_TRUE(first["val_loss"].is_null());
+  for (const char* name : {"val_loss", "tokens", "flops"}) {
+    EXPECT_TRUE(first.contains(name)) << name;
+    EXPECT_TRUE(first[name].is_null()) << name;
+  }
+  EXPECT_THAT(out, HasSubstr(R"("unix_ms":77,"tokens":9007199254740993,"flops":1.5e+18})"));
   EXPECT_EQ(run({"export", "--format", "json"}), ExitCode::ok);
   EXPECT_EQ(json::parse(out).size(), 2u);
   EXPECT_EQ(run({"export", "never_started"}), ExitCode::ok);
   EXPECT_EQ(err, "assay: never_started has not been started yet: it has no steps\n");
+}
+
+TEST_F(Verbs, ExportNamesOnceWhatANewerDaemonSends) {
+  FakeService::observe(fake.add_run("a", "completed"), 3, 1, 1, 1);
+  fake.steps.resize(3);
+  for (int i = 0; i < 3; ++i) fake.steps[static_cast<size_t>(i)].step = i;
+  fake.steps_per_page = 1;
+  fake.newer_column = "zeal";
+  EXPECT_EQ(run({"export"}), ExitCode::ok);
+  EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 4);
+  EXPECT_EQ(err, "assay: the daemon is newer and sends a column \"zeal\", which is left out\n");
+}
+
+TEST_F(Verbs, ExportFromADaemonThatSendsStepsOtherwiseIsNotEmptyButAnError) {
+  FakeService::observe(fake.add_run("a", "completed"), 1, 1, 1, 1);
+  fake.without_columns = true;
+  EXPECT_EQ(run({"export"}), ExitCode::refused);
+  EXPECT_THAT(err,
+              HasSubstr("assay: the daemon is of another version of Assay and sends steps otherwise; `assay down`"));
 }
 
 TEST_F(Verbs, ExportKeepsRunsOfOneNameApart) {

@@ -18,8 +18,10 @@
 #include "engine/data/shard.h"
 #include "proto/queue.grpc.pb.h"
 #include "proto/worker.grpc.pb.h"
+#include "tests/support/step_values.h"
 #include "tests/support/temp_folder.h"
 #include "wire/convert.h"
+#include "wire/step_columns.h"
 
 namespace assay {
 namespace {
@@ -159,18 +161,20 @@ v1::WorkerMessage event_of(const v1::Lease& lease, const std::string& kind, cons
   return message;
 }
 
+StepMetrics sent_step(int64_t step) {
+  StepMetrics metrics = some_step(step);
+  metrics.dt_ms = 10;
+  return metrics;
+}
 v1::WorkerMessage steps_of(const v1::Lease& lease, int64_t first_seq, int64_t n) {
   v1::WorkerMessage message;
   v1::MetricBatch* batch = message.mutable_metrics();
   batch->set_attempt_id(lease.attempt_id());
   batch->set_lease_epoch(lease.lease_epoch());
   batch->set_first_seq(first_seq);
-  for (int64_t i = 0; i < n; ++i) {
-    v1::StepMetrics* step = batch->add_steps();
-    step->set_step(first_seq - 1 + i);
-    step->set_loss(2.5);
-    step->set_dt_ms(10);
-  }
+  std::vector<StepMetrics> steps;
+  for (int64_t i = 0; i < n; ++i) steps.push_back(sent_step(first_seq - 1 + i));
+  to_proto(steps, *batch->mutable_columns());
   return message;
 }
 
@@ -245,7 +249,10 @@ TEST_F(ServiceTest, ARunFromItsSpecToItsReport) {
   query.set_limit(2);
   v1::QueryMetricsResponse steps;
   ASSERT_TRUE(call(&v1::QueueService::Stub::QueryMetrics, query, &steps).ok());
-  EXPECT_EQ(steps.steps_size(), 2);
+  const auto received = from_proto(steps.columns());
+  ASSERT_TRUE(received.ok()) << received.error().message;
+  ASSERT_EQ(received->steps.size(), 2u);
+  EXPECT_EQ(bits(received->steps[1]), bits(sent_step(1)));
   EXPECT_TRUE(steps.more());
 
   v1::GetReportResponse report;
@@ -460,6 +467,23 @@ TEST_F(ServiceTest, AStrangeWorkerIsRefused) {
   bad_event.write(event);
   EXPECT_EQ(bad_event.finish().error_message(),
             "event.kind: \"exploded\" is no attempt news; expected started, resumed, stopping, ended or refused");
+
+  // Steps as the first version sent them are unknown fields: an answer that says "stored" would lose them.
+  Stream old_worker(*workers_);
+  old_worker.hello();
+  old_worker.read();
+  v1::WorkerMessage batch;
+  batch.mutable_metrics()->set_first_seq(1);
+  old_worker.write(batch);
+  EXPECT_EQ(old_worker.finish().error_message(), "metrics.columns: are missing");
+
+  Stream bad_steps(*workers_);
+  bad_steps.hello();
+  bad_steps.read();
+  batch = steps_of(v1::Lease(), 1, 2);
+  batch.mutable_metrics()->mutable_columns()->set_steps(3);
+  bad_steps.write(batch);
+  EXPECT_EQ(bad_steps.finish().error_message(), "steps: column \"step\" has 2 values for 3 steps");
 }
 
 TEST_F(ServiceTest, AWorkerOfAnotherProtocolIsRefusedInWords) {
@@ -511,6 +535,26 @@ TEST_F(ServiceTest, WhatAWorkerDoesNotUnderstandEndsNoSession) {
   ASSERT_TRUE(enqueue(spec(), &added).ok());
   EXPECT_TRUE(worker.read().has_lease());
   worker.cancel();
+}
+
+TEST_F(ServiceTest, StepsOfANewerWorkerAreStoredWithoutWhatIsNotKnown) {
+  v1::EnqueueResponse added;
+  ASSERT_TRUE(enqueue(spec(), &added, "id-1").ok());
+  Stream worker(*workers_);
+  worker.hello();
+  worker.read();
+  const v1::Lease lease = worker.read().lease();
+  v1::WorkerMessage batch = steps_of(lease, 1, 2);
+  v1::StepColumn* newer = batch.mutable_metrics()->mutable_columns()->add_columns();
+  newer->set_name("zeal");
+  newer->add_numbers(1);
+  worker.write(batch);
+  EXPECT_EQ(worker.read().ack().seq(), 2);
+  v1::QueryMetricsRequest query;
+  query.set_name(lease.run());
+  v1::QueryMetricsResponse answer;
+  ASSERT_TRUE(call(&v1::QueueService::Stub::QueryMetrics, query, &answer).ok());
+  EXPECT_EQ(bits(from_proto(answer.columns())->steps.at(1)), bits(sent_step(1)));
 }
 
 TEST_F(ServiceTest, WatchTellsThePastAndTheFuture) {

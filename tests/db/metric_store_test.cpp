@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
+#include "db/sqlite.h"
+#include "tests/support/step_values.h"
 #include "tests/support/temp_folder.h"
 
 namespace assay {
@@ -51,35 +54,18 @@ class MetricStoreTest : public testing::Test {
 };
 
 TEST_F(MetricStoreTest, EveryFieldComesBack) {
-  StepMetrics m{.step = 3,
-                .loss = 2.5,
-                .dt_ms = 12.25,
-                .tok_per_sec = 1e6,
-                .mfu = 41.5,
-                .lr_scale = 0.5,
-                .grad_norm = 1.25,
-                .expert_load_min = 0.75,
-                .expert_load_max = 1.5,
-                .peak_mem_mib = 99.5,
-                .val_loss = 2.75,
-                .unix_ms = 1'771'948'186'123};
-  append(1, 1, {m});
+  append(1, 1, {some_step(3)});
   reopen();
   auto steps = store_->query(1, 0, 0);
   ASSERT_EQ(steps->size(), 1u);
-  const StepMetrics& back = steps->at(0);
-  EXPECT_EQ(back.step, 3);
-  EXPECT_EQ(back.loss, 2.5);
-  EXPECT_EQ(back.dt_ms, 12.25);
-  EXPECT_EQ(back.tok_per_sec, 1e6);
-  EXPECT_EQ(back.mfu, 41.5);
-  EXPECT_EQ(back.lr_scale, 0.5);
-  EXPECT_EQ(back.grad_norm, 1.25);
-  EXPECT_EQ(back.expert_load_min, 0.75);
-  EXPECT_EQ(back.expert_load_max, 1.5);
-  EXPECT_EQ(back.peak_mem_mib, 99.5);
-  EXPECT_EQ(back.val_loss, 2.75);
-  EXPECT_EQ(back.unix_ms, 1'771'948'186'123);
+  EXPECT_EQ(bits(steps->at(0)), bits(some_step(3)));
+}
+
+TEST_F(MetricStoreTest, WhatWasNotRecordedIsNullAndComesBackSo) {
+  append(1, 1, {make_step(0)});
+  auto db = Database::open(folder_.path() + "/metrics.db", Database::Synchronous::normal);
+  EXPECT_EQ(*db->integer("SELECT count(*) FROM steps WHERE val_loss IS NULL AND tokens IS NULL AND flops IS NULL"), 1);
+  EXPECT_EQ(bits(store_->query(1, 0, 0)->at(0)), bits(make_step(0)));
 }
 
 TEST_F(MetricStoreTest, NanAndInfinityComeBack) {
@@ -129,18 +115,32 @@ TEST_F(MetricStoreTest, AStepWithOtherValuesIsRefusedAndNamesBoth) {
 }
 
 TEST_F(MetricStoreTest, AnyValueTellsTwoExecutionsApart) {
-  StepMetrics nan = make_step(0);
-  nan.loss = std::numeric_limits<double>::quiet_NaN();
+  StepMetrics nan = some_step(0);
+  nan.loss = nan.val_loss = std::numeric_limits<double>::quiet_NaN();
   nan.grad_norm = -0.0;
   append(1, 1, {nan});
   EXPECT_EQ(append(1, 1, {nan}).acked_seq, 1) << "NaN is the same as NaN";
-  for (double StepMetrics::*field :
-       {&StepMetrics::loss, &StepMetrics::dt_ms, &StepMetrics::tok_per_sec, &StepMetrics::mfu, &StepMetrics::lr_scale,
-        &StepMetrics::grad_norm, &StepMetrics::expert_load_min, &StepMetrics::expert_load_max,
-        &StepMetrics::peak_mem_mib, &StepMetrics::val_loss}) {
+  for (const StepField& field : step_fields) {
     StepMetrics other = nan;
-    other.*field = 12345;
-    EXPECT_EQ(store_->append(1, 1, std::vector{other}).error().code, ErrorCode::already_exists);
+    field.visit(other, [](auto& value) { value = 12345; });
+    EXPECT_EQ(store_->append(1, 1, std::vector{other}).error().code, ErrorCode::already_exists) << field.name;
+  }
+}
+
+// Between the two somebody did not know the field: an older daemon stored the step, or an older worker sends it again.
+TEST_F(MetricStoreTest, AFieldOfALaterVersionThatOneSideLacksTellsNothing) {
+  for (const StepField& field : step_fields) {
+    StepMetrics without = some_step(field.since);
+    field.visit(without, []<class T>(T& value) { value = not_recorded<T>; });
+    const StepMetrics with = some_step(field.since);
+    const int64_t attempt = 10 + 2 * (&field - step_fields);
+    const bool later = field.since > 1;
+    if (field.name == "step") continue;
+    append(attempt, 1, {without});
+    EXPECT_EQ(store_->append(attempt, 1, std::vector{with}).ok(), later) << field.name;
+    append(attempt + 1, 1, {with});
+    EXPECT_EQ(store_->append(attempt + 1, 1, std::vector{without}).ok(), later) << field.name;
+    EXPECT_EQ(bits(store_->query(attempt + 1, 0, 0)->at(0)), bits(with));
   }
 }
 
@@ -251,6 +251,28 @@ TEST_F(MetricStoreTest, SummariesKeepTheOrderOfTheIds) {
   EXPECT_EQ(all->at(1).last_step, -1);
   EXPECT_TRUE(std::isnan(all->at(1).last_val_loss));
   EXPECT_EQ(all->at(2).steps_observed, 8);
+}
+
+TEST_F(MetricStoreTest, ATableWithOtherColumnsIsRefused) {
+  const std::string path = folder_.path() + "/metrics.db";
+  const auto message_after = [&](const char* sql) {
+    store_.reset();
+    std::filesystem::remove(path);
+    reopen();
+    store_.reset();
+    EXPECT_TRUE(Database::open(path, Database::Synchronous::normal)->run_script(sql).ok());
+    const auto opened = MetricStore::open(path, "queue-a");
+    EXPECT_FALSE(opened.ok());
+    if (opened.ok()) return std::string();
+    EXPECT_EQ(opened.error().code, ErrorCode::failed_precondition);
+    return opened.error().message;
+  };
+  EXPECT_THAT(message_after("ALTER TABLE steps DROP COLUMN flops"),
+              HasSubstr(path + ": table steps has no column flops: the file is damaged or was written by another"));
+  EXPECT_THAT(message_after("ALTER TABLE steps DROP COLUMN flops; ALTER TABLE steps ADD COLUMN flops INTEGER"),
+              HasSubstr("table steps has INTEGER in column flops, not REAL"));
+  EXPECT_THAT(message_after("ALTER TABLE steps ADD COLUMN zeal REAL"),
+              HasSubstr("table steps has a column zeal that this program does not know"));
 }
 
 TEST_F(MetricStoreTest, AnotherQueuesMetricsAreRefused) {

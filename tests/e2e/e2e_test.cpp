@@ -51,11 +51,11 @@ class EndToEnd : public testing::Test {
       const int64_t first = std::max<int64_t>(attempt.resumed_from_step(), 0);
       const int64_t end = last ? length : first + static_cast<int64_t>(steps.size());
       std::vector<int64_t> numbers;
-      for (const v1::StepMetrics& step : steps) numbers.push_back(step.step());
+      for (const StepMetrics& step : steps) numbers.push_back(step.step);
       EXPECT_THAT(numbers, ElementsAreArray(all_from(first, end))) << run.DebugString();
       if (steps.empty()) continue;
-      EXPECT_LE(last_end, steps.front().unix_ms()) << "two attempts at once: " << run.DebugString();
-      last_end = steps.back().unix_ms();
+      EXPECT_LE(last_end, steps.front().unix_ms) << "two attempts at once: " << run.DebugString();
+      last_end = steps.back().unix_ms;
     }
   }
   System system_;
@@ -263,10 +263,27 @@ TEST_F(EndToEnd, AQueueRestoredFromABackupKeepsItsRunsApart) {
     const auto records = JournalReader(folder.journal()).read(100);
     ASSERT_TRUE(records.ok()) << records.error().message;
     for (const JournalRecord& record : *records) journal.emplace_back(record.metrics.unix_ms, record.metrics.loss);
-    for (const v1::StepMetrics& step : system_.metrics(1, name)) stored.emplace_back(step.unix_ms(), step.loss());
+    for (const StepMetrics& step : system_.metrics(1, name)) stored.emplace_back(step.unix_ms, step.loss);
     EXPECT_EQ(journal.size(), 12u);
     EXPECT_EQ(stored, journal);
   }
+}
+
+// tests/fixtures: a queue and its metrics as the first version wrote them.
+TEST_F(EndToEnd, AHomeOfTheFirstVersionIsServed) {
+  const std::string fixture = source_dir() + "/tests/fixtures/home_1/";
+  std::filesystem::create_directories(system_.home());
+  for (const char* name : {"queue.db", "metrics.db"})
+    std::filesystem::copy_file(fixture + name, system_.home() + "/" + name);
+  start();
+  EXPECT_EQ(system_.run("a").state(), "completed");
+  EXPECT_EQ(system_.run("b").latest().outcome().reason(), "crashed");
+  EXPECT_THAT(system_.steps(1, "a"), ElementsAreArray(all_from(0, 12)));
+  EXPECT_THAT(system_.steps(1, "b"), ElementsAreArray(all_from(0, 9)));
+  EXPECT_EQ(system_.metrics(1, "a").back().tokens, not_recorded<int64_t>);
+  enqueue(system_.spec(4));
+  system_.wait_state("completed", "e2e/t/a");
+  EXPECT_EQ(system_.metrics(1, "e2e/t/a").back().tokens, 4 * 64);
 }
 
 TEST_F(EndToEnd, AMovedHomeKeepsItsLogs) {

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "engine/data/shard.h"
 #include "tests/support/paths.h"
+#include "wire/step_columns.h"
 #include "worker/attempt/attempt_files.h"
 
 namespace assay {
@@ -206,8 +207,8 @@ std::vector<v1::Run> System::runs() {
   return runs;
 }
 
-std::vector<v1::StepMetrics> System::metrics(int64_t attempt, const std::string& name) {
-  std::vector<v1::StepMetrics> all;
+std::vector<StepMetrics> System::metrics(int64_t attempt, const std::string& name) {
+  std::vector<StepMetrics> all;
   bool more = true;
   while (more) {
     grpc::ClientContext context;
@@ -215,19 +216,22 @@ std::vector<v1::StepMetrics> System::metrics(int64_t attempt, const std::string&
     v1::QueryMetricsRequest request;
     request.set_name(name);
     request.set_attempt(attempt);
-    request.set_from_step(all.empty() ? 0 : all.back().step() + 1);
+    request.set_from_step(all.empty() ? 0 : all.back().step + 1);
     v1::QueryMetricsResponse response;
     const grpc::Status status = queue_->QueryMetrics(&context, request, &response);
     EXPECT_TRUE(status.ok()) << status.error_message();
-    all.insert(all.end(), response.steps().begin(), response.steps().end());
-    more = status.ok() && response.more();
+    const auto received = from_proto(response.columns());
+    EXPECT_TRUE(received.ok()) << received.error().message;
+    if (!status.ok() || !received.ok()) return all;
+    all.insert(all.end(), received->steps.begin(), received->steps.end());
+    more = response.more();
   }
   return all;
 }
 
 std::vector<int64_t> System::steps(int64_t attempt, const std::string& name) {
   std::vector<int64_t> numbers;
-  for (const v1::StepMetrics& step : metrics(attempt, name)) numbers.push_back(step.step());
+  for (const StepMetrics& step : metrics(attempt, name)) numbers.push_back(step.step);
   return numbers;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/process.h"
 #include "proto/queue.grpc.pb.h"
+#include "spec/step_metrics.h"
 #include "tests/support/temp_folder.h"
 
 namespace assay {
@@ -38,7 +39,7 @@ class System {
   void enqueue(const std::string& spec_text);
   v1::Run run(const std::string& name = "a");
   std::vector<v1::Run> runs();
-  std::vector<v1::StepMetrics> metrics(int64_t attempt, const std::string& name = "a");
+  std::vector<StepMetrics> metrics(int64_t attempt, const std::string& name = "a");
   // Their step numbers.
   std::vector<int64_t> steps(int64_t attempt, const std::string& name = "a");
   void retry(const std::string& name = "a");

@@ -1,6 +1,12 @@
 #include <gmock/gmock.h>
 
+#include <filesystem>
+
+#include "base/file.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/data/shard.h"
+#include "spec/run_config_toml.h"
+#include "tests/support/paths.h"
 #include "trainer_fixture.h"
 
 namespace assay::testing {
@@ -48,6 +54,8 @@ TEST_P(ResumeTest, ContinuesBitForBit) {
     EXPECT_EQ(resumed[i].loss, expected[i + 3].loss);
     EXPECT_EQ(resumed[i].grad_norm, expected[i + 3].grad_norm);
     EXPECT_EQ(resumed[i].expert_load_max, expected[i + 3].expert_load_max);
+    EXPECT_EQ(resumed[i].tokens, expected[i + 3].tokens);
+    EXPECT_EQ(resumed[i].flops, expected[i + 3].flops);
   }
   for (size_t p = 0; p < whole.model().weights().all().size(); ++p) {
     const Weight &a = whole.model().weights().all()[p], &b = second.model().weights().all()[p];
@@ -100,6 +108,37 @@ TEST_F(TrainerTest, ResumesWhatItsOwnEarlierAttemptsSavedAndSaysWhatItLeaves) {
   first->save_checkpoint();
   EXPECT_EQ(Trainer::create(c, options({"new/1/2/3", {"new/1/1/2"}}))->resumed_from_step(), 2);
   EXPECT_EQ(Trainer::create(c, options({}))->resumed_from_step(), 4);
+}
+
+// A checkpoint of the first version (tests/fixtures), and the steps that followed it then.
+TEST_F(TrainerTest, GoesOnFromACheckpointOfTheFirstVersion) {
+  const std::string fixture = source_dir() + "/tests/fixtures/home_1";
+  const RunConfigResult parsed = parse_run_config(read_file(fixture + "/checkpoint/run.toml").value(), "run.toml");
+  ASSERT_TRUE(parsed.errors.empty()) << parsed.errors.front().to_string();
+  TemporaryFolder work;
+  std::filesystem::create_directories(work.path() + "/data");
+  const auto shard = [&](const char* name, size_t count) {
+    std::vector<uint16_t> tokens(count);
+    for (size_t i = 0; i < count; ++i) tokens[i] = static_cast<uint16_t>(i * 7 % 60);
+    ASSERT_TRUE(write_shard(work.path() + "/data/" + name, tokens).ok());
+  };
+  shard("tiny_train_000001.bin", 40'000);
+  shard("tiny_val_000000.bin", 8'000);
+  // The path of the corpus is part of a config; this one's is relative.
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(work.path());
+  const auto trainer = Trainer::create(parsed.config, {fixture + "/checkpoint"});
+  std::filesystem::current_path(before);
+  EXPECT_EQ(trainer->resumed_from_step(), 8);
+  const std::string steps_csv = read_file(fixture + "/steps.csv").value();
+  for (const StepMetrics& m : train(*trainer, 12)) {
+    const std::string start = "\na,1," + std::to_string(m.step) + ",";
+    const size_t at = steps_csv.find(start);
+    ASSERT_NE(at, std::string::npos);
+    // Another processor rounds otherwise.
+    EXPECT_NEAR(m.loss, std::stod(steps_csv.substr(at + start.size())), 1e-3) << m.step;
+    EXPECT_EQ(m.tokens, (m.step + 1) * 128);
+  }
 }
 
 // A run of one step, saved.

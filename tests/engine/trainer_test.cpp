@@ -33,6 +33,9 @@ TEST_F(TrainerTest, FillsTheMetricsOfAStep) {
   EXPECT_DOUBLE_EQ(m.peak_mem_mib, trainer->plan().peak_mem_mib);
   EXPECT_TRUE(std::isnan(m.val_loss));
   EXPECT_GT(m.unix_ms, 1'600'000'000'000);
+  EXPECT_EQ(m.tokens, 128);
+  EXPECT_DOUBLE_EQ(m.flops, 128 * trainer->plan().flops_per_token);
+  EXPECT_EQ(trainer->step().tokens, 256);
   EXPECT_THAT(trainer->notes(), Contains(StartsWith("plan: 2 layers, d = 32, h = 128, 4 experts (top 2)")));
 }
 

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "report_support.h"
+#include "spec/step_text.h"
 
 namespace assay {
 namespace {
@@ -55,12 +56,10 @@ TEST(ReportCsv, SummaryHasTheColumnsOfTheTableFirst) {
 TEST(ReportCsv, StepsHaveFullPrecisionAndTheNameOfTheTable) {
   ReportInput input = test::make_input({test::reference_input().runs[1]});
   input.runs[0].attempts[0].steps = {{.step = 0, .loss = 10.397812345678, .dt_ms = 0.5, .val_loss = 10.25}};
-  input.runs[0].attempts[1].steps = {{.step = 3, .loss = std::nan("")}};
-  EXPECT_EQ(steps_csv(input),
-            "run,attempt,step,loss,dt_ms,tok_per_sec,mfu,lr_scale,grad_norm,expert_load_min,expert_load_max,peak_mem_"
-            "mib,val_loss\n"
-            "moe_fp8_experts_static.fail1,1,0,10.397812345678,0.5,0,0,0,0,0,0,0,10.25\n"
-            "moe_fp8_experts_static,2,3,nan,0,0,0,0,0,0,0,0,\n");
+  input.runs[0].attempts[1].steps = {{.step = 3, .loss = std::nan(""), .tokens = 65536, .flops = 2.5e18}};
+  EXPECT_EQ(steps_csv(input), steps_csv_header() +
+                                  "moe_fp8_experts_static.fail1,1,0,10.397812345678,0.5,0,0,0,0,0,0,0,10.25,0,,\n"
+                                  "moe_fp8_experts_static,2,3,nan,0,0,0,0,0,0,0,0,,0,65536,2.5e+18\n");
 }
 
 // Whatever a name or an error holds, a reader of the standard gets it back and no row is torn.

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "engine/ops/error.h"
 #include "tests/support/manual_clock.h"
+#include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
 #include "worker/attempt/journal.h"
 #include "worker/trainer/exit_code.h"
@@ -101,6 +102,17 @@ TEST_F(StepLoopTest, CompletesEveryStepAndWritesEachToTheJournal) {
   EXPECT_THAT(journal_steps(), ElementsAre(0, 1, 2, 3, 4));
   EXPECT_THAT(lines_, Contains(StartsWith("step 4/5 | loss 6.0000 | dt 100.0 ms")));
   EXPECT_EQ(created_with_.checkpoint_folder, "checkpoints");
+}
+
+TEST_F(StepLoopTest, SaysWhatAnOlderJournalHasNoPlaceFor) {
+  std::filesystem::copy_file(source_dir() + "/tests/fixtures/home_1/b/journal.bin", options_.folder->journal());
+  script_.first_step = 9;
+  options_.config.train.steps = 10;
+  EXPECT_EQ(run().result, AttemptResult::completed);
+  EXPECT_THAT(journal_steps(), ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9));
+  EXPECT_THAT(lines_,
+              Contains("the journal was begun by an older version, which did not record: tokens, flops; neither "
+                       "will this attempt"));
 }
 
 TEST_F(StepLoopTest, WorksAloneWithoutAFolder) {

@@ -430,7 +430,7 @@ TEST_F(AgentTest, DamagedJournalIsNoCompletedRun) {
   run_lease();
   write_steps(0, 3);
   std::fstream file(folder().journal(), std::ios::in | std::ios::out | std::ios::binary);
-  file.seekp(30);
+  file.seekp(limits::journal_header_bytes + 30);
   file.put('\x7f');
   file.close();
   write_completed();

@@ -1,5 +1,6 @@
 #include "worker/attempt/journal.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -7,14 +8,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <bit>
 #include <cstring>
 #include <filesystem>
 #include <limits>
+#include <sstream>
 
 #include "base/file.h"
+#include "spec/step_text.h"
 #include "tests/support/kill_points.h"
+#include "tests/support/paths.h"
 #include "tests/support/put_file.h"
+#include "tests/support/step_values.h"
 #include "tests/support/temp_folder.h"
 
 namespace assay {
@@ -23,28 +27,14 @@ namespace {
 using testing::HasSubstr;
 
 StepMetrics metrics_of(int64_t step) {
-  const auto x = static_cast<double>(step);
-  StepMetrics m;
-  m.step = step;
-  m.loss = 10.5 - x / 7;
-  m.dt_ms = 100 + x;
-  m.tok_per_sec = 5e5 / (1 + x);
-  m.mfu = 35.5;
-  m.lr_scale = 0.25;
-  m.grad_norm = 1.0 / 3;
-  m.expert_load_min = 0.5;
-  m.expert_load_max = 2.5;
-  m.peak_mem_mib = 4096.125;
-  if (step % 2 == 1) m.val_loss = 9.75;
-  m.unix_ms = 1'771'948'186'000 + step;
+  StepMetrics m = some_step(step);
+  if (step % 2 == 0) m.val_loss = not_recorded<double>;
   return m;
 }
 
-// Doubles by their bits, so that NaN equals NaN and -0 does not equal 0.
-auto bits(const StepMetrics& m) {
-  const auto b = [](double x) { return std::bit_cast<uint64_t>(x); };
-  return std::tuple(m.step, b(m.loss), b(m.dt_ms), b(m.tok_per_sec), b(m.mfu), b(m.lr_scale), b(m.grad_norm),
-                    b(m.expert_load_min), b(m.expert_load_max), b(m.peak_mem_mib), b(m.val_loss), m.unix_ms);
+constexpr size_t header_size = limits::journal_header_bytes;
+constexpr size_t size_of(size_t records) {
+  return header_size + records * journal_record_size;
 }
 
 class JournalTest : public testing::Test {
@@ -88,16 +78,22 @@ TEST_F(JournalTest, RecordsComeBackBitForBit) {
 TEST_F(JournalTest, LayoutIsTheDocumentedOne) {
   append(0, 2);
   const std::string bytes = content();
-  ASSERT_EQ(bytes.size(), 2 * journal_record_size);
-  const std::string second = bytes.substr(journal_record_size);
-  EXPECT_EQ(second.substr(0, 4), std::string("\x61\0\0\0", 4));  // 97 bytes of payload
+  ASSERT_EQ(bytes.size(), size_of(2));
+  std::string fields;
+  for (const StepField& field : step_fields)
+    fields += (field.is_integer() ? "i64 " : "f64 ") + std::string(field.name) + "\n";
+  fields.resize(4096 - 16 - 13, '\n');
+  EXPECT_EQ(bytes.substr(0, 4096), "assay journal 2\n" + fmt::format("crc {:08x}\n", crc32(fields)) + fields);
+  EXPECT_EQ(bytes.substr(29, 18), "i64 step\nf64 loss\n");
+  const std::string second = bytes.substr(size_of(1));
+  EXPECT_EQ(second.substr(0, 4), std::string({static_cast<char>(8 * std::size(step_fields)), 0, 0, 0}));
   uint32_t crc = 0;
   std::memcpy(&crc, second.data() + 4, 4);
   EXPECT_EQ(crc, crc32(second.substr(8)));
-  EXPECT_EQ(second.substr(8, 8), std::string("\2\0\0\0\0\0\0\0", 8));     // sequence
-  EXPECT_EQ(second.substr(16, 9), std::string("\1\1\0\0\0\0\0\0\0", 9));  // version 1, step 1
+  EXPECT_EQ(second.substr(8, 8), std::string("\2\0\0\0\0\0\0\0", 8));   // sequence
+  EXPECT_EQ(second.substr(16, 8), std::string("\1\0\0\0\0\0\0\0", 8));  // step 1
   double loss = 0;
-  std::memcpy(&loss, second.data() + 25, 8);
+  std::memcpy(&loss, second.data() + 24, 8);
   EXPECT_EQ(loss, metrics_of(1).loss);
 }
 
@@ -131,10 +127,10 @@ TEST_F(JournalTest, AReaderCanStartAfterAnyRecord) {
 TEST_F(JournalTest, CutAtEveryByteOfTheLastTwoRecords) {
   append(0, 4);
   const std::string whole = content();
-  for (size_t size = 2 * journal_record_size; size < whole.size(); ++size) {
+  for (size_t size = size_of(2); size < whole.size(); ++size) {
     SCOPED_TRACE(size);
     set_content(whole.substr(0, size));
-    const int good = static_cast<int>(size / journal_record_size);
+    const int good = static_cast<int>((size - header_size) / journal_record_size);
     expect_steps(read_all(), good);
     append(good, 4);
     EXPECT_EQ(content(), whole);
@@ -144,7 +140,7 @@ TEST_F(JournalTest, CutAtEveryByteOfTheLastTwoRecords) {
 TEST_F(JournalTest, FlippedByteInTheLastRecordDropsOnlyIt) {
   append(0, 3);
   const std::string whole = content();
-  for (size_t at = 2 * journal_record_size; at < whole.size(); ++at) {
+  for (size_t at = size_of(2); at < whole.size(); ++at) {
     SCOPED_TRACE(at);
     std::string bad = whole;
     bad[at] ^= 0x10;
@@ -158,7 +154,7 @@ TEST_F(JournalTest, FlippedByteInTheLastRecordDropsOnlyIt) {
 TEST_F(JournalTest, FlippedByteBeforeTheLastRecordIsDataLossWithItsOffset) {
   append(0, 3);
   const std::string whole = content();
-  for (size_t at = journal_record_size; at < 2 * journal_record_size; ++at) {
+  for (size_t at = size_of(1); at < size_of(2); ++at) {
     SCOPED_TRACE(at);
     std::string bad = whole;
     bad[at] ^= 0x01;
@@ -168,7 +164,8 @@ TEST_F(JournalTest, FlippedByteBeforeTheLastRecordIsDataLossWithItsOffset) {
     const auto records = reader.read(10);
     ASSERT_FALSE(records.ok());
     EXPECT_EQ(records.error().code, ErrorCode::data_loss);
-    EXPECT_THAT(records.error().message, HasSubstr(path_ + " is damaged at byte 113 (record 2)"));
+    EXPECT_THAT(records.error().message,
+                HasSubstr(fmt::format("{} is damaged at byte {} (record 2)", path_, size_of(1))));
     const auto writer = JournalWriter::open(path_);
     ASSERT_FALSE(writer.ok());
     EXPECT_EQ(writer.error().code, ErrorCode::data_loss);
@@ -180,19 +177,21 @@ TEST_F(JournalTest, AFileThatShrinksUnderItsReaderIsDataLoss) {
   append(0, 3);
   JournalReader reader(path_);
   ASSERT_EQ(reader.read(10)->size(), 3u);
-  set_content(content().substr(0, journal_record_size));
-  EXPECT_THAT(reader.read(10).error().message, HasSubstr("the file ends here, but 339 bytes were read before"));
+  set_content(content().substr(0, size_of(1)));
+  EXPECT_THAT(reader.read(10).error().message,
+              HasSubstr(fmt::format("the file ends here, but {} bytes were read before", size_of(3))));
   std::filesystem::remove(path_);
   EXPECT_THAT(reader.read(10).error().message, HasSubstr("cannot open journal " + path_));
 }
 
 TEST_F(JournalTest, StopsAtItsSizeLimitAndStaysReadable) {
-  auto writer = JournalWriter::open(path_, 3 * journal_record_size + 50);
+  auto writer = JournalWriter::open(path_, size_of(3) + 50);
   for (int step = 0; step < 3; ++step) ASSERT_TRUE(writer->append(metrics_of(step)).ok());
   const Status full = writer->append(metrics_of(3));
   ASSERT_FALSE(full.ok());
   EXPECT_EQ(full.error().code, ErrorCode::resource_exhausted);
-  EXPECT_THAT(full.error().message, HasSubstr("holds 3 records and is at its limit of 389 bytes"));
+  EXPECT_THAT(full.error().message,
+              HasSubstr(fmt::format("holds 3 records and is at its limit of {} bytes", size_of(3) + 50)));
   EXPECT_EQ(writer->last_seq(), 3);
   expect_steps(read_all(), 3);
 }
@@ -204,7 +203,7 @@ TEST_F(JournalTest, AFullDiskLeavesTheFileAsItWas) {
   if (child == 0) {
     ::signal(SIGXFSZ, SIG_IGN);
     auto writer = JournalWriter::open(path_);
-    const rlimit limit{2 * journal_record_size + 40, RLIM_INFINITY};
+    const rlimit limit{size_of(2) + 40, RLIM_INFINITY};
     if (!writer.ok() || ::setrlimit(RLIMIT_FSIZE, &limit) != 0) ::_exit(1);
     const Status full = writer->append(metrics_of(2));
     if (full.ok() || full.error().code != ErrorCode::resource_exhausted) ::_exit(2);
@@ -273,6 +272,191 @@ TEST_F(JournalTest, AReaderBesideALiveWriterSeesEveryRecordOnceInOrder) {
     if (!writing && records->empty()) break;
   }
   EXPECT_EQ(seen, count);
+}
+
+TEST_F(JournalTest, CutWithinItsHeaderItHoldsNothingAndBeginsAnew) {
+  append(0, 2);
+  const std::string whole = content();
+  for (size_t size = 0; size <= header_size; size = size < 40 ? size + 1 : size + 507) {
+    SCOPED_TRACE(size);
+    set_content(whole.substr(0, size));
+    JournalReader reader(path_);
+    EXPECT_TRUE(reader.read(10)->empty());
+    EXPECT_TRUE(reader.seek_after(0).ok());
+    EXPECT_EQ(reader.seek_after(1).error().code, ErrorCode::data_loss);
+    append(0, 2);
+    EXPECT_EQ(content(), whole);
+    EXPECT_EQ(reader.read(10)->size(), 2u);
+  }
+  set_content(std::string(header_size, '\0'));  // the power went before its first page was written
+  EXPECT_TRUE(JournalReader(path_).read(10)->empty());
+  append(0, 2);
+  EXPECT_EQ(content(), whole);
+}
+
+TEST_F(JournalTest, AFlippedByteOfTheHeaderIsDataLossAndNothingIsCut) {
+  append(0, 3);
+  const std::string whole = content();
+  for (size_t at = 0; at < header_size; at = at < 300 ? at + 1 : at + 97) {
+    SCOPED_TRACE(at);
+    std::string bad = whole;
+    bad[at] ^= 0x04;
+    set_content(bad);
+    EXPECT_FALSE(JournalReader(path_).read(10).ok());
+    EXPECT_FALSE(JournalWriter::open(path_).ok());
+    EXPECT_EQ(content(), bad);
+  }
+  std::string bad = whole;
+  bad[100] ^= 0x04;
+  set_content(bad);
+  EXPECT_EQ(JournalReader(path_).read(10).error().message,
+            "journal " + path_ + " is damaged at its beginning: the CRC-32 of its header does not match");
+}
+
+// --- journals of other versions ------------------------------------------------------------------------------------
+
+class OtherJournalTest : public JournalTest {
+ protected:
+  static std::string fixture(const std::string& run) {
+    return read_file(source_dir() + "/tests/fixtures/home_1/" + run + "/journal.bin").value();
+  }
+  // As the program that wrote the journal reported its steps.
+  static std::vector<std::string> reported(const std::string& run) {
+    std::istringstream csv(read_file(source_dir() + "/tests/fixtures/home_1/steps.csv").value());
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(csv, line);)
+      if (line.starts_with(run + ",1,")) lines.push_back(line);
+    return lines;
+  }
+  // A journal of version 2 with these lines in its header, and records of this payload (8 bytes a field).
+  void make(std::string fields, const std::vector<std::string>& payloads) {
+    fields.resize(header_size - 16 - 13, '\n');
+    std::string bytes = "assay journal 2\n" + fmt::format("crc {:08x}\n", crc32(fields)) + fields;
+    for (size_t i = 0; i < payloads.size(); ++i) {
+      std::string sealed(8, '\0');
+      sealed[0] = static_cast<char>(i + 1);
+      sealed += payloads[i];
+      const auto length = static_cast<uint32_t>(payloads[i].size());
+      const uint32_t crc = crc32(sealed);
+      bytes.append(reinterpret_cast<const char*>(&length), 4).append(reinterpret_cast<const char*>(&crc), 4) += sealed;
+    }
+    set_content(bytes);
+  }
+  template <class T>
+  static std::string bytes_of(T value) {
+    return std::string(reinterpret_cast<const char*>(&value), sizeof value);
+  }
+  static std::string header_lines(const std::string& left_out = "") {
+    std::string lines;
+    for (const StepField& field : step_fields)
+      if (field.name != left_out) lines += fmt::format("{} {}\n", field.is_integer() ? "i64" : "f64", field.name);
+    return lines;
+  }
+  static std::string payload(const StepMetrics& metrics, const std::string& left_out = "") {
+    std::string bytes;
+    for (const StepField& field : step_fields)
+      if (field.name != left_out) field.visit(metrics, [&](auto value) { bytes += bytes_of(value); });
+    return bytes;
+  }
+};
+
+TEST_F(OtherJournalTest, AJournalOfVersion1IsReadAsItWas) {
+  for (const char* run : {"a", "b"}) {
+    set_content(fixture(run));
+    const auto records = read_all();
+    const auto lines = reported(run);
+    ASSERT_EQ(records.size(), lines.size());
+    EXPECT_EQ(records.size(), run[0] == 'a' ? 12u : 9u);
+    for (size_t i = 0; i < records.size(); ++i) {
+      EXPECT_EQ(records[i].seq, static_cast<int64_t>(i) + 1);
+      const StepMetrics& metrics = records[i].metrics;
+      std::string line;
+      append_steps_csv(line, run, 1, metrics);
+      EXPECT_EQ(line, fmt::format("{},{},,\n", lines[i], metrics.unix_ms)) << "tokens and flops are empty";
+      EXPECT_NEAR(static_cast<double>(metrics.unix_ms), 1795869549500.0, 1000.0);
+    }
+  }
+}
+
+TEST_F(OtherJournalTest, AJournalOfVersion1GoesOnAsItBegan) {
+  const std::string old = fixture("a");
+  for (const size_t torn : {0, 1, 50, 112}) {
+    set_content(old + std::string(torn, 'x'));
+    JournalReader reader(path_);
+    ASSERT_TRUE(reader.seek_after(11).ok());
+    EXPECT_EQ(reader.read(100)->size(), 1u);
+    auto writer = JournalWriter::open(path_);
+    ASSERT_TRUE(writer.ok()) << writer.error().message;
+    EXPECT_EQ(writer->last_seq(), 12);
+    EXPECT_THAT(writer->left_out(), testing::ElementsAre("tokens", "flops"));
+    StepMetrics next = metrics_of(12);
+    ASSERT_TRUE(writer->append(next).ok());
+    EXPECT_EQ(content().size(), 13u * 113);
+    EXPECT_EQ(content().substr(0, old.size()), old);
+    next.tokens = not_recorded<int64_t>;
+    next.flops = not_recorded<double>;
+    EXPECT_EQ(bits(reader.read(100)->at(0).metrics), bits(next));
+  }
+  EXPECT_TRUE(JournalWriter::open(folder_.file("new"))->left_out().empty());
+}
+
+TEST_F(OtherJournalTest, DamageOfAJournalOfVersion1IsFound) {
+  const std::string old = fixture("a");
+  for (size_t at = 0; at < 226; ++at) {  // with more behind it
+    std::string bad = old;
+    bad[at] ^= 0x20;
+    set_content(bad);
+    EXPECT_FALSE(JournalWriter::open(path_).ok()) << at;
+    EXPECT_EQ(content(), bad);
+  }
+  std::string bad = old;
+  bad[11 * 113 + 60] ^= 0x20;
+  set_content(bad);
+  EXPECT_EQ(read_all().size(), 11u);
+}
+
+TEST_F(OtherJournalTest, FieldsOfANewerJournalAreLeftOutByName) {
+  const std::string lines = header_lines(), all = payload(metrics_of(0)), next = payload(metrics_of(1));
+  const size_t second_line = lines.find('\n') + 1;
+  // A field after the first and one at the end, one of a type that this program does not know.
+  const auto with_more = [](const std::string& p) { return p.substr(0, 8) + "abcdefgh" + p.substr(8) + "ijklmnop"; };
+  make(lines.substr(0, second_line) + "f64 zeal\n" + lines.substr(second_line) + "u64 vigour\n",
+       {with_more(all), with_more(next)});
+  expect_steps(read_all(), 2);
+  JournalReader reader(path_);
+  ASSERT_TRUE(reader.seek_after(1).ok());
+  EXPECT_EQ(reader.read(5)->size(), 1u);
+  const auto writer = JournalWriter::open(path_);
+  ASSERT_FALSE(writer.ok());
+  EXPECT_EQ(writer.error().code, ErrorCode::failed_precondition);
+  EXPECT_THAT(writer.error().message, HasSubstr("does not know: zeal, vigour; go on with the newer program"));
+}
+
+TEST_F(OtherJournalTest, AFieldThatIsNotInTheJournalIsNotRecorded) {
+  make(header_lines("tokens"), {payload(metrics_of(0), "tokens"), payload(metrics_of(1), "tokens")});
+  const auto records = read_all();
+  ASSERT_EQ(records.size(), 2u);
+  StepMetrics expected = metrics_of(1);
+  expected.tokens = not_recorded<int64_t>;
+  EXPECT_EQ(bits(records[1].metrics), bits(expected));
+  EXPECT_THAT(JournalWriter::open(path_)->left_out(), testing::ElementsAre("tokens"));
+}
+
+TEST_F(OtherJournalTest, WhatCannotBeReadSaysWhy) {
+  const auto message = [&] { return JournalReader(path_).read(5).error().message; };
+  make(header_lines("loss"), {});
+  EXPECT_EQ(message(),
+            "journal " + path_ + " was written by another version of Assay: it has no field loss; use that version");
+  make(header_lines("loss") + "i64 loss\n", {});
+  EXPECT_THAT(message(), HasSubstr("its field loss is not a f64"));
+  make(header_lines() + "f64 loss\n", {});
+  EXPECT_THAT(message(), HasSubstr("it has field loss twice"));
+  set_content("assay journal 3\nanything at all");
+  EXPECT_THAT(message(), HasSubstr("\"assay journal 3\" is none that this program knows"));
+  set_content("something else");
+  EXPECT_THAT(message(), HasSubstr("this is not how a journal begins"));
+  EXPECT_EQ(JournalWriter::open(path_).error().code, ErrorCode::data_loss);
+  EXPECT_EQ(content(), "something else");
 }
 
 TEST_F(JournalTest, ErrorsNameThePath) {

@@ -16,6 +16,7 @@
 #include "base/version.h"
 #include "proto/worker.grpc.pb.h"
 #include "tests/support/manual_clock.h"
+#include "tests/support/step_values.h"
 #include "tests/support/temp_folder.h"
 #include "wire/convert.h"
 
@@ -120,8 +121,8 @@ TEST_F(SessionTest, EverythingTheWorkerSaysArrivesInOrder) {
                     .devices = {{"GPU-a", DeviceKind::cuda, "H100", 80}},
                     .leases = {{{5, 6}, 9, "k"}}};
   session_.connect(hello);
-  StepMetrics step;
-  step.step = 3;
+  StepMetrics step = some_step(3);
+  step.val_loss = not_recorded<double>;
   session_.send(MetricBatch{{5, 6}, 4, {step}});
   const Heartbeat heartbeat{{{{5, 6}, Phase::checkpoint, 3}}, {{"GPU-a", "python3 (pid 7)"}}};
   session_.send(heartbeat);
@@ -138,7 +139,7 @@ TEST_F(SessionTest, EverythingTheWorkerSaysArrivesInOrder) {
   const MetricBatch metrics = std::get<MetricBatch>(next());
   EXPECT_EQ(metrics.first_seq, 4);
   ASSERT_THAT(metrics.steps, SizeIs(1));
-  EXPECT_EQ(metrics.steps[0].step, 3);
+  EXPECT_EQ(bits(metrics.steps[0]), bits(step));
   EXPECT_EQ(std::get<Heartbeat>(next()), heartbeat);
   EXPECT_EQ(std::get<AttemptEvent>(next()).outcome, event.outcome);
 }

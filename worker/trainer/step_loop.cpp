@@ -99,6 +99,11 @@ void StepLoop::open() {
     auto journal = JournalWriter::open(options_.folder->journal());
     if (!journal.ok()) require(journal.error(), -1);
     journal_.emplace(std::move(journal).value());
+    if (const auto left_out = journal_->left_out(); !left_out.empty())
+      hooks_.print(
+          fmt::format("the journal was begun by an older version, which did not record: {}; neither will this "
+                      "attempt",
+                      fmt::join(left_out, ", ")));
   }
   trainer_ = hooks_.create(options_.config, options_.trainer);
   progress_.resumed_from_step = trainer_->resumed_from_step();
