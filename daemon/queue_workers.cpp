@@ -146,8 +146,7 @@ void Queue::disconnected(const WorkerLink* link) {
   log::info("worker {} disconnected", worker->row.id);
 }
 
-// --- what a worker tells of its attempts
-// -------------------------------------------------------------------------------
+// --- what a worker tells of its attempts ---------------------------------------------------------------------------
 
 void Queue::heartbeat(const WorkerLink* link, const HeartbeatReport& heartbeat) {
   Worker* worker = worker_of(link);
