@@ -5,7 +5,7 @@
 #include <csignal>
 #include <cstring>
 
-#include "worker/trainer/exit_code.h"
+#include "worker/attempt/exit_code.h"
 
 namespace assay {
 namespace {

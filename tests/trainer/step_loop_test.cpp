@@ -10,8 +10,8 @@
 #include "engine/ops/error.h"
 #include "tests/support/manual_clock.h"
 #include "tests/support/temp_folder.h"
+#include "worker/attempt/exit_code.h"
 #include "worker/attempt/journal.h"
-#include "worker/trainer/exit_code.h"
 
 namespace assay {
 namespace {

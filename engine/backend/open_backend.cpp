@@ -1,4 +1,4 @@
-#include "engine/trainer/open_backend.h"
+#include "engine/backend/open_backend.h"
 
 #include "engine/ops/error.h"
 #ifdef ASSAY_WITH_CUDA
