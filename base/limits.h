@@ -1,4 +1,5 @@
-// Every limit of Assay, each with its reason. Units come last in the name.
+// Every limit of Assay, each with its reason; what each backend takes is in spec/backend_limits.h. Units come last in the
+// name.
 #pragma once
 
 #include <cstddef>
@@ -157,16 +158,6 @@ inline constexpr size_t muon_workspace_bytes = 1ull << 30;
 // The block of scratch memory that all CUDA ops of a run share: Muon's, and what they need that work beside it (split
 // sums of the weight gradients, sorting, carried sums), which is far less.
 inline constexpr size_t cuda_workspace_bytes = muon_workspace_bytes + (256u << 20);
-
-// --- what the CUDA kernels take --------------------------------------------------------------------------------------
-// The kernels' own checks and the plan's use these; the CPU has no such bounds.
-inline constexpr int cuda_experts = 128;     // the grouped products keep the experts' first rows in shared memory
-inline constexpr int cuda_top_k = 32;        // moe_norm_grad: one lane of a warp a pick
-inline constexpr int cuda_heads = 128;       // qk_norm_rope
-inline constexpr int64_t cuda_width = 4096;  // a row of the norms and the router lies in the registers of 128 threads
-// FP8: rows of a micro-batch go by tiles of 64 along y, of which a launch has 65,535; routed rows by tiles of 128, so
-// twice as many.
-inline constexpr int64_t cuda_fp8_rows = 64ll * 65'535;
 
 // --- memory of a device that runs cannot have ------------------------------------------------------------------------
 // Of a GPU: CUDA's context, the kernels' code and cuDNN's.

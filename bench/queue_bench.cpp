@@ -174,8 +174,7 @@ void bench_queue(const std::string& folder, const ExperimentSpec& spec, Json& ou
   out["queue_steps_per_s"] = static_cast<double>(batches * limits::steps_per_message) / seconds_since(intake);
 }
 
-// --- through the socket
-// -----------------------------------------------------------------------------------------------
+// --- through the socket --------------------------------------------------------------------------------------------
 
 std::shared_ptr<grpc::Channel> connect(const std::string& home) {
   grpc::ChannelArguments arguments;

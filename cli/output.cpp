@@ -5,36 +5,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cli/error_line.h"
 #include "cli/format.h"
 
 namespace assay {
 
-namespace {
-
-// "file:line:column: what", the form in which editors find a place; only such a line does without the program's name.
-bool has_place(std::string_view line) {
-  const std::string_view place = line.substr(0, line.find(": "));
-  const auto ends_with_number = [](std::string_view& text) {
-    const size_t colon = text.rfind(':');
-    if (colon == std::string_view::npos || colon + 1 == text.size()) return false;
-    const bool number = std::all_of(text.begin() + static_cast<ptrdiff_t>(colon) + 1, text.end(),
-                                    [](char c) { return c >= '0' && c <= '9'; });
-    text = text.substr(0, colon);
-    return number;
-  };
-  std::string_view rest = place;
-  return place.size() < line.size() && ends_with_number(rest) && ends_with_number(rest) && !rest.empty();
-}
-
-}  // namespace
-
 void remark(Context& context, const std::string& text) {
-  for (size_t start = 0; start < text.size();) {
-    const size_t end = std::min(text.find('\n', start), text.size());
-    const std::string_view line = std::string_view(text).substr(start, end - start);
-    context.console.err << (has_place(line) ? "" : "assay: ") << printable(line) << "\n";
-    start = end + 1;
-  }
+  context.console.err << remark_lines(text);
 }
 
 void print_json(Context& context, const Json& json) {

@@ -7,10 +7,10 @@
 #include "base/home.h"
 #include "base/output_file.h"
 #include "base/version.h"
+#include "cli/error_line.h"
 #include "cli/format.h"
 #include "cli/output.h"
 #include "cli/verb.h"
-#include "spec/spec_errors.h"
 
 namespace assay {
 namespace {
@@ -36,32 +36,19 @@ void add_verbs(CLI::App& app, Context& context) {
 }
 
 // "verb --option: what" for a person, {"error": ...} for a program. One line, unless a spec has several errors.
-ExitCode fail(Context& context, ExitCode code, const std::string& kind, const std::string& message) {
-  if (context.json) {
-    const Json json = {{"error", {{"exit_code", static_cast<int>(code)}, {"kind", kind}, {"message", message}}}};
-    context.console.err << json.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
-  } else {
-    remark(context, message);
-  }
+ExitCode fail(Context& context, ExitCode code, const std::string& message) {
+  context.console.err << error_lines(context.json, code, message);
   return code;
 }
 
 ExitCode fail(Context& context, const Error& error) {
-  const ExitCode code = exit_code(error.code);
-  return fail(context, code, kind_of(code), error.message);
+  return fail(context, exit_code(error.code), error.message);
 }
 
 // `code`, unless what was printed did not arrive.
 ExitCode written(Context& context, ExitCode code) {
   const Status arrived = check_written(context.console.out, "standard output");
   return arrived.ok() ? code : fail(context, arrived.error());
-}
-
-std::string nearest_verb(const CLI::App& app, const std::string& word) {
-  std::vector<std::string> names;
-  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; }))
-    names.push_back(verb->get_name());
-  return std::string(nearest(word, std::vector<std::string_view>(names.begin(), names.end())).value_or(""));
 }
 
 // What a wrong command line is told: CLI11's sentence, or the nearest verb for a word that is none.
@@ -72,9 +59,9 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error,
       const std::string& word = arguments[i];
       i += word == "--home";  // its folder is no verb
       if (word.empty() || word.front() == '-') continue;
-      const std::string near = nearest_verb(app, word);
-      if (near.empty()) return fmt::format("there is no verb '{}'; `assay --help` lists them", printable(word));
-      return fmt::format("there is no verb '{}'; did you mean '{}'?", printable(word), near);
+      const auto near = nearest_verb(app, word);
+      if (!near) return fmt::format("there is no verb '{}'; `assay --help` lists them", printable(word));
+      return fmt::format("there is no verb '{}'; did you mean '{}'?", printable(word), *near);
     }
     if (error.get_name() == "RequiredError") return "no verb given; `assay --help` lists them";
   }
@@ -117,10 +104,10 @@ ExitCode run_program(const std::vector<std::string>& arguments, Context& context
     app.exit(help, context.console.out, context.console.err);
     return written(context, ExitCode::ok);
   } catch (const CLI::ParseError& error) {
-    return fail(context, ExitCode::usage, "usage", usage_message(app, error, arguments));
+    return fail(context, ExitCode::usage, usage_message(app, error, arguments));
   }
   auto folder = home_folder(home);
-  if (!folder.ok()) return fail(context, ExitCode::usage, "usage", folder.error().message);
+  if (!folder.ok()) return fail(context, ExitCode::usage, folder.error().message);
   context.home = *folder;
   auto result = context.action();
   if (!result.ok()) return fail(context, result.error());

@@ -7,9 +7,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/unique_handle.h"
 
@@ -27,10 +27,6 @@ bool is_inside(const std::string& home, const std::string& path) {
   return end == base.end() && rest != file.end();
 }
 
-Error read_error(const std::string& path) {
-  return Error{ErrorCode::internal, fmt::format("cannot read {}: {}", path, std::strerror(errno))};
-}
-
 }  // namespace
 
 Result<LogChunk> read_log(const std::string& home, const std::string& path, int64_t offset, int64_t max_bytes) {
@@ -39,9 +35,9 @@ Result<LogChunk> read_log(const std::string& home, const std::string& path, int6
   LogChunk chunk;
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   if (!fd && errno == ENOENT) return chunk;
-  if (!fd) return read_error(path);
+  if (!fd) return system_error("read", path);
   struct stat info {};
-  if (::fstat(fd.get(), &info) != 0) return read_error(path);
+  if (::fstat(fd.get(), &info) != 0) return system_error("read", path);
   if (!S_ISREG(info.st_mode)) return Error{ErrorCode::failed_precondition, fmt::format("{} is no regular file", path)};
   chunk.size = info.st_size;
   const int64_t from = offset < 0 ? std::max<int64_t>(0, chunk.size + offset) : std::min(offset, chunk.size);
@@ -53,7 +49,7 @@ Result<LogChunk> read_log(const std::string& home, const std::string& path, int6
     const ssize_t n =
         ::pread(fd.get(), chunk.data.data() + got, chunk.data.size() - got, from + static_cast<int64_t>(got));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return read_error(path);
+    if (n < 0) return system_error("read", path);
     if (n == 0) break;
     got += static_cast<size_t>(n);
   }

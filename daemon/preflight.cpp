@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "db/metric_store.h"
 #include "engine/check/run_check.h"
+#include "spec/backend.h"
 #include "spec/run_config_toml.h"
 
 namespace assay {
@@ -45,14 +46,13 @@ class Preflight {
 
   RunForecast check(const RunConfig& config) {
     RunForecast forecast;
-    const Backend backend = backend_of(config);
+    const Backend backend = decide_backend(wanted_backend(config), config.devices, cuda_.most);
     const Fleet& fleet = backend == Backend::cuda ? cuda_ : cpu_;
     forecast.device = to_string(backend);
     forecast.device_name = fleet.name;
     forecast.problem = device_problem(config, backend);
     forecast.too_large = !forecast.problem.empty();
-    if (forecast.problem.empty() && config.fault.kind != FaultKind::none && !context_.allow_faults)
-      forecast.problem = "fault: injected faults need a daemon started with --allow-fault-injection";
+    if (forecast.problem.empty()) forecast.problem = fault_problem(config, context_.allow_faults).value_or("");
     const std::string key = speed_key(config);
     RunCheck checked = checker_.check(config, offer(backend), key);
     forecast.parameters = checked.parameters;
@@ -72,13 +72,6 @@ class Preflight {
   std::vector<std::string> notes() const { return checker_.describe_corpora(); }
 
  private:
-  // As the scheduler chooses, see WaitingRun::backend.
-  Backend backend_of(const RunConfig& config) const {
-    const Backend wanted = wanted_backend(config);
-    if (wanted != Backend::automatic) return wanted;
-    return cuda_.most >= config.devices ? Backend::cuda : Backend::cpu;
-  }
-
   DeviceOffer offer(Backend backend) const {
     if (backend == Backend::cuda) return {backend, cuda_.memory_bytes, 0};
     // While a run of ours has the CPU, what will be available once it has ended is not known.

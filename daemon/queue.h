@@ -49,9 +49,10 @@ class Queue {
   static Result<std::unique_ptr<Queue>> open(RunStore& runs, MetricStore& metrics, const Clock& clock,
                                              std::string home);
 
-  // --- people. The answer is valid once commit() has succeeded. A request_id seen before gives the first answer.
-  // -------
-  // An empty tag is the time now, as one that this experiment has not had.
+  // --- people ------------------------------------------------------------------------------------------------------
+
+  // The answer is valid once commit() has succeeded. A request_id seen before gives the first answer. An empty tag is
+  // the time now, as one that this experiment has not had.
   Result<EnqueueResult> enqueue(const ExperimentSpec& spec, std::string tag, const std::string& request_id);
   Result<ChangeAnswer> cancel(const Selection&, bool all, const std::string& request_id);
   Result<ChangeAnswer> retry(const Selection&, bool failed, const std::string& request_id);
@@ -62,10 +63,10 @@ class Queue {
   void stop_workers(const std::string& cause);
   bool stopped() const;  // no connected worker has a live attempt
 
-  // --- workers
-  // -------------------------------------------------------------------------------------------------------- A worker's
-  // greeting replaces an older link of the same worker. It also proves which attempts are gone: those the store gives
-  // to this worker, or to another boot of its host, and that it does not name.
+  // --- workers -----------------------------------------------------------------------------------------------------
+
+  // A worker's greeting replaces an older link of the same worker. It also proves which attempts are gone: those the
+  // store gives to this worker, or to another boot of its host, and that it does not name.
   void greet(std::shared_ptr<WorkerLink> link, const Hello& hello);
   // From here on `link` must be the worker's present one, else the call does nothing.
   void heartbeat(const WorkerLink* link, const Heartbeat& heartbeat);
@@ -73,8 +74,7 @@ class Queue {
   void report(const WorkerLink* link, const AttemptEvent& report);
   void disconnected(const WorkerLink* link);
 
-  // --- time and commit
-  // ------------------------------------------------------------------------------------------------
+  // --- time and commit ---------------------------------------------------------------------------------------------
   void tick();  // lease expiry, stalls, timeouts, retries that are due; stages like any input
   Status commit();
   // How long until tick() has something to do; nothing: not before the next input.

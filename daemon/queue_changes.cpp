@@ -69,8 +69,7 @@ Result<EnqueueResult> Queue::enqueue(const ExperimentSpec& spec, std::string tag
   return result;
 }
 
-// --- requests answered before
-// ------------------------------------------------------------------------------------------
+// --- requests answered before --------------------------------------------------------------------------------------
 
 Result<std::optional<ChangeAnswer>> Queue::answered(const std::string& request_id, const std::string& method) {
   if (request_id.empty()) return std::optional<ChangeAnswer>();
@@ -98,8 +97,7 @@ void Queue::remember(const std::string& request_id, const std::string& method, c
   list.push_back(RequestResult{request_id, method, json.dump(-1, ' ', false, Json::error_handler_t::replace)});
 }
 
-// --- changes of runs
-// ---------------------------------------------------------------------------------------------------
+// --- changes of runs -----------------------------------------------------------------------------------------------
 
 // One group: all of the selected runs or none. Runs named one by one are reported when they cannot change; of a wider
 // selection (a tag, everything) only the eligible ones are meant.

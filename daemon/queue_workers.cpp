@@ -170,8 +170,7 @@ void Queue::disconnected(const WorkerLink* link) {
   log::info("worker {} disconnected", worker->row.id);
 }
 
-// --- what a worker tells of its attempts
-// -------------------------------------------------------------------------------
+// --- what a worker tells of its attempts ---------------------------------------------------------------------------
 
 void Queue::heartbeat(const WorkerLink* link, const Heartbeat& heartbeat) {
   Worker* worker = worker_of(link);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string_view>
 
+#include "spec/backend.h"
+
 namespace assay {
 namespace {
 
@@ -15,11 +17,9 @@ int64_t count(const WorkerSlots& worker, std::string_view kind, Of which) {
 }
 
 std::string_view kind_for(const WaitingRun& run, const std::vector<WorkerSlots>& fleet) {
-  if (run.backend == Backend::cpu) return "cpu";
-  if (run.backend == Backend::cuda) return "cuda";
-  const bool gpus = std::any_of(fleet.begin(), fleet.end(),
-                                [&](const WorkerSlots& w) { return count(w, "cuda", Of::all) >= run.devices; });
-  return gpus ? "cuda" : "cpu";
+  int64_t most_gpus = 0;
+  for (const WorkerSlots& worker : fleet) most_gpus = std::max(most_gpus, count(worker, "cuda", Of::all));
+  return to_string(decide_backend(run.backend, run.devices, most_gpus));
 }
 
 // The worker that could take the run once its usable devices are free and has the most free devices for it; null if

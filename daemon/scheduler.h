@@ -24,8 +24,7 @@ struct WorkerSlots {
 struct WaitingRun {
   int64_t run_id = 0;
   int devices = 1;
-  // automatic: GPUs where some worker has enough of them, usable or not, else the CPU
-  Backend backend = Backend::automatic;
+  Backend backend = Backend::automatic;  // what it wants; spec/backend.h decides an automatic one
 };
 struct Assignment {
   int64_t run_id = 0;

@@ -100,8 +100,7 @@ Status MetricStore::check() {
   return impl_->db.quick_check("");
 }
 
-// --- writing
-// ----------------------------------------------------------------------------------------------------------
+// --- writing -------------------------------------------------------------------------------------------------------
 
 Result<Appended> MetricStore::append(int64_t attempt_id, int64_t first_seq, std::span<const StepMetrics> steps) {
   std::lock_guard lock(impl_->mutex);
@@ -227,8 +226,7 @@ Status MetricStore::Impl::write_progress(int64_t attempt_id, const Progress& pro
                 s.tail50_dt_ms, s.tail50_loss, s.peak_mem_mib, s.last_val_loss, progress.last_val_step);
 }
 
-// --- reading
-// ----------------------------------------------------------------------------------------------------------
+// --- reading -------------------------------------------------------------------------------------------------------
 
 Result<Progress> MetricStore::Impl::read_progress(int64_t attempt_id) {
   ASSAY_ASSIGN(auto rows,

@@ -123,8 +123,7 @@ struct Applied {
   int64_t last_event_id = 0;         // of the whole feed after this list
 };
 
-// --- what reads return
-// ------------------------------------------------------------------------------------------------
+// --- what reads return ---------------------------------------------------------------------------------------------
 
 struct ListedRun {
   RunRow run;              // config_toml is empty except from get_run
@@ -255,10 +254,10 @@ class RunStore {
   Result<std::vector<AttemptContext>> live_attempts();
   Result<AttemptContext> get_attempt(int64_t attempt_id);  // ended ones too
 
-  // --- reading
-  // --------------------------------------------------------------------------------------------------------- Queue
-  // order: running and paused first, then waiting (queued, retry_wait, held), both by priority then age, then ended,
-  // latest first. Cost is that of the rows returned when no more than tag, states and limit are given.
+  // --- reading -----------------------------------------------------------------------------------------------------
+
+  // Queue order: running and paused first, then waiting (queued, retry_wait, held), both by priority then age, then
+  // ended, latest first. Cost is that of the rows returned when no more than tag, states and limit are given.
   Result<std::vector<ListedRun>> list_runs(const RunFilter& filter);
   // How many runs `filter` selects without its limit, by state. O(1) rows per experiment unless names, ids or cell_key
   // is set.
@@ -276,9 +275,9 @@ class RunStore {
   // Newest first, without spec_text. limit 0 = all.
   Result<std::vector<ExperimentRow>> list_experiments(int64_t limit);
 
-  // --- feed, fleet, settings, requests
-  // --------------------------------------------------------------------------------- Events with id > after_id, oldest
-  // first; limit 0 = all. experiment_id / run_id 0 = any.
+  // --- feed, fleet, settings, requests -----------------------------------------------------------------------------
+
+  // Events with id > after_id, oldest first; limit 0 = all. experiment_id / run_id 0 = any.
   Result<std::vector<EventRow>> events_after(int64_t after_id, int64_t limit, int64_t run_id = 0);
   Result<int64_t> last_event_id();
   Result<std::vector<WorkerRow>> list_workers();

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "db/run_store_impl.h"
+#include "spec/backend.h"
 #include "spec/run_config_toml.h"
 
 namespace assay {

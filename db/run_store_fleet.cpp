@@ -99,8 +99,7 @@ Status RunStore::Impl::apply_one(const RequestResult& change, Applied&) {
   return Error{ErrorCode::aborted, fmt::format("request {} was done meanwhile", change.request_id)};
 }
 
-// --- reads
-// ------------------------------------------------------------------------------------------------------------
+// --- reads ---------------------------------------------------------------------------------------------------------
 
 Result<std::string> RunStore::Impl::setting(std::string_view key) {
   ASSAY_ASSIGN(auto found, db.prepare("SELECT value FROM settings WHERE key = ?"));

@@ -1,5 +1,7 @@
 #include "spec/run_config.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace assay {
@@ -42,9 +44,12 @@ bool has_value_embedding(const ModelConfig& m, int layer) {
   return m.value_embeddings && (m.depth - 1 - layer) % 2 == 0;
 }
 
-Backend wanted_backend(const RunConfig& config) {
-  const bool only_on_cpu = config.backend == Backend::automatic && config.precision == Precision::fp32;
-  return only_on_cpu ? Backend::cpu : config.backend;
+std::optional<std::string> fault_problem(const RunConfig& config, bool allowed) {
+  if (allowed || config.fault.kind == FaultKind::none) return std::nullopt;
+  return fmt::format(
+      "fault.kind = \"{}\": injected faults are not allowed here; start assayd with "
+      "--allow-fault-injection, or assay-trainer with --allow-faults",
+      to_string(config.fault.kind));
 }
 
 int64_t grad_accum(const RunConfig& c) {

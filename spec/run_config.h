@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -139,14 +140,13 @@ int attention_window(const ModelConfig&, int layer);  // tokens a query may look
 bool has_value_embedding(const ModelConfig&, int layer);
 int64_t grad_accum(const RunConfig&);  // micro-batches per step and device
 
-// What the run asks for: its backend, but the CPU for fp32, which only the CPU computes, where that is automatic.
-Backend wanted_backend(const RunConfig&);
-
 struct ConfigProblem {
   std::string path;                  // "model.head_dim"
   std::string message;               // what is wrong and what was expected
   std::vector<std::string> related;  // the other paths of a rule over several fields
 };
+// Why a config that injects a fault is refused where faults are not `allowed`; nothing: it injects none, or they are.
+std::optional<std::string> fault_problem(const RunConfig&, bool allowed);
 // Everything wrong with a complete config, cross-field rules included. Empty = valid.
 std::vector<ConfigProblem> validate(const RunConfig&);
 

@@ -44,12 +44,13 @@ std::string toml_value(const ConfigValue& value) {
 // Where `message` names the path, as a word of its own; a path without a dot is a plain word, unless it is set to
 // something.
 size_t find_path(std::string_view message, std::string_view path) {
-  const std::string wanted = std::string(path) + (path.find('.') == std::string_view::npos ? " = " : "");
+  const bool dotted = path.find('.') != std::string_view::npos;
+  const std::string wanted = std::string(path) + (dotted ? "" : " = ");  // then anything, a number too
   const auto is_word = [&](size_t i) {
     return i < message.size() && (std::isalnum(static_cast<unsigned char>(message[i])) || message[i] == '_');
   };
   size_t at = message.find(wanted);
-  while (at != std::string_view::npos && ((at > 0 && is_word(at - 1)) || is_word(at + wanted.size())))
+  while (at != std::string_view::npos && ((at > 0 && is_word(at - 1)) || (dotted && is_word(at + wanted.size()))))
     at = message.find(wanted, at + 1);
   return at;
 }

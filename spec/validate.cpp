@@ -8,6 +8,7 @@
 
 #include "base/limits.h"
 #include "base/utf8.h"
+#include "spec/backend.h"
 #include "spec/config_fields.h"
 
 namespace assay {
@@ -144,12 +145,7 @@ class Validator {
   }
 
   void check_precision() {
-    if (c_.precision == Precision::fp32 && c_.backend == Backend::cuda)
-      problem(
-          "precision",
-          "precision = fp32 is the reference of the CPU backend; expected backend = \"cpu\" or \"auto\", or another "
-          "precision",
-          {"backend"});
+    if (auto text = precision_problem(c_.backend, c_.precision)) problem("precision", *std::move(text), {"backend"});
     if (c_.fp8.wgrad == Fp8Wgrad::fp8 && c_.fp8.recipe != Fp8Recipe::tensorwise)
       problem(
           "fp8.wgrad",
@@ -158,9 +154,9 @@ class Validator {
                       "fp8.wgrad = \"bf16\"",
                       to_string(c_.fp8.recipe), to_string(c_.fp8.recipe)),
           {"fp8.recipe"});
-    if (c_.precision != Precision::fp8_noexperts && c_.precision != Precision::fp8_experts) return;
+    if (!is_fp8(c_.precision)) return;
     if (!fine({"model.depth", "model.d_model", "model.head_dim", "model.top_k", "model.experts"})) return;
-    const int multiple = c_.fp8.recipe == Fp8Recipe::blockwise ? 128 : 16;
+    const int multiple = c_.fp8.recipe == Fp8Recipe::blockwise ? fp8_block : fp8_multiple;
     const int d = model_width(c_.model);
     const int h = expert_width(c_.model);
     if (d % multiple != 0 || h % multiple != 0)

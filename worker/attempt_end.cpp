@@ -4,7 +4,7 @@
 
 #include <csignal>
 
-#include "worker/trainer/exit_code.h"
+#include "worker/attempt/exit_code.h"
 
 namespace assay {
 namespace {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "engine/ops/error.h"
-#include "engine/trainer/open_backend.h"
+#include "engine/backend/open_backend.h"
 #include "engine/trainer/run_trainer.h"
 #include "profile/profiled_ops.h"
 

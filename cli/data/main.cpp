@@ -15,11 +15,11 @@
 #include "base/output_file.h"
 #include "base/process.h"
 #include "base/version.h"
+#include "cli/error_line.h"
 #include "cli/exit_code.h"
 #include "cli/format.h"
 #include "engine/data/prepare.h"
 #include "engine/data/staging.h"
-#include "spec/spec_errors.h"
 
 namespace assay {
 namespace {
@@ -31,9 +31,8 @@ constexpr const char* examples =
     "  assay data prepare /usr/share/doc/linux-doc -o data/corpus --vocab-size 4096\n"
     "  assay data prepare more/*.txt -o data/more --tokenizer data/corpus/tokenizer.model";
 
-// One line at a time to a descriptor, whatever becomes of std::cerr.
-void say(int fd, const std::string& line) {
-  const std::string text = line + "\n";
+// To a descriptor, whatever becomes of std::cerr.
+void say(int fd, const std::string& text) {
   for (size_t done = 0; done < text.size();) {
     const ssize_t n = ::write(fd, text.data() + done, text.size() - done);
     if (n < 0 && errno != EINTR) return;  // nobody can be told
@@ -42,11 +41,7 @@ void say(int fd, const std::string& line) {
 }
 
 int fail(int fd, bool json, ExitCode code, const std::string& message) {
-  if (json)
-    say(fd, Json({{"error", {{"exit_code", static_cast<int>(code)}, {"kind", kind_of(code)}, {"message", message}}}})
-                .dump(-1, ' ', false, Json::error_handler_t::replace));
-  else
-    say(fd, "assay: " + printable(message));
+  say(fd, error_lines(json, code, message));
   return static_cast<int>(code);
 }
 
@@ -88,7 +83,7 @@ void print(std::ostream& out, const PrepareOptions& options, const PrepareResult
 
 // Progress goes to the error stream, so that standard output holds the result alone.
 int prepare(const PrepareOptions& options, bool json, int terminal) {
-  const auto result = prepare_data(options, [&](const std::string& line) { say(terminal, printable(line)); });
+  const auto result = prepare_data(options, [&](const std::string& line) { say(terminal, printable(line) + "\n"); });
   if (!result.ok()) return fail(terminal, json, exit_code(result.error().code), result.error().message);
   FdStream out(STDOUT_FILENO);
   print(out, options, *result, json);
@@ -125,15 +120,12 @@ int prepare_guarded(const PrepareOptions& options, bool json) {
 std::string usage_message(const CLI::App& data, const CLI::ParseError& error, int argc, char** argv) {
   if (!data.get_subcommands().empty())
     return fmt::format("data prepare: {}; see `assay data prepare --help`", error.what());
-  std::vector<std::string> verbs;
-  for (const CLI::App* verb : data.get_subcommands([](const CLI::App*) { return true; }))
-    verbs.push_back(verb->get_name());
   const std::vector<std::string> words(argv + 1, argv + argc);
   auto word = std::find(words.begin(), words.end(), "data");
   if (word != words.end())
     word = std::find_if(word + 1, words.end(), [](const auto& w) { return !w.starts_with("-"); });
   if (word == words.end()) return "data: no verb given; see `assay data --help`";
-  const auto near = nearest(*word, std::vector<std::string_view>(verbs.begin(), verbs.end()));
+  const auto near = nearest_verb(data, *word);
   return fmt::format("there is no verb 'data {}'; {}", *word,
                      near ? fmt::format("did you mean 'data {}'?", *near) : "`assay data --help` lists them");
 }

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/unique_handle.h"
+#include "engine/data/loader.h"
 
 namespace assay {
 namespace {
@@ -52,21 +53,15 @@ int64_t prepared_vocab_size(const std::string& path) {
   return json["vocab_size"].get<int64_t>();
 }
 
-std::string micro_batch(const RunConfig& c, int64_t needed) {
-  return fmt::format(
-      "one micro-batch needs {} (devices * train.device_batch * model.sequence_len = {} * {} * {}, and the "
-      "last target)",
-      needed, c.devices, c.train.device_batch, c.model.sequence_len);
-}
-
 std::optional<std::string> size_problem(const RunConfig& c, const CorpusFacts& facts) {
   const Corpus& corpus = facts.corpus;
-  const int64_t needed = int64_t{c.devices} * c.train.device_batch * c.model.sequence_len + 1;
+  const int64_t needed = micro_batch_tokens(c.devices, c.train.device_batch, c.model.sequence_len);
+  const std::string need = micro_batch_need(c.devices, c.train.device_batch, c.model.sequence_len);
   if (corpus.train_tokens < needed)
     return fmt::format(
         "data.path: {} holds {} training tokens, but {}; use more text, or lower train.device_batch or "
         "model.sequence_len",
-        facts.path, corpus.train_tokens, micro_batch(c, needed));
+        facts.path, corpus.train_tokens, need);
   if (c.train.val_every == 0) return std::nullopt;
   if (corpus.val.empty())
     return fmt::format(
@@ -78,7 +73,7 @@ std::optional<std::string> size_problem(const RunConfig& c, const CorpusFacts& f
     return fmt::format(
         "train.val_every = {}: the validation text of {} has {} tokens, but {}; prepare the text with a "
         "larger --val-fraction, lower train.device_batch or model.sequence_len, or set train.val_every = 0",
-        c.train.val_every, facts.path, corpus.val_tokens, micro_batch(c, needed));
+        c.train.val_every, facts.path, corpus.val_tokens, need);
   return std::nullopt;
 }
 

@@ -18,8 +18,6 @@
 namespace assay {
 namespace {
 
-constexpr int64_t scanned_tokens_per_shard = (1 << 20) / sizeof(uint16_t);
-
 // One shard's file, mapped read-only for as long as this lives.
 class MappedShard {
  public:
@@ -64,8 +62,7 @@ std::string MappedShard::fingerprint() const {
 
 Result<MappedShard> map_shard(const ShardInfo& shard) {
   UniqueFd fd(::open(shard.path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd)
-    return Error{ErrorCode::not_found, fmt::format("cannot open token shard {}: {}", shard.path, std::strerror(errno))};
+  if (!fd) return system_error("open token shard", shard.path);
   const size_t bytes = shard_header_bytes + static_cast<size_t>(shard.tokens) * sizeof(uint16_t);
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0 || static_cast<size_t>(info.st_size) != bytes)
@@ -90,10 +87,7 @@ class MappedLoader final : public Loader {
         stride_(rank_tokens_ * world_size) {
     for (const MappedShard& shard : shards_) {
       starts_.push_back(total_);
-      const auto tokens = shard.tokens();
-      total_ += static_cast<int64_t>(tokens.size());
-      for (const uint16_t t : tokens.first(std::min<size_t>(tokens.size(), scanned_tokens_per_shard)))
-        largest_ = std::max<int32_t>(largest_, t);
+      total_ += static_cast<int64_t>(shard.tokens().size());
     }
   }
 
@@ -158,6 +152,13 @@ class MappedLoader final : public Loader {
 
 }  // namespace
 
+std::string micro_batch_need(int64_t ranks, int64_t device_batch, int64_t sequence_len) {
+  return fmt::format(
+      "one micro-batch needs {} (devices * train.device_batch * model.sequence_len = {} * {} * {}, and the "
+      "last target)",
+      micro_batch_tokens(ranks, device_batch, sequence_len), ranks, device_batch, sequence_len);
+}
+
 Result<std::unique_ptr<Loader>> Loader::open(const std::vector<ShardInfo>& shards, int64_t sequence_len,
                                              int64_t device_batch, int rank, int world_size) {
   if (sequence_len < 1 || device_batch < 1 || world_size < 1 || rank < 0 || rank >= world_size)
@@ -166,13 +167,11 @@ Result<std::unique_ptr<Loader>> Loader::open(const std::vector<ShardInfo>& shard
                              sequence_len, rank, world_size)};
   int64_t total = 0;
   for (const ShardInfo& shard : shards) total += shard.tokens;
-  const int64_t needed = sequence_len * device_batch * world_size + 1;
-  if (total < needed)
-    return Error{
-        ErrorCode::invalid_argument,
-        fmt::format("the corpus has {} tokens, but one micro-batch needs {} ({} ranks x {} sequences x {} tokens, "
-                    "and the last target); use more text, or lower train.device_batch or model.sequence_len",
-                    total, needed, world_size, device_batch, sequence_len)};
+  if (total < micro_batch_tokens(world_size, device_batch, sequence_len))
+    return Error{ErrorCode::invalid_argument,
+                 fmt::format("the corpus has {} tokens, but {}; use more text, or lower train.device_batch or "
+                             "model.sequence_len",
+                             total, micro_batch_need(world_size, device_batch, sequence_len))};
   std::vector<MappedShard> mapped;
   for (const ShardInfo& shard : shards) {
     if (shard.tokens == 0) continue;

@@ -23,6 +23,13 @@ struct LoaderCursor {
 // spread evenly. Equal text gives equal identities wherever the folder is; text that was prepared anew gives another.
 using CorpusIdentity = std::map<std::string, std::string>;
 
+// Tokens that one micro-batch of all ranks takes, its last target included: of less text nothing can be trained.
+constexpr int64_t micro_batch_tokens(int64_t ranks, int64_t device_batch, int64_t sequence_len) {
+  return ranks * device_batch * sequence_len + 1;
+}
+// "one micro-batch needs 129 (devices * train.device_batch * model.sequence_len = 1 * 2 * 64, and the last target)"
+std::string micro_batch_need(int64_t ranks, int64_t device_batch, int64_t sequence_len);
+
 // Windows of T+1 tokens in corpus order: micro-batch m of rank r takes the next device_batch windows after those of
 // rank r-1; shards are memory-mapped; the corpus starts again when fewer tokens remain than one global micro-batch
 // needs.
@@ -39,8 +46,8 @@ class Loader {
   virtual void seek(const LoaderCursor&) = 0;
   // Of the shards as they were opened. Reads up to 256 KiB of each.
   virtual CorpusIdentity identity() const = 0;
-  // The largest token in the shards' first 1 MiB each and in everything next() has handed out so far. A token beyond
-  // the vocabulary is a data_error: ask before step 0, and after next() before the tokens are used as an index.
+  // The largest token in everything next() has handed out so far. A token beyond the vocabulary is a data_error: ask
+  // after next(), before the tokens are used as an index. (What can be known ahead is corpus_check.h's.)
   virtual int32_t largest_token_seen() const = 0;
 };
 

@@ -9,7 +9,6 @@
 #include <array>
 #include <bit>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 
 #include "base/file.h"
@@ -21,11 +20,6 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "shards are little endian and are mapped, not converted");
 
 constexpr size_t header_ints = shard_header_bytes / sizeof(int32_t);
-
-Error errno_error(const char* what, const std::string& path) {
-  const ErrorCode code = errno == ENOENT ? ErrorCode::not_found : ErrorCode::internal;
-  return Error{code, fmt::format("cannot {} {}: {}", what, path, std::strerror(errno))};
-}
 
 Error bad_shard(const std::string& path, const std::string& what) {
   return Error{ErrorCode::data_loss, fmt::format("{} is not a usable token shard: {}", path, what)};
@@ -73,16 +67,16 @@ std::string shard_name(std::string_view corpus, ShardKind kind, int number) {
 Result<ShardInfo> open_shard(const std::string& path) {
   // O_NONBLOCK: opening a FIFO must not wait for its writer; it is refused below.
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd) return errno_error("open token shard", path);
+  if (!fd) return system_error("open token shard", path);
   struct stat info {};
-  if (::fstat(fd.get(), &info) != 0) return errno_error("stat token shard", path);
+  if (::fstat(fd.get(), &info) != 0) return system_error("stat token shard", path);
   if (!S_ISREG(info.st_mode)) return bad_shard(path, "it is not a regular file");
   const auto size = static_cast<size_t>(info.st_size);
   if (size < shard_header_bytes)
     return bad_shard(path, fmt::format("it has {} bytes, less than the header of {}", size, shard_header_bytes));
   std::array<int32_t, header_ints> header{};
   if (::pread(fd.get(), header.data(), shard_header_bytes, 0) != static_cast<ssize_t>(shard_header_bytes))
-    return errno_error("read the header of", path);
+    return system_error("read the header of", path);
   if (header[0] != shard_magic)
     return bad_shard(
         path, fmt::format("its magic number is {}, but llm.c token shards begin with {}", header[0], shard_magic));

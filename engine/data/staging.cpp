@@ -59,12 +59,6 @@ Result<Target> inspect(const std::string& target) {
   return Target::corpus;
 }
 
-Error errno_error(const char* what, const std::string& path) {
-  const ErrorCode code =
-      errno == EACCES || errno == EPERM || errno == EROFS ? ErrorCode::permission_denied : ErrorCode::internal;
-  return Error{code, fmt::format("cannot {} {}: {}", what, path, std::strerror(errno))};
-}
-
 Status empty_folder(const std::string& path) {
   std::error_code failure;
   fs::directory_iterator entries(path, failure);
@@ -98,11 +92,11 @@ Result<StagingFolder> StagingFolder::create(const std::string& target) {
   ASSAY_ASSIGN(const Target found, inspect(absolute.string()));
   (void)found;
   ASSAY_TRY(make_folders(absolute.parent_path().string()));
-  if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) return errno_error("create folder", path);
+  if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) return system_error("create folder", path);
   UniqueFd lock(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
-  if (!lock) return errno_error("open folder", path);
+  if (!lock) return system_error("open folder", path);
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return errno_error("lock", path);
+    if (errno != EWOULDBLOCK) return system_error("lock", path);
     return Error{ErrorCode::failed_precondition,
                  fmt::format("another process is preparing {} right now (it holds {})", absolute.string(), path)};
   }
@@ -122,7 +116,7 @@ Status StagingFolder::publish() {
                       "again, or choose another folder",
                       target_, std::strerror(errno))};
   } else if (::rename(path_.c_str(), target_.c_str()) != 0) {
-    return errno_error("rename the finished corpus to", target_);
+    return system_error("rename the finished corpus to", target_);
   }
   if (found != Target::corpus) path_.clear();  // else it is the old corpus now, which the destructor removes
   return sync_folder(fs::path(target_).parent_path().string());

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <set>
 
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/utf8.h"
 
@@ -129,7 +130,7 @@ std::string TextReader::take_text(size_t size) {
 Status TextReader::open_next() {
   path_ = files_[next_file_++];
   file_.reset(::gzopen(path_.c_str(), "rb"));
-  if (!file_) return Error{ErrorCode::not_found, fmt::format("cannot open {}: {}", path_, std::strerror(errno))};
+  if (!file_) return system_error("open", path_);
   pending_.clear();
   line_ = 1;
   at_end_ = false;

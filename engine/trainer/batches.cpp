@@ -25,7 +25,6 @@ Batches::Batches(const RunConfig& config, const ModelShape& shape, int rank, int
   const Corpus corpus = take(open_corpus(config.data.path));
   train_ = take(Loader::open(corpus.train, shape.T, shape.batch, rank, world_size));
   train_tokens_ = corpus.train_tokens;
-  check_vocabulary(*train_);
   if (config.train.val_every > 0) open_validation(config, shape, corpus, rank, world_size);
   tokens_.resize(static_cast<size_t>(shape.tokens));
   targets_.resize(static_cast<size_t>(shape.tokens));
@@ -34,7 +33,6 @@ Batches::Batches(const RunConfig& config, const ModelShape& shape, int rank, int
 void Batches::open_validation(const RunConfig& config, const ModelShape& shape, const Corpus& corpus, int rank,
                               int world_size) {
   validation_ = take(Loader::open(corpus.val, shape.T, shape.batch, rank, world_size));
-  check_vocabulary(*validation_);
   const int64_t global = shape.tokens * world_size;
   const int64_t available = std::max<int64_t>(1, (corpus.val_tokens - 1) / global);
   validation_batches_ = std::clamp<int64_t>(config.train.val_tokens / global, 1, available);

@@ -3,9 +3,9 @@
 #include <fmt/core.h>
 
 #include "base/memory.h"
+#include "engine/backend/open_backend.h"
 #include "engine/check/run_check.h"
 #include "engine/ops/error.h"
-#include "engine/trainer/open_backend.h"
 #include "engine/trainer/run_trainer.h"
 
 namespace assay {

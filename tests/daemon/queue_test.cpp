@@ -161,8 +161,7 @@ TEST_F(QueueTest, OnFailureStopsTheCellOrEverything) {
   EXPECT_EQ(events->back().cause, "x failed and on_failure is \"stop_all\"");
 }
 
-// --- people
-// -----------------------------------------------------------------------------------------------------------
+// --- people --------------------------------------------------------------------------------------------------------
 
 TEST_F(QueueTest, CancelReachesRunsInEveryState) {
   FakeWorker worker("w");

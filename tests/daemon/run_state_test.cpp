@@ -266,8 +266,7 @@ TEST(RunState, TheEventsSayWhatHappened) {
   EXPECT_EQ(t.changes[1].to, "failed");
 }
 
-// --- random walks
-// -----------------------------------------------------------------------------------------------------
+// --- random walks --------------------------------------------------------------------------------------------------
 
 // The state as the events table alone tells it.
 struct Replayed {

@@ -330,7 +330,8 @@ TEST_F(ServiceTest, NothingWrongIsQueued) {
 
   const grpc::Status faults = enqueue(spec("[[runs]]\nname = \"f\"\nfault = {kind = \"crash\", step = 1}\n"), &added);
   EXPECT_EQ(faults.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_THAT(faults.error_message(), HasSubstr("svc.toml: f: fault: injected faults need a daemon started with"));
+  EXPECT_THAT(faults.error_message(), testing::AllOf(HasSubstr("svc.toml: f: fault.kind = "),
+                                                     HasSubstr("start assayd with --allow-fault-injection")));
 
   const grpc::Status gpu = enqueue(spec("[[runs]]\nname = \"g\"\nbackend = \"cuda\"\nprecision = \"bf16\"\n"), &added);
   EXPECT_THAT(gpu.error_message(), HasSubstr("g: backend: no worker has a GPU"));

@@ -230,7 +230,8 @@ TEST(CudaMuon, RefusesFullPrecisionF64AndOddRows) {
     const MuonArgs args{.stacks = {{x, x, x, second}}, .full_precision = full_precision};
     return error_of([&] { cuda::muon(nullptr, args, cuda::Workspace(nullptr, 0)); });
   };
-  EXPECT_NE(refusal(DType::f32, 8, true).find("on CUDA they are BF16"), std::string::npos);
+  EXPECT_NE(refusal(DType::f32, 8, true).find("precision = fp32 is the reference of the CPU backend"),
+            std::string::npos);
   EXPECT_NE(refusal(DType::f64, 8, false).find("f64[1, 32, 8]; on CUDA it is f32"), std::string::npos);
   EXPECT_NE(refusal(DType::f32, 10, false).find("multiples of 4 columns"), std::string::npos);
   EXPECT_NE(refusal(DType::f32, 64, false).find("bytes of workspace, there are 0"), std::string::npos);

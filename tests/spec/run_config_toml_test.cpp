@@ -137,6 +137,7 @@ TEST(RunConfigToml, FindsWhereASettingThatAMessageNamesIsSet) {
   EXPECT_EQ(place("backend = \"cuda\": there is none"), "run.toml:1:1");
   EXPECT_EQ(place("with the backend's own, model.depths, xmodel.depth"), "");
   EXPECT_EQ(place("lower train.device_batch"), "") << "the file does not set it";
+  EXPECT_EQ(place_named_in("devices = 2; the cpu backend takes at most 1", "devices = 2", "run.toml"), "run.toml:1:1");
   EXPECT_EQ(place_named_in("model.depth", "not toml [", "run.toml"), "");
 }
 

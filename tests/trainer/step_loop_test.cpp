@@ -11,8 +11,8 @@
 #include "tests/support/manual_clock.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
+#include "worker/attempt/exit_code.h"
 #include "worker/attempt/journal.h"
-#include "worker/trainer/exit_code.h"
 
 namespace assay {
 namespace {

@@ -11,7 +11,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "spec/run_config_toml.h"
-#include "worker/trainer/exit_code.h"
+#include "worker/attempt/exit_code.h"
 #include "worker/trainer/step_loop.h"
 
 namespace {

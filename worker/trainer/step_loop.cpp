@@ -90,11 +90,8 @@ AttemptResult StepLoop::run() {
 
 void StepLoop::open() {
   enter(Phase::load);
-  if (options_.config.fault.kind != FaultKind::none && !options_.allow_faults)
-    throw EngineError(FailureReason::config_invalid,
-                      fmt::format("the config injects a fault (fault.kind = \"{}\"), which is not allowed here: start "
-                                  "assayd with --allow-fault-injection, or assay-trainer with --allow-faults",
-                                  to_string(options_.config.fault.kind)));
+  if (const auto problem = fault_problem(options_.config, options_.allow_faults))
+    throw EngineError(FailureReason::config_invalid, *problem);
   if (options_.folder) {
     auto journal = JournalWriter::open(options_.folder->journal());
     if (!journal.ok()) require(journal.error(), -1);

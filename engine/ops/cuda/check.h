@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/ops/error.h"
+#include "spec/backend_limits.h"
 
 namespace assay::cuda {
 
@@ -40,3 +41,7 @@ inline int64_t launches = 0;
     ++::assay::cuda::launches;                                           \
     ASSAY_CUDA_CHECK(op, cudaGetLastError() __VA_OPT__(, ) __VA_ARGS__); \
   } while (0)
+
+// ASSAY_CUDA_TAKES(op, cuda_limits, experts, E): refuses what is beyond the backend's limit, in the words of the plan.
+#define ASSAY_CUDA_TAKES(op, backend, size, value) \
+  ASSAY_OP_CHECK(op, (backend)[RunSize::size].takes(value), refusal(backend, RunSize::size, value))

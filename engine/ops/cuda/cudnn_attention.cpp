@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/limits.h"
+#include "engine/ops/cuda/check.h"
 #include "engine/ops/error.h"
 
 // cudnn-frontend loads cuDNN at run time and leaves the handle's definition to the program.
@@ -184,6 +185,7 @@ class Attention final : public CudnnAttention {
 }  // namespace
 
 std::unique_ptr<CudnnAttention> CudnnAttention::create(const AttentionShape& shape) {
+  ASSAY_CUDA_TAKES("attention", cuda_limits, head_dim, shape.head_dim);
   return std::make_unique<Attention>(shape);
 }
 

@@ -147,8 +147,7 @@ __device__ __forceinline__ float scale_of(float amax, float format_max) {
   return scale > 0 && isfinite(1.0f / scale) ? scale : (isnan(scale) ? scale : 1.0f);
 }
 
-// --- sums within a warp or a part of it (width a power of two): every lane gets the sum, in a fixed order
-// --------------
+// --- sums within a warp or a part of it (width a power of two): every lane gets the sum, in a fixed order ----------
 
 template <int width = 32>
 __device__ __forceinline__ float warp_sum(float x) {
@@ -189,6 +188,8 @@ __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) {
 }
 
 // Rows are read in 16-byte vectors, so they must begin at such addresses.
+static_assert(cuda_limits[RunSize::width].multiple == vec && cuda_limits[RunSize::expert_width].multiple == vec &&
+              cuda_limits[RunSize::vocab].multiple == vec);
 inline void check_vectors(const char* op, const char* name, const Tensor& t, int64_t columns) {
   ASSAY_OP_CHECK(op, columns % vec == 0 && reinterpret_cast<uintptr_t>(t.data) % 16 == 0,
                  std::string(name) + " is " + t.describe() + (columns % vec == 0 ? " at an odd address" : "") +

@@ -69,6 +69,7 @@ Shape check(const GroupedGemmArgs& g) {
   const Shape s{x.dim(0), w.dim(0), w.dim(transposed ? 2 : 1), w.dim(transposed ? 1 : 2)};
   ASSAY_OP_CHECK(op, g.groups.start != nullptr ? g.groups.count == s.E : s.E == 1,
                  std::to_string(g.groups.count) + " groups for weights " + w.describe());
+  ASSAY_CUDA_TAKES(op, cuda_limits, experts, s.E);
   if (g.x8) {
     cpu::check_quantized(op, "x8", g.x8, 1, s.rows, s.k);
     cpu::check_quantized(op, "w8", g.w8, s.E, s.n, s.k);

@@ -36,8 +36,7 @@ void qk_norm_rope(cudaStream_t, const QkNormRopeArgs&, const Tiling& = {});
 void add_value_embeddings(cudaStream_t, const QkNormRopeArgs&, const Tiling& = {});
 void qk_norm_rope_grad(cudaStream_t, const QkNormRopeGradArgs&, Workspace, const Tiling& = {});
 
-// --- router and rows in expert order (router.cu, moe_grad.cu, route_plan.cu, permute.cu)
-// -------------------------------------------
+// --- router and rows in expert order (router.cu, moe_grad.cu, route_plan.cu, permute.cu) ---------------------------
 void norm_route(cudaStream_t, const NormRouteArgs&, const Tiling& = {});
 void moe_norm_grad(cudaStream_t, const MoeNormGradArgs&, Workspace, const Tiling& = {});
 void route_plan(cudaStream_t, const RoutePlanArgs&, Workspace);
@@ -53,8 +52,7 @@ void adamw(cudaStream_t, const AdamWArgs&);
 void expert_load(cudaStream_t, const ExpertLoadArgs&);
 void step_verdict(cudaStream_t, const StepVerdictArgs&);
 
-// --- reductions and casts (reduce.cu, quantize.cu, prepare_weights.cu)
-// --------------------------------------------------------------------
+// --- reductions and casts (reduce.cu, quantize.cu, prepare_weights.cu) ---------------------------------------------
 void sum_squares(cudaStream_t, const SumSquaresArgs&, Workspace);
 void sum(cudaStream_t, const SumArgs&, Workspace);
 void add(cudaStream_t, const AddArgs&);

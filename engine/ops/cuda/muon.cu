@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "engine/ops/cuda/muon_chunk.h"
+#include "spec/backend_limits.h"
 
 namespace assay::cuda {
 namespace {
@@ -89,7 +90,7 @@ void update(cudaStream_t stream, MuonChunk c, const MuonFactors& f) {
 
 void check_cuda(const MuonArgs& a) {
   cpu::check_muon(a);
-  ASSAY_OP_CHECK("muon", !a.full_precision, "products in full precision are the CPU's; on CUDA they are BF16");
+  ASSAY_OP_CHECK("muon", cuda_limits.fp32 || !a.full_precision, fp32_refusal());
   for (const MuonStack& s : a.stacks) {
     bool aligned = true;
     for (const Tensor* t : {&s.param, &s.grad, &s.momentum})

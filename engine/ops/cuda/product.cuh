@@ -5,9 +5,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
 
-#include "base/limits.h"
 #include "engine/ops/cuda/sm90.cuh"
 #include "engine/ops/cuda/wgmma.cuh"
+#include "spec/backend_limits.h"
 
 namespace assay::cuda {
 
@@ -18,9 +18,10 @@ enum class GemmType { bf16, e4m3_e4m3, e5m2_e4m3 };
 // qk_rope: QK-norm + RoPE on the heads of q and k, see rope_epilogue.cuh.
 enum class Epilogue { none, relu2, relu2_grad, residual, qk_rope };
 
-constexpr int tile_m = 128;           // rows per block: 64 per consumer warpgroup
+constexpr int tile_m = cuda_limits.row_alignment;  // rows per block: 64 per consumer warpgroup
+static_assert(tile_m == 2 * 64);
 constexpr int stage_row_bytes = 128;  // one swizzle row of K per stage
-constexpr int max_groups = limits::cuda_experts;
+constexpr int max_groups = cuda_limits[RunSize::experts].most;
 constexpr int promotion_stages = 8;  // between two promotions of an FP8 sum, see GemmFp8Args::promote: 1,024 terms
 
 // qk_rope: what engine/ops/rope.h says of them. Heads of 128 columns, those of q and k first.

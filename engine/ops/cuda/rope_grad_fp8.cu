@@ -105,6 +105,8 @@ void launch(cudaStream_t stream, const RopeGradFp8& a, const RopeShape& s, bool 
 bool qk_norm_rope_grad_fp8(cudaStream_t stream, const QkNormRopeGradArgs& a) {
   const char* op = "qk_norm_rope_grad";
   const RopeShape s = check_rope(op, a, a.dqkv);
+  static_assert(cuda_fp8_limits[RunSize::tokens].most == Tile::rows * 65535ll);
+  ASSAY_OP_CHECK(op, s.N <= cuda_fp8_limits[RunSize::tokens].most, refusal(cuda_fp8_limits, RunSize::tokens, s.N));
   const int64_t D = a.dqkv.dim(3);
   RopeGradFp8 k{.dqkv = a.dqkv.as<bf16>(),
                 .qkv = a.qkv.as<bf16>(),
@@ -116,8 +118,6 @@ bool qk_norm_rope_grad_fp8(cudaStream_t stream, const QkNormRopeGradArgs& a) {
   if (!can || a.ve_table || a.dqkv.dtype != DType::bf16 || (D != 64 && D != 128)) return false;
   check_tensor(op, "qkv", a.qkv, DType::bf16, {s.N * 3 * s.H, D});
   check_vectors(op, "qkv", a.qkv, D);
-  static_assert(limits::cuda_fp8_rows == Tile::rows * 65535ll);
-  ASSAY_OP_CHECK(op, s.N <= limits::cuda_fp8_rows, a.dqkv.describe() + " has too many rows");
   const bool e5m2 = (a.dqkv8 ? a.dqkv8 : a.dqkv8t).codes.dtype == DType::fp8_e5m2;
   if (D == 64) {
     launch<HeadLayout<4>>(stream, k, s, e5m2);

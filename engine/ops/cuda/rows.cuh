@@ -68,7 +68,7 @@ void dispatch_row(const char* op, const Tensor& t, int64_t d, bool by_width, F&&
   if (s == RowShape{64, 3}) return f(RowLayout<64, 3>{});
   if (s == RowShape{128, 1}) return f(RowLayout<128, 1>{});
   if (s == RowShape{128, 4}) return f(RowLayout<128, 4>{});
-  fail_op(op, __FILE__, __LINE__, t.describe() + " has rows of more than " + std::to_string(max_row) + " columns");
+  fail_op(op, __FILE__, __LINE__, t.describe() + ": " + refusal(cuda_limits, RunSize::width, d));
 }
 template <class F>
 void dispatch_row(const char* op, const Tensor& t, int64_t d, F&& f) {

@@ -13,8 +13,7 @@ __device__ __forceinline__ uint32_t smem_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// --- mbarrier: a phase completes when `count` arrivals and all expected bytes are in
-// ------------------------------------
+// --- mbarrier: a phase completes when `count` arrivals and all expected bytes are in -------------------------------
 __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(smem_address(barrier)), "r"(count));
 }
@@ -102,7 +101,8 @@ __device__ __forceinline__ void registers_take() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
 }
 
-// --- 8 x 8 matrices of 16-bit elements between registers and shared memory: lane l addresses row l % 8 of matrix l / 8 --
+// --- 8 x 8 matrices of 16-bit elements between registers and shared memory: lane l addresses row l % 8 of matrix l / 8
+// --
 __device__ __forceinline__ void load_matrices(uint32_t address, uint32_t* r) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])

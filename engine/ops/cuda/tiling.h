@@ -15,11 +15,11 @@
 #include <string>
 #include <vector>
 
-#include "base/limits.h"
+#include "spec/backend_limits.h"
 
 namespace assay::cuda {
 
-constexpr int64_t max_row = limits::cuda_width;
+constexpr int64_t max_row = cuda_limits[RunSize::width].most;
 
 struct Tiling {
   // Rows of the norms by their width (whole warps for d12 and d24, a block beyond), else a block of 128 threads a row.

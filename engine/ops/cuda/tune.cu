@@ -10,8 +10,8 @@ namespace assay::cuda {
 namespace {
 
 constexpr int64_t most_rows = 65536, least_rows = 64;  // more tell nothing new; fewer tell nothing
-constexpr int64_t alignment = 128;                     // of the experts' first rows, as in a run
-constexpr int rounds = 6;                              // the first warms up
+constexpr int64_t alignment = cuda_limits.row_alignment;
+constexpr int rounds = 6;  // the first warms up
 
 // Uniform values in [-range, range); random bytes where T is uint8_t. Never zeros: they would cost less power.
 template <class T>

@@ -1,8 +1,6 @@
 // Scratch memory of the ops. All ops of one stream share one block of memory: they run one after the other, and none
-// leaves anything in it for another. Passed by value, so that every op starts from the beginning.
-// The memory-bound ops (launch.h) need at most 64 MiB + tokens * (d/8 + 10 * heads + 16 * top_k + 64) bytes: per token
-// the carried sums of the embedding gradients, the gates and theirs, sorting and routing; and what does not grow with
-// them.
+// leaves anything in it for another. Passed by value, so that every op starts from the beginning. What they need at
+// most is worked out in engine/plan/backend_check.cpp, before a run is queued.
 #pragma once
 
 #include <cstddef>

@@ -9,7 +9,8 @@
 namespace assay::cuda {
 namespace {
 
-constexpr int max_experts = limits::experts;
+constexpr int max_experts = limits::experts;  // that there is room for
+static_assert(cuda_limits[RunSize::experts].most <= max_experts);
 constexpr int group = 8;       // experts whose dot products run together
 constexpr int most_warps = 4;  // of a block
 
@@ -225,9 +226,10 @@ void norm_route(cudaStream_t stream, const NormRouteArgs& a, const Tiling& tilin
   ASSAY_OP_CHECK(op, a.x.rank == 2 && a.router_w.rank == 2 && a.picks.rank == 2,
                  "x " + a.x.describe() + ", router_w " + a.router_w.describe() + ", picks " + a.picks.describe());
   const int64_t N = a.x.dim(0), d = a.x.dim(1), E = a.router_w.dim(0), k = a.picks.dim(1);
-  ASSAY_OP_CHECK(op, k >= 1 && k <= E && E <= max_experts,
-                 "top_k " + std::to_string(k) + " of " + std::to_string(E) + " experts (at most " +
-                     std::to_string(max_experts) + ")");
+  ASSAY_CUDA_TAKES(op, cuda_limits, width, d);
+  ASSAY_CUDA_TAKES(op, cuda_limits, experts, E);
+  ASSAY_CUDA_TAKES(op, cuda_limits, top_k, k);
+  ASSAY_OP_CHECK(op, k >= 1 && k <= E, "top_k " + std::to_string(k) + " of " + std::to_string(E) + " experts");
   check_tensor(op, "router_w", a.router_w, DType::f32, {E, d});
   check_tensor(op, "bias", a.bias, DType::f32, {E});
   check_tensor(op, "n", a.n, a.x.dtype, {N, d});

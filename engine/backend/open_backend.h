@@ -13,8 +13,9 @@ struct OpenedBackend {
   std::unique_ptr<Ops> ops;
 };
 
-// automatic: cuda if this build and this machine have it and the run's precision exists there (fp32 is the CPU's), else
-// cpu. Throws EngineError(device_error) for a run that asks for cuda where there is none.
+// decide_backend's answer (spec/backend.h) for the GPUs that this process was given in CUDA_VISIBLE_DEVICES, or where
+// nobody set that, for those it finds. Throws EngineError(device_error) where that is cuda and it cannot be used: a run
+// that was given a GPU does not train on the CPU instead.
 OpenedBackend open_backend(const RunConfig&);
 
 }  // namespace assay

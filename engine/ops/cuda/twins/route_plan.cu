@@ -57,9 +57,12 @@ void route_plan(cudaStream_t stream, const RoutePlanArgs& a, Workspace workspace
                  "picks " + a.picks.describe() + ", expected [N, k]; capacity " + std::to_string(a.capacity) +
                      ", alignment " + std::to_string(a.alignment));
   const int64_t N = a.picks.dim(0), k = a.picks.dim(1), E = a.counts.numel(), R = a.token_of.numel();
-  ASSAY_OP_CHECK(op, k <= E && E <= max_buckets,
-                 "top_k " + std::to_string(k) + " of " + std::to_string(E) + " experts (at most " +
-                     std::to_string(max_buckets) + ")");
+  static_assert(cuda_limits[RunSize::experts].most <= max_buckets);
+  ASSAY_CUDA_TAKES(op, cuda_limits, experts, E);
+  ASSAY_CUDA_TAKES(op, cuda_limits, top_k, k);
+  ASSAY_CUDA_TAKES(op, cuda_limits, picks, N * k);
+  ASSAY_CUDA_TAKES(op, cuda_limits, routed_rows, R);
+  ASSAY_OP_CHECK(op, k <= E, "top_k " + std::to_string(k) + " of " + std::to_string(E) + " experts");
   check_tensor(op, "picks", a.picks, DType::i32, {N, k});
   check_tensor(op, "counts", a.counts, DType::i32, {E});
   check_tensor(op, "start", a.start, DType::i32, {E});

@@ -1,7 +1,6 @@
 // FP8 codes in both orientations from one read of x by 128 x 128 tiles. Bytes per element: 2 in, 1 out per orientation;
 // tensorwise and rowwise scales of the call's own values need a pass over x before (rowwise in one orientation does
 // not).
-#include "base/limits.h"
 #include "engine/ops/cuda/launch.h"
 #include "engine/ops/cuda/quantize_tile.cuh"
 #include "engine/ops/cuda/rows.cuh"
@@ -122,8 +121,9 @@ void quantize(cudaStream_t stream, const QuantizeArgs& a, Workspace workspace) {
     }
     const dim3 grid(static_cast<unsigned>(ceil_div(K, tile)), static_cast<unsigned>(ceil_div(R, tile)),
                     static_cast<unsigned>(G));
-    static_assert(2 * limits::cuda_fp8_rows == tile * 65535ll);
-    ASSAY_OP_CHECK(op, R <= 2 * limits::cuda_fp8_rows && grid.z <= 65535, a.x.describe() + " has too many rows");
+    static_assert(cuda_fp8_limits[RunSize::routed_rows].most == tile * 65535ll);
+    ASSAY_CUDA_TAKES(op, cuda_fp8_limits, routed_rows, R);
+    ASSAY_OP_CHECK(op, grid.z <= 65535, a.x.describe() + " has too many matrices");
     Quantize<S> q{.x = a.x.as<S>(),
                   .R = R,
                   .K = static_cast<int>(K),

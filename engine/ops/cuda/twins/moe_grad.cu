@@ -3,7 +3,6 @@
 // serves the router's matrix from shared memory. Other shapes (row_kernel) read it once more.
 #include <cfloat>
 
-#include "base/limits.h"
 #include "engine/ops/cuda/fp8_tile.cuh"
 #include "engine/ops/cuda/launch.h"
 #include "engine/ops/cuda/router_weight.h"
@@ -12,8 +11,7 @@
 namespace assay::cuda {
 namespace {
 
-constexpr int max_picks = limits::cuda_top_k, max_experts = limits::experts;
-static_assert(max_picks <= 32, "one lane each");
+static_assert(cuda_limits[RunSize::top_k].most <= 32, "one lane each");
 
 template <class S>
 struct MoeNormGrad {
@@ -307,9 +305,9 @@ void launch_rows(cudaStream_t stream, const MoeNormGradArgs& a, Workspace worksp
 
 void check(const char* op, const MoeNormGradArgs& a, int64_t N, int64_t d) {
   const int64_t E = a.router_w.dim(0), k = a.slot.dim(1), R = a.dxg.dim(0);
-  ASSAY_OP_CHECK(op, k >= 1 && k <= E && k <= max_picks && E <= max_experts,
-                 "top_k " + std::to_string(k) + " (at most " + std::to_string(max_picks) + ") of " + std::to_string(E) +
-                     " experts (at most " + std::to_string(max_experts) + ")");
+  ASSAY_CUDA_TAKES(op, cuda_limits, experts, E);
+  ASSAY_CUDA_TAKES(op, cuda_limits, top_k, k);
+  ASSAY_OP_CHECK(op, k >= 1 && k <= E, "top_k " + std::to_string(k) + " of " + std::to_string(E) + " experts");
   check_tensor(op, "dxg", a.dxg, a.dx.dtype, {R, d});
   check_tensor(op, "slot", a.slot, DType::i32, {N, k});
   check_tensor(op, "dn_shared", a.dn_shared, a.dx.dtype, {N, d});

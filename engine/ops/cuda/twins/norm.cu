@@ -126,6 +126,7 @@ int64_t check_rows(const char* op, const char* name, const Tensor& t) {
                  std::string(name) + " is " + t.describe() + ", expected [N, d]");
   const int64_t d = t.dim(t.rank - 1);
   check_vectors(op, name, t, d);
+  ASSAY_CUDA_TAKES(op, cuda_limits, width, d);
   return d;
 }
 
