@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "cli/format.h"
 #include "cli/run_rows.h"
 #include "cli/table.h"

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "base/limits.h"
+#include "base/text.h"
 #include "db/metric_store.h"
 #include "engine/check/run_check.h"
 #include "spec/run_config_toml.h"
@@ -90,8 +91,7 @@ class Preflight {
     const std::string_view kind = device_word(backend);
     if (fleet.most == 0) return fmt::format("backend: no worker has a {} (see `assay devices`)", kind);
     if (config.devices > fleet.most)
-      return fmt::format("devices: needs {}, but no worker has more than {} {}{}", config.devices, fleet.most, kind,
-                         fleet.most == 1 ? "" : "s");
+      return fmt::format("devices: needs {}, but no worker has more than {}", config.devices, plural(fleet.most, kind));
     return {};
   }
 
@@ -118,8 +118,7 @@ class Sentences {
         lines.push_back(fmt::format("{} more like these", order_.size() - lines.size()));
         break;
       }
-      lines.push_back(
-          fmt::format("{} (run {}{})", e.text, e.first, e.more == 0 ? "" : fmt::format(" and {} more", e.more)));
+      lines.push_back(fmt::format("{} (run {}{})", e.text, e.first, and_more(e.more)));
     }
     return lines;
   }
@@ -127,7 +126,7 @@ class Sentences {
  private:
   struct Entry {
     std::string text, first;
-    int more;
+    size_t more;
   };
   std::map<std::string, size_t> found_;
   std::vector<Entry> order_;

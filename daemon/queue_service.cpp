@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "daemon/grpc_status.h"
 #include "daemon/preflight.h"
 #include "daemon/proto_rows.h"
@@ -15,11 +16,7 @@ namespace assay {
 namespace {
 
 Error all_of(const std::vector<std::string>& problems) {
-  std::string text;
-  const size_t shown = std::min(problems.size(), limits::spec_errors_shown);
-  for (size_t i = 0; i < shown; ++i) text += (i ? "\n" : "") + problems[i];
-  if (shown < problems.size()) text += fmt::format("\n... and {} more", problems.size() - shown);
-  return Error{ErrorCode::invalid_argument, text};
+  return Error{ErrorCode::invalid_argument, first_lines(problems, limits::spec_errors_shown)};
 }
 
 std::vector<std::string> messages_of(const std::vector<SpecError>& errors) {

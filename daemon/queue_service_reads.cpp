@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/limits.h"
+#include "base/text.h"
 #include "daemon/grpc_status.h"
 #include "daemon/log_tail.h"
 #include "daemon/proto_rows.h"
@@ -131,8 +132,8 @@ Result<AttemptRow> QueueService::attempt_of(const ListedRun& run, int64_t n) {
   if (n == 0) return std::move(attempts.back());
   for (AttemptRow& attempt : attempts)
     if (attempt.n == n) return std::move(attempt);
-  return Error{ErrorCode::not_found, fmt::format("{} has {} attempt{}, no attempt {}", run.run.name, attempts.size(),
-                                                 attempts.size() == 1 ? "" : "s", n)};
+  return Error{ErrorCode::not_found,
+               fmt::format("{} has {}, no attempt {}", run.run.name, plural(std::ssize(attempts), "attempt"), n)};
 }
 
 grpc::Status QueueService::TailLog(Call*, const v1::TailLogRequest* request, v1::TailLogResponse* response) {
