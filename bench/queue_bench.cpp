@@ -86,9 +86,9 @@ struct EmptyWorker final : WorkerLink {
 
 WorkerGreeting greeting_of(int devices) {
   WorkerGreeting greeting;
-  greeting.worker = {"bench", "host", "boot", 1, 1, "connected", 0};
+  greeting.worker = {"bench", "host", "boot", 1, 1, WorkerState::connected, 0};
   for (int i = 0; i < devices; ++i)
-    greeting.devices.push_back({fmt::format("gpu{}", i), "bench", "cuda", "none", int64_t{80} << 30, "free"});
+    greeting.devices.push_back({fmt::format("gpu{}", i), "bench", DeviceKind::cuda, "none", int64_t{80} << 30});
   return greeting;
 }
 

@@ -24,7 +24,7 @@ struct Fleet {
   bool busy = false;  // one of them works for us
 };
 
-Fleet fleet_of(const PreflightContext& context, std::string_view kind) {
+Fleet fleet_of(const PreflightContext& context, DeviceKind kind) {
   Fleet fleet;
   std::map<std::string, int> by_worker;
   for (const DeviceListing& listed : context.devices) {
@@ -35,20 +35,21 @@ Fleet fleet_of(const PreflightContext& context, std::string_view kind) {
     if (fleet.name.empty() || listed.device.memory_bytes > fleet.memory_bytes) fleet.name = listed.device.name;
     fleet.memory_bytes = std::max(fleet.memory_bytes, listed.device.memory_bytes);
   }
-  if (kind == "cpu" && fleet.most == 0) fleet = {1, 1, context.host_memory.total_bytes, "the CPUs of this host", false};
+  if (kind == DeviceKind::cpu && fleet.most == 0)
+    fleet = {1, 1, context.host_memory.total_bytes, "the CPUs of this host", false};
   return fleet;
 }
 
 class Preflight {
  public:
   explicit Preflight(const PreflightContext& context)
-      : context_(context), cpu_(fleet_of(context, "cpu")), cuda_(fleet_of(context, "cuda")) {}
+      : context_(context), cpu_(fleet_of(context, DeviceKind::cpu)), cuda_(fleet_of(context, DeviceKind::cuda)) {}
 
   RunForecast check(const RunConfig& config) {
     RunForecast forecast;
     const Backend backend = backend_of(config);
     const Fleet& fleet = backend == Backend::cuda ? cuda_ : cpu_;
-    forecast.device = to_string(backend);
+    forecast.device = backend == Backend::cuda ? DeviceKind::cuda : DeviceKind::cpu;
     forecast.device_name = fleet.name;
     forecast.problem = device_problem(config, backend);
     forecast.too_large = !forecast.problem.empty();
@@ -166,7 +167,7 @@ Forecast forecast(const ExperimentSpec& spec, const PreflightContext& context) {
 
 double total_seconds(const ExperimentSpec& spec, const Forecast& forecast, const PreflightContext& context,
                      const std::vector<size_t>& chosen) {
-  std::map<std::string, double> device_seconds;
+  std::map<DeviceKind, double> device_seconds;
   double longest = 0;
   for (const size_t i : chosen) {
     const RunForecast& run = forecast.runs[i];

@@ -45,7 +45,7 @@ void fill(v1::PlannedRun& out, const PlannedRun& run, const RunForecast& forecas
   out.set_peak_mem_mib(forecast.peak_mem_mib);
   out.set_mflop_per_token(forecast.mflop_per_token);
   out.set_estimated_seconds(forecast.estimated_seconds);
-  out.set_device(forecast.device);
+  out.set_device(std::string(to_string(forecast.device)));
   out.set_device_name(forecast.device_name);
   out.set_fits(!forecast.too_large);
   out.set_problem(forecast.problem);

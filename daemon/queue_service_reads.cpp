@@ -24,8 +24,8 @@ constexpr size_t report_bytes = limits::change_answer_bytes;
 
 Result<int64_t> connected_workers(RunStore& runs) {
   ASSAY_ASSIGN(const auto workers, runs.list_workers());
-  return static_cast<int64_t>(
-      std::count_if(workers.begin(), workers.end(), [](const WorkerRow& w) { return w.state == "connected"; }));
+  return static_cast<int64_t>(std::count_if(workers.begin(), workers.end(),
+                                            [](const WorkerRow& w) { return w.state == WorkerState::connected; }));
 }
 
 // Counted from the list where it is whole, so that both say the same.
@@ -215,7 +215,7 @@ grpc::Status QueueService::ListDevices(Call*, const v1::ListDevicesRequest*, v1:
   if (!workers.ok()) return to_grpc(workers.error());
   std::set<std::string> connected;
   for (const WorkerRow& worker : *workers)
-    if (worker.state == "connected") connected.insert(worker.id);
+    if (worker.state == WorkerState::connected) connected.insert(worker.id);
   for (const DeviceListing& listed : *devices)
     fill(*response->add_devices(), listed, connected.contains(listed.device.worker_id));
   return grpc::Status::OK;

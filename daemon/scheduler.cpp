@@ -1,30 +1,30 @@
 #include "daemon/scheduler.h"
 
 #include <algorithm>
-#include <string_view>
 
 namespace assay {
 namespace {
 
 enum class Of { all, usable, free };
 
-int64_t count(const WorkerSlots& worker, std::string_view kind, Of which) {
+int64_t count(const WorkerSlots& worker, DeviceKind kind, Of which) {
   return std::count_if(worker.devices.begin(), worker.devices.end(), [&](const DeviceSlot& d) {
     return d.kind == kind && (which == Of::all || (which == Of::usable ? d.usable : d.free));
   });
 }
 
-std::string_view kind_for(const WaitingRun& run, const std::vector<WorkerSlots>& fleet) {
-  if (run.backend == Backend::cpu) return "cpu";
-  if (run.backend == Backend::cuda) return "cuda";
-  const bool gpus = std::any_of(fleet.begin(), fleet.end(),
-                                [&](const WorkerSlots& w) { return count(w, "cuda", Of::all) >= run.devices; });
-  return gpus ? "cuda" : "cpu";
+DeviceKind kind_for(const WaitingRun& run, const std::vector<WorkerSlots>& fleet) {
+  if (run.backend == Backend::cpu) return DeviceKind::cpu;
+  if (run.backend == Backend::cuda) return DeviceKind::cuda;
+  const bool gpus = std::any_of(fleet.begin(), fleet.end(), [&](const WorkerSlots& w) {
+    return count(w, DeviceKind::cuda, Of::all) >= run.devices;
+  });
+  return gpus ? DeviceKind::cuda : DeviceKind::cpu;
 }
 
 // The worker that could take the run once its usable devices are free and has the most free devices for it; null if
 // none ever could. Free devices of a reserving worker only grow, so the choice is stable until the run starts.
-WorkerSlots* best_worker(std::vector<WorkerSlots>& fleet, std::string_view kind, int devices) {
+WorkerSlots* best_worker(std::vector<WorkerSlots>& fleet, DeviceKind kind, int devices) {
   WorkerSlots* best = nullptr;
   for (WorkerSlots& worker : fleet) {
     if (count(worker, kind, Of::usable) < devices) continue;
@@ -34,7 +34,7 @@ WorkerSlots* best_worker(std::vector<WorkerSlots>& fleet, std::string_view kind,
 }
 
 // Takes up to `devices` free devices of the kind.
-std::vector<std::string> take(WorkerSlots& worker, std::string_view kind, int devices) {
+std::vector<std::string> take(WorkerSlots& worker, DeviceKind kind, int devices) {
   std::vector<std::string> ids;
   for (DeviceSlot& d : worker.devices) {
     if (static_cast<int>(ids.size()) == devices) break;
@@ -58,7 +58,7 @@ Schedule schedule(std::span<const WaitingRun> in_order, std::vector<WorkerSlots>
   if (held) return result;
   for (const WaitingRun& run : in_order) {
     if (!any_free(fleet)) break;
-    const std::string_view kind = kind_for(run, fleet);
+    const DeviceKind kind = kind_for(run, fleet);
     WorkerSlots* worker = best_worker(fleet, kind, run.devices);
     if (!worker) continue;
     const bool fits_now = count(*worker, kind, Of::free) >= run.devices;

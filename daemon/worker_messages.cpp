@@ -27,13 +27,13 @@ Result<WorkerInput> convert(const v1::Hello& hello) {
     return wrong(fmt::format("hello: worker_id must have 1 to {} characters", limits::name_chars));
   WorkerGreeting greeting;
   greeting.worker = {
-      hello.worker_id(), hello.host(), hello.boot_id(), hello.pid(), hello.start_ticks(), "connected", 0};
+      hello.worker_id(), hello.host(), hello.boot_id(), hello.pid(), hello.start_ticks(), WorkerState::connected, 0};
   for (const v1::Device& device : hello.devices()) {
     if (device.id().empty()) return wrong("hello: a device without an id");
-    if (device.kind() != "cpu" && device.kind() != "cuda")
-      return wrong(fmt::format("hello: device {} is a \"{}\"; expected cpu or cuda", device.id(), device.kind()));
-    greeting.devices.push_back({device.id(), hello.worker_id(), device.kind(), device.name(), device.memory_bytes(),
-                                "free", device.drained_by().substr(0, limits::name_chars)});
+    const auto kind = parse_word<DeviceKind>(device.kind());
+    if (!kind.ok()) return wrong(fmt::format("hello: device {}: {}", device.id(), kind.error().message));
+    greeting.devices.push_back({device.id(), hello.worker_id(), *kind, device.name(), device.memory_bytes(),
+                                DeviceState::free, device.drained_by().substr(0, limits::name_chars)});
   }
   for (const v1::HeldLease& lease : hello.leases()) {
     greeting.leases.push_back(lease_of(lease));

@@ -110,7 +110,7 @@ Result<std::vector<std::string>> RunStore::Impl::policy_changes(const Experiment
   ASSAY_ASSIGN(bool row, old.bind(experiment_id).step());
   if (!row) return updated;
   ASSAY_ASSIGN(auto priorities,
-               db.prepare("SELECT priority, sum(state IN ('queued', 'held', 'retry_wait', 'paused')) FROM runs WHERE "
+               db.prepare("SELECT priority, sum(finished_at IS NULL AND state <> 'running') FROM runs WHERE "
                           "experiment_id = ? AND priority <> ? GROUP BY priority ORDER BY priority"));
   priorities.bind(experiment_id, spec.priority);
   while (true) {

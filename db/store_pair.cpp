@@ -58,12 +58,9 @@ Result<std::vector<std::string>> attempts_without_steps(RunStore& runs, MetricSt
   }
 }
 
-EventRow note(std::string kind, std::string cause) {
+EventNote note(EventKind kind, std::string cause) {
   log::warn("{}", cause);
-  EventRow event;
-  event.kind = std::move(kind);
-  event.cause = std::move(cause);
-  return event;
+  return {kind, std::move(cause)};
 }
 
 }  // namespace
@@ -77,7 +74,7 @@ Status tie_stores(RunStore& runs, MetricStore& metrics) {
         "{}. What is new is numbered after them, so nothing of theirs is taken for another's; their files stay in "
         "runs/",
         forgotten);
-    ASSAY_TRY(runs.move_past(known, note("store_restored", cause)));
+    ASSAY_TRY(runs.move_past(known, note(EventKind::store_restored, cause)));
   }
   // A file of before events were counted cannot tell.
   if (known.empty() || known.contains("events")) {
@@ -89,7 +86,7 @@ Status tie_stores(RunStore& runs, MetricStore& metrics) {
           "metrics.db is older than queue.db (a backup was put back, or its last changes were lost): it lacks steps of "
           "{}; their journals stay in runs/",
           first_of(lacking, named));
-      ASSAY_TRY(runs.apply({EventNote{note("metrics_restored", cause)}}));
+      ASSAY_TRY(runs.apply({note(EventKind::metrics_restored, cause)}));
     }
   }
   ASSAY_ASSIGN(const QueueMark now, runs.mark());

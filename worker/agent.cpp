@@ -296,7 +296,7 @@ std::vector<int> Agent::exit_fds() const {
 
 void Agent::shut_down() {
   shutting_down_ = true;
-  for (const auto& runner : runners_) runner->stop("worker_stopped");
+  for (const auto& runner : runners_) runner->stop(to_string(StopReason::worker_stopped));
 }
 
 bool Agent::finished() const {

@@ -20,15 +20,25 @@ AttemptOutcome failed(FailureReason reason, std::string error) {
 
 AttemptOutcome stopped(const EndFacts& facts) {
   const std::string how = facts.killed_by_us ? "; it did not end when asked to and was killed" : "";
-  if (facts.stop_reason == "stalled")
-    return failed(FailureReason::stalled,
-                  fmt::format("no progress in phase {} within its deadline{}", to_string(facts.phase), how));
-  if (facts.stop_reason == "timeout")
-    return failed(FailureReason::timeout,
-                  fmt::format("still running after its time limit of {} s{}", facts.timeout_s, how));
-  if (facts.stop_reason == "worker_stopped")
-    return {.result = AttemptResult::stopped, .error = "stopped with its worker" + how};
-  return {.result = AttemptResult::cancelled, .error = "cancelled" + how};
+  switch (find_word<StopReason>(facts.stop_reason).value_or(StopReason::none)) {
+    case StopReason::cancelled:
+      return {.result = AttemptResult::cancelled, .error = "cancelled" + how};
+    case StopReason::stalled:
+      return failed(FailureReason::stalled,
+                    fmt::format("no progress in phase {} within its deadline{}", to_string(facts.phase), how));
+    case StopReason::timeout:
+      return failed(FailureReason::timeout,
+                    fmt::format("still running after its time limit of {} s{}", facts.timeout_s, how));
+    case StopReason::worker_stopped:
+      return {.result = AttemptResult::stopped, .error = "stopped with its worker" + how};
+    case StopReason::none:
+      break;
+  }
+  return failed(
+      FailureReason::internal,
+      fmt::format("told to stop for a reason that this worker does not know, \"{}\": the daemon is of another "
+                  "version{}",
+                  facts.stop_reason, how));
 }
 
 AttemptOutcome from_exit(const ExitStatus& exit) {

@@ -146,7 +146,7 @@ void LeaseRunner::metrics_stored(int64_t seq) {
   acked_seq_ = std::max(acked_seq_, seq);
 }
 
-void LeaseRunner::stop(const std::string& reason) {
+void LeaseRunner::stop(std::string_view reason) {
   if (leader_ended_ || !record_.stop_reason.empty()) return;
   record_.stop_reason = reason;
   save();
@@ -193,7 +193,7 @@ void LeaseRunner::watch_deadlines() {
   const int64_t now = context_.clock.monotonic_ms();
   if (const Status capped = cap_log(folder_.log(), limits::log_bytes, limits::log_slack_bytes); !capped.ok())
     log::error("{}", capped.error().message);
-  if (record_.timeout_s > 0 && now - started_ms_ > record_.timeout_s * 1000) stop("timeout");
+  if (record_.timeout_s > 0 && now - started_ms_ > record_.timeout_s * 1000) stop(to_string(StopReason::timeout));
   if (kill_at_ms_ != 0 && now >= kill_at_ms_) {
     if (!killed_) log::warn("attempt {} ({}): did not stop in time, killing it", record_.attempt_id, record_.run);
     killed_ = true;
@@ -241,9 +241,20 @@ bool LeaseRunner::owns(int64_t pid) const {
   return record_.trainer && !ended() && (pid == trainer_pid() || ::getpgid(static_cast<pid_t>(pid)) == trainer_pid());
 }
 
-LeaseStatus LeaseRunner::status() const {
-  const Progress progress = read_progress(folder_).value_or(Progress{});
-  return {key(), progress.phase, last_step_};
+// What cannot be read is said once, and what was known before stands.
+const std::optional<Progress>& LeaseRunner::progress() {
+  const auto read = read_progress(folder_);
+  if (read.ok()) {
+    if (*read) progress_ = *read;
+  } else if (progress_problem_ != read.error().message) {
+    progress_problem_ = read.error().message;
+    log::error("attempt {} ({}): {}", record_.attempt_id, record_.run, progress_problem_);
+  }
+  return progress_;
+}
+
+LeaseStatus LeaseRunner::status() {
+  return {key(), progress().value_or(Progress{}).phase, last_step_};
 }
 
 AttemptEvent LeaseRunner::event(AttemptNews kind) const {
@@ -256,7 +267,7 @@ AttemptEvent LeaseRunner::event(AttemptNews kind) const {
 void LeaseRunner::send_started() {
   // Of an attempt that is over before it was looked at, too: the end alone would not tell where it resumed.
   if (!(started_sent_ && resumed_sent_)) {
-    const auto progress = read_progress(folder_);
+    const std::optional<Progress>& progress = this->progress();
     AttemptEvent news = event(started_sent_ ? AttemptNews::resumed : AttemptNews::started);
     news.log_path = folder_.log();
     news.resumed_from_step = progress ? progress->resumed_from_step : -1;

@@ -458,7 +458,7 @@ TEST_F(ServiceTest, AStrangeWorkerIsRefused) {
   device->set_id("d");
   device->set_kind("tpu");
   bad_device.write(hello);
-  EXPECT_EQ(bad_device.finish().error_message(), "hello: device d is a \"tpu\"; expected cpu or cuda");
+  EXPECT_EQ(bad_device.finish().error_message(), "hello: device d: \"tpu\" is no device kind; expected cpu or cuda");
 
   Stream bad_event(*workers_);
   bad_event.hello();

@@ -26,11 +26,10 @@ class FakeWorker {
   };
 
   explicit FakeWorker(std::string id, int gpus = 0, std::string host = "host") {
-    greeting_.worker = {id, host, "boot-1", 100, 1, "connected", 0};
-    if (gpus == 0) greeting_.devices.push_back({"cpu:" + id, id, "cpu", "a cpu", int64_t{8} << 30, "free", ""});
+    greeting_.worker = {id, host, "boot-1", 100, 1, WorkerState::connected, 0};
+    if (gpus == 0) greeting_.devices.push_back({"cpu:" + id, id, DeviceKind::cpu, "a cpu", int64_t{8} << 30});
     for (int i = 0; i < gpus; ++i)
-      greeting_.devices.push_back(
-          {id + "-gpu" + std::to_string(i), id, "cuda", "a gpu", int64_t{80} << 30, "free", ""});
+      greeting_.devices.push_back({id + "-gpu" + std::to_string(i), id, DeviceKind::cuda, "a gpu", int64_t{80} << 30});
   }
   ~FakeWorker() { cut(); }
   FakeWorker(const FakeWorker&) = delete;

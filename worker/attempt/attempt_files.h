@@ -33,8 +33,8 @@ struct Progress {
   int64_t resumed_from_step = -1;
 };
 Status write_progress(const AttemptFolder&, const Progress&);
-// Nothing when the file is missing or damaged: progress is a hint, and the trainer writes it again.
-std::optional<Progress> read_progress(const AttemptFolder&);
+// Nothing when the file is missing, data_loss when it cannot be read: a newer trainer may have other phases.
+Result<std::optional<Progress>> read_progress(const AttemptFolder&);
 
 Status write_result(const AttemptFolder&, const AttemptOutcome&);
 // Nothing when there is no file (the trainer has not ended, or was killed); data_loss when there is one that cannot be
@@ -50,7 +50,7 @@ struct LeaseRecord {
   std::string run;
   int64_t timeout_s = 0;
   int64_t started_at_unix_ms = 0;
-  std::string stop_reason;  // "cancelled" | "stalled" | "timeout" | "worker_stopped" once a stop was asked for
+  std::string stop_reason;  // once a stop was asked for, the word that was told: a StopReason, or one of a newer daemon
   std::optional<ProcessIdentity> trainer;
   std::optional<AttemptOutcome> outcome;  // set when it ended and the daemon has not acknowledged it
 };
