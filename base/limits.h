@@ -46,9 +46,8 @@ inline constexpr int64_t batch_tokens = 1ll << 31;
 // --- leases and supervision (QUEUE design: heartbeat 5 s, lease 30 s = six missed heartbeats) -----------------------
 inline constexpr int64_t heartbeat_ms = 5'000;
 inline constexpr int64_t lease_ms = 30'000;
-// Alive but no progress. Load covers reading shards from slow disks; plan covers kernel selection and graph capture.
+// Alive but no progress. Load covers reading shards from slow disks, and kernel selection.
 inline constexpr int64_t load_deadline_ms = 600'000;
-inline constexpr int64_t plan_deadline_ms = 900'000;
 inline constexpr int64_t step_deadline_ms = 600'000;
 inline constexpr int64_t checkpoint_deadline_ms = 600'000;
 // Stopping a trainer: SIGTERM, then SIGKILL to the whole process group after this long.

@@ -1,5 +1,6 @@
 #include "cli/change.h"
 
+#include "base/text.h"
 #include "cli/format.h"
 #include "cli/output.h"
 

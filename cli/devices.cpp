@@ -9,6 +9,7 @@
 #include "cli/output.h"
 #include "cli/table.h"
 #include "cli/verb.h"
+#include "spec/words.h"
 
 namespace assay {
 namespace {
@@ -16,7 +17,19 @@ namespace {
 struct Options {};
 
 Colour device_colour(const std::string& state) {
-  return state == "busy" ? Colour::cyan : state == "drained" ? Colour::yellow : Colour::green;
+  const auto known = find_word<DeviceState>(state);
+  if (!known) return Colour::none;
+  switch (*known) {
+    case DeviceState::free:
+      return Colour::green;
+    case DeviceState::busy:
+      return Colour::cyan;
+    case DeviceState::drained:
+      return Colour::yellow;
+    case DeviceState::offline:
+      break;
+  }
+  return Colour::dim;
 }
 
 // The driver is asked here and now: only for GPUs of this machine, others' are null.
@@ -29,8 +42,9 @@ const GpuFacts* facts_of(const v1::Device& device, const GpuInventory& here) {
 Result<ExitCode> run_devices(Context& context, const Options&) {
   ASSAY_ASSIGN(Client client, Client::connect(context.home));
   ASSAY_ASSIGN(const v1::ListDevicesResponse list, client.list_devices());
-  const bool any_gpu = std::any_of(list.devices().begin(), list.devices().end(),
-                                   [](const v1::Device& device) { return device.kind() == "cuda"; });
+  const bool any_gpu = std::any_of(list.devices().begin(), list.devices().end(), [](const v1::Device& device) {
+    return device.kind() == to_string(DeviceKind::cuda);
+  });
   const GpuInventory here = any_gpu ? list_gpus() : GpuInventory{};
   if (context.json) {
     Json devices = Json::array();
@@ -60,7 +74,7 @@ Result<ExitCode> run_devices(Context& context, const Options&) {
                d.worker_id(), d.run().empty() ? "-" : d.run()});
   context.console.out << table.text(context.console.width, context.console.colour);
   for (const v1::Device& d : list.devices())
-    if (d.state() == "drained")
+    if (d.state() == to_string(DeviceState::drained))
       context.console.out << fmt::format("{} is drained: used by {}; it gets runs again when nobody else uses it\n",
                                          printable(d.id()), printable(d.drained_by()));
   return ExitCode::ok;

@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/home.h"
 #include "base/limits.h"
+#include "base/text.h"
 #include "base/unique_handle.h"
 #include "base/version.h"
 #include "cli/client.h"

@@ -1,6 +1,7 @@
 // `assay enqueue SPEC`: check the spec here, where its file is, and queue every run of it.
 #include <fmt/core.h>
 
+#include "base/text.h"
 #include "cli/client.h"
 #include "cli/format.h"
 #include "cli/output.h"
@@ -34,7 +35,8 @@ void print(Context& context, const v1::EnqueueResponse& answer) {
   out << "\n";
   for (int i = 0; i < std::min(answer.added_size(), names_shown); ++i)
     out << "  " << printable(answer.added(i)) << "\n";
-  if (answer.added_size() > names_shown) out << fmt::format("  and {} more\n", answer.added_size() - names_shown);
+  if (answer.added_size() > names_shown)
+    out << " " << and_more(static_cast<size_t>(answer.added_size() - names_shown)) << "\n";
   for (const std::string& change : answer.updated()) out << "updated: " << printable(change) << "\n";
   print_warnings(context, answer.warnings());
 }

@@ -24,13 +24,12 @@ std::string shorten_end(std::string_view text, int width);
 // matter.
 std::vector<std::string> shorten_apart(std::vector<std::string> texts, int width);
 
-std::string format_loss(double loss);                 // 4 decimals; "nan" and "inf" as words
-std::string format_rate(double per_second);           // integer; "-" if 0 or not finite
-std::string format_bytes(double bytes);               // "512 B", "1.5 GiB"
-std::string format_mib(double mib);                   // "87.31 MiB", "22.69 GiB"; "-" if 0
-std::string format_duration(int64_t ms);              // "0.4 s", "12 s", "2m 05s", "1h 03m", "2d 04h"
-std::string format_count(double n);                   // "950", "1.25M", "12.3B"
-std::string plural(int64_t n, std::string_view one);  // "1 run", "3 runs"
+std::string format_loss(double loss);        // 4 decimals; "nan" and "inf" as words
+std::string format_rate(double per_second);  // integer; "-" if 0 or not finite
+std::string format_bytes(double bytes);      // "512 B", "1.5 GiB"
+std::string format_mib(double mib);          // "87.31 MiB", "22.69 GiB"; "-" if 0
+std::string format_duration(int64_t ms);     // "0.4 s", "12 s", "2m 05s", "1h 03m", "2d 04h"
+std::string format_count(double n);          // "950", "1.25M", "12.3B"
 // `fraction` in [0, 1] as a bar of `width` columns in eighths of a block; ASCII if `ascii`.
 std::string progress_bar(double fraction, int width, bool ascii = false);
 

@@ -9,6 +9,7 @@
 #include "cli/table.h"
 #include "cli/units.h"
 #include "cli/verb.h"
+#include "spec/words.h"
 
 namespace assay {
 namespace {
@@ -18,9 +19,6 @@ struct Options {
   std::vector<std::string> states;
   int64_t limit = 0;
 };
-
-const std::vector<std::string> state_words = {"queued", "held",      "retry_wait", "running",
-                                              "paused", "completed", "failed",     "cancelled"};
 
 void print_table(Context& context, const v1::ListRunsResponse& list) {
   ExperimentLabels experiments;
@@ -82,7 +80,7 @@ void add_ls(CLI::App& app, Context& context) {
   add_tag(verb, options->tag, "Only this experiment");
   verb->add_option("--state", options->states, "Only runs in this state; may be given several times")
       ->type_name("STATE")
-      ->check(CLI::IsMember(state_words));
+      ->check(CLI::IsMember(std::vector<std::string>(word_texts<RunState>.begin(), word_texts<RunState>.end())));
   add_count(verb, "--limit", options->limit, 0, "At most this many runs (0 = all)");
   on_chosen(verb, context, options, run_ls);
 }

@@ -7,6 +7,7 @@
 
 #include "cli/error_line.h"
 #include "cli/format.h"
+#include "spec/words.h"
 
 namespace assay {
 
@@ -56,7 +57,7 @@ Json to_json(const v1::Attempt& a) {
   json["tail50_dt_ms"] = observed ? to_json(a.tail50_dt_ms()) : Json(nullptr);
   json["peak_mem_mib"] = a.peak_mem_mib() > 0 ? to_json(a.peak_mem_mib()) : Json(nullptr);
   const v1::AttemptOutcome& o = a.outcome();
-  if (o.result().empty() || o.result() == "none") {
+  if (o.result().empty() || o.result() == to_string(AttemptResult::none)) {
     json["outcome"] = nullptr;
     return json;
   }

@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "base/text.h"
 #include "cli/client.h"
 #include "cli/format.h"
 #include "cli/output.h"

@@ -11,11 +11,12 @@
 namespace assay {
 namespace {
 
-constexpr const char* states_in_order[] = {"running", "queued",    "retry_wait", "held",
-                                           "paused",  "completed", "failed",     "cancelled"};
+bool is(const v1::Run& run, RunState state) {
+  return run.state() == to_string(state);
+}
 
 bool waits(const v1::Run& run) {
-  return is_live(run.state()) && run.state() != "running";
+  return is_live(run.state()) && !is(run, RunState::running);
 }
 
 bool observed(const v1::Run& run) {
@@ -25,7 +26,13 @@ bool observed(const v1::Run& run) {
 }  // namespace
 
 bool is_live(const std::string& state) {
-  return std::find(std::begin(live_states), std::end(live_states), state) != std::end(live_states);
+  const auto known = find_word<RunState>(state);
+  return known && !is_terminal(*known);
+}
+
+bool has_ended(const std::string& state) {
+  const auto known = find_word<RunState>(state);
+  return known && is_terminal(*known);
 }
 
 std::string full_name(const v1::Run& run) {
@@ -46,14 +53,14 @@ std::string ExperimentLabels::run_name(const std::string& experiment, const std:
 }
 
 double progress(const v1::Run& run) {
-  if (run.state() == "completed") return 1.0;
+  if (is(run, RunState::completed)) return 1.0;
   if (!observed(run) || run.total_steps() <= 0) return 0.0;
   return std::clamp(static_cast<double>(run.latest().last_step() + 1) / static_cast<double>(run.total_steps()), 0.0,
                     1.0);
 }
 
 int64_t time_left_ms(const v1::Run& run) {
-  if (run.state() != "running" || !observed(run)) return -1;
+  if (!is(run, RunState::running) || !observed(run)) return -1;
   const double dt = run.latest().tail50_dt_ms();
   if (!std::isfinite(dt) || dt <= 0) return -1;
   const int64_t steps = std::max<int64_t>(0, run.total_steps() - run.latest().last_step() - 1);
@@ -68,38 +75,43 @@ int64_t elapsed_ms(const v1::Run& run, int64_t now) {
 
 std::string remark(const v1::Run& run, int64_t now) {
   if (run.cancel_requested() && is_live(run.state())) return "cancelling";
-  if (run.state() == "retry_wait") {
+  if (is(run, RunState::retry_wait)) {
     const int64_t wait = run.not_before() - now;
     return wait > 0 ? "starts again in " + format_duration(wait) : "starts again soon";
   }
   if (waits(run) && !run.not_started().empty()) return "not started: " + first_line(run.not_started());
   if (!run.has_latest()) return {};
   const v1::Attempt& latest = run.latest();
-  if (run.state() == "failed") return printable(failure_text(latest.outcome().reason(), latest.outcome().error()));
+  if (is(run, RunState::failed)) return printable(failure_text(latest.outcome().reason(), latest.outcome().error()));
   std::string text = latest.n() > 1 ? fmt::format("attempt {}", latest.n()) : "";
   const auto append = [&](const std::string& more) { text += (text.empty() ? "" : ", ") + more; };
-  if (waits(run) && latest.outcome().result() == "stopped")
+  if (waits(run) && latest.outcome().result() == to_string(AttemptResult::stopped))
     append("stopped with its worker");
-  else if (run.state() == "running" && latest.state() == "unreachable")
+  else if (is(run, RunState::running) && latest.state() == to_string(AttemptState::unreachable))
     append("worker unreachable");
-  else if (run.state() == "running" && latest.phase() != "step" && !latest.phase().empty())
+  else if (is(run, RunState::running) && latest.phase() != to_string(Phase::step) && !latest.phase().empty())
     append(latest.phase());
   return text;
 }
 
 std::string attempt_name(const v1::Run& run, const v1::Attempt& attempt) {
   const bool followed = attempt.n() < run.attempts(run.attempts_size() - 1).n();
-  if (attempt.outcome().result() != "failed" || !(followed || waits(run))) return run.name();
+  if (attempt.outcome().result() != to_string(AttemptResult::failed) || !(followed || waits(run))) return run.name();
   return fmt::format("{}.fail{}", run.name(), attempt.n());
 }
 
 std::string counts_line(const std::map<std::string, int64_t>& by_state, bool colour) {
   std::string line;
-  for (const char* state : states_in_order) {
-    const auto found = by_state.find(state);
-    if (found == by_state.end() || found->second == 0) continue;
-    line += (line.empty() ? "" : ", ") + paint(fmt::format("{} {}", found->second, state), state_colour(state), colour);
-  }
+  const auto add = [&](const std::string& state, int64_t count) {
+    if (count == 0) return;
+    line += line.empty() ? "" : ", ";
+    line += paint(fmt::format("{} {}", count, printable(state)), state_colour(state), colour);
+  };
+  for (const Word& word : words_of(RunState{}))
+    if (const auto found = by_state.find(std::string(word.text)); found != by_state.end())
+      add(found->first, found->second);
+  for (const auto& [state, count] : by_state)  // those of a newer daemon, as they are
+    if (!find_word<RunState>(state)) add(state, count);
   return line.empty() ? "no runs" : line;
 }
 
@@ -107,9 +119,18 @@ std::string counts_line(const v1::ListRunsResponse& list, bool colour) {
   return counts_line(std::map<std::string, int64_t>(list.by_state().begin(), list.by_state().end()), colour);
 }
 
-bool any_live(const v1::ListRunsResponse& list) {
-  return std::any_of(list.by_state().begin(), list.by_state().end(),
-                     [](const auto& counted) { return counted.second > 0 && is_live(counted.first); });
+Result<bool> any_live(const v1::ListRunsResponse& list) {
+  bool live = false;
+  for (const auto& [state, count] : list.by_state()) {
+    if (count > 0 && !find_word<RunState>(state))
+      return Error{
+          ErrorCode::failed_precondition,
+          fmt::format("the daemon has runs in the state \"{}\", which this program does not know: whether they "
+                      "have ended it cannot say; use the `assay` of the daemon's version",
+                      state)};
+    live = live || (count > 0 && is_live(state));
+  }
+  return live;
 }
 
 std::string loss_cell(const v1::Run& run) {

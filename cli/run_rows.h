@@ -6,8 +6,10 @@
 #include <set>
 #include <string>
 
+#include "base/status.h"
 #include "cli/table.h"
 #include "proto/queue.pb.h"
+#include "spec/words.h"
 
 namespace assay {
 
@@ -33,11 +35,12 @@ double progress(const v1::Run& run);
 int64_t time_left_ms(const v1::Run& run);
 // Wall time of the newest attempt up to its end or `now`; -1 = not started.
 int64_t elapsed_ms(const v1::Run& run, int64_t now);
-// One short remark: "plan_error: ...", "attempt 2, plan", "starts again in 12 s", "cancelling", "stopped with its
+// One short remark: "plan_error: ...", "attempt 2, load", "starts again in 12 s", "cancelling", "stopped with its
 // worker"; of a run from GetRun also "not started: ...".
 std::string remark(const v1::Run& run, int64_t now);
-bool is_live(const std::string& state);  // neither completed, failed nor cancelled
-inline constexpr const char* live_states[] = {"running", "queued", "retry_wait", "held", "paused"};
+// Of a run state's word. Both are false for one that this program does not know.
+bool is_live(const std::string& state);
+bool has_ended(const std::string& state);
 
 // "<run>.fail<N>" for a failed attempt that another one followed, or will follow because the run waits for it; else the
 // run's name. The same as in the report. `run` has its attempts.
@@ -46,7 +49,8 @@ std::string attempt_name(const v1::Run& run, const v1::Attempt& attempt);
 // "3 running, 12 queued, 4 completed", in the order of the states' life: of all runs selected, whether listed or not.
 std::string counts_line(const std::map<std::string, int64_t>& by_state, bool colour);
 std::string counts_line(const v1::ListRunsResponse&, bool colour);
-bool any_live(const v1::ListRunsResponse&);
+// failed_precondition: there are runs of whose state only a newer daemon knows.
+Result<bool> any_live(const v1::ListRunsResponse&);
 
 // Cells that are "-" before the first step.
 std::string loss_cell(const v1::Run& run);

@@ -59,7 +59,7 @@ void print_attempts(Context& context, const v1::Run& run) {
                {"peak", Align::right},
                {"worker", Align::left, true}});
   for (const v1::Attempt& a : run.attempts()) {
-    const bool ended = a.state() == "ended";
+    const bool ended = a.state() == to_string(AttemptState::ended);
     const std::string state = ended ? a.outcome().result() : a.state();
     const int64_t end = a.finished_at() > 0 ? a.finished_at() : context.clock.unix_ms();
     const bool observed = a.steps_observed() > 0;
@@ -110,8 +110,8 @@ Result<ExitCode> run_show(Context& context, const Options& options) {
   context.console.out << "\n";
   print_lines(context.console.out, run.config_toml(), "  ");
   for (const v1::Attempt& attempt : run.attempts()) {
-    if (attempt.outcome().result() == "failed") ASSAY_TRY(print_failure(context, run, attempt));
-    if (attempt.outcome().result() == "stopped")
+    if (attempt.outcome().result() == to_string(AttemptResult::failed)) ASSAY_TRY(print_failure(context, run, attempt));
+    if (attempt.outcome().result() == to_string(AttemptResult::stopped))
       context.console.out << fmt::format("\nattempt {}: {}\n", attempt.n(), first_line(attempt.outcome().error()));
   }
   return ExitCode::ok;

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "cli/format.h"
+#include "spec/words.h"
 
 namespace assay {
 namespace {
@@ -57,12 +58,12 @@ std::string paint(const std::string& text, Colour colour, bool enabled) {
 }
 
 Colour state_colour(const std::string& state) {
-  if (state == "running") return Colour::cyan;
-  if (state == "completed") return Colour::green;
-  if (state == "failed") return Colour::red;
-  if (state == "held" || state == "retry_wait" || state == "paused") return Colour::yellow;
-  if (state == "cancelled") return Colour::dim;
-  return Colour::none;
+  const auto known = find_word<RunState>(state);
+  if (!known || *known == RunState::queued) return Colour::none;
+  if (*known == RunState::running) return Colour::cyan;
+  if (*known == RunState::completed) return Colour::green;
+  if (*known == RunState::failed) return Colour::red;
+  return is_terminal(*known) ? Colour::dim : Colour::yellow;
 }
 
 Table::Table(std::vector<Column> columns) : columns_(std::move(columns)) {}

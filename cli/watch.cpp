@@ -90,13 +90,21 @@ int scrolled(int first_row, Key key, int runs, int height) {
   return std::clamp(first_row, 0, last_first_row(runs, height));
 }
 
+// Whether there is something to wait for. Without --until-done there always is.
+Result<bool> goes_on(const Source& source, const Options& options) {
+  if (!options.until_done || !source.problem().empty()) return true;
+  return any_live(source.list());
+}
+
 Result<ExitCode> watch_screen(Context& context, Source& source, const Options& options) {
   WatchView view{.colour = context.console.colour, .home = context.home};
   ASSAY_TRY(source.refresh());
   {
     Screen screen(context.console.out);
     int64_t refreshed_at = context.clock.monotonic_ms();
-    while (!(options.until_done && source.problem().empty() && !any_live(source.list()))) {
+    while (true) {
+      ASSAY_ASSIGN(const bool live, goes_on(source, options));
+      if (!live) break;
       const ScreenSize size = screen.size();
       view.width = size.width;
       view.height = size.height;
@@ -134,7 +142,8 @@ Result<ExitCode> watch_plain(Context& context, Source& source, const Options& op
       if (Status status = lines.tell(source.client(), source.list());
           !status.ok() && status.error().code != ErrorCode::unavailable)
         return status.error();
-      if (options.until_done && !any_live(source.list())) {
+      ASSAY_ASSIGN(const bool live, goes_on(source, options));
+      if (!live) {
         // Its runs ended after the events were read: their ends are told as well.
         ASSAY_TRY(lines.read_events(source.client()));
         ASSAY_TRY(lines.tell(source.client(), source.list()));

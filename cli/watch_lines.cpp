@@ -18,8 +18,7 @@ std::string full_name(const v1::Event& event) {
 
 // Of an attempt, or of the run with it.
 bool is_end(const v1::Event& event) {
-  const std::string& to = event.to_state();
-  return event.attempt() > 0 && (to == "ended" || to == "completed" || to == "failed" || to == "cancelled");
+  return event.attempt() > 0 && (event.to_state() == to_string(AttemptState::ended) || has_ended(event.to_state()));
 }
 
 }  // namespace
@@ -34,7 +33,7 @@ int64_t WatchLines::mark_of(const v1::Run& run) {
 Status WatchLines::begin(Client& client) {
   v1::ListRunsRequest request;
   request.mutable_selector()->set_tag(tag_);
-  for (const char* state : live_states) request.mutable_selector()->add_states(state);
+  for (const RunState state : live_states()) request.mutable_selector()->add_states(std::string(to_string(state)));
   ASSAY_ASSIGN(const v1::ListRunsResponse list, client.list_runs(request));
   last_event_id_ = list.last_event_id();
   read_at_ = context_.clock.unix_ms();

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "cli/format.h"
 #include "cli/run_rows.h"
 #include "cli/table.h"
@@ -28,7 +29,7 @@ std::string spread(const std::string& left, const std::string& right, int width)
 
 std::string overall_line(const v1::ListRunsResponse& list, const WatchView& view) {
   int64_t ended = 0;
-  for (const auto& [state, count] : list.by_state()) ended += is_live(state) ? 0 : count;
+  for (const auto& [state, count] : list.by_state()) ended += has_ended(state) ? count : 0;
   double done = static_cast<double>(ended);
   for (const v1::Run& run : list.runs()) done += is_live(run.state()) ? progress(run) : 0.0;
   const double fraction = list.total() == 0 ? 0 : done / static_cast<double>(list.total());

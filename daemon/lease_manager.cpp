@@ -12,8 +12,6 @@ int64_t progress_deadline_ms(Phase phase) {
   switch (phase) {
     case Phase::load:
       return limits::load_deadline_ms;
-    case Phase::plan:
-      return limits::plan_deadline_ms;
     case Phase::step:
       return limits::step_deadline_ms;
     case Phase::checkpoint:

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "base/limits.h"
+#include "base/text.h"
 #include "db/metric_store.h"
 #include "engine/check/run_check.h"
 #include "spec/backend.h"
@@ -24,7 +25,7 @@ struct Fleet {
   bool busy = false;  // one of them works for us
 };
 
-Fleet fleet_of(const PreflightContext& context, std::string_view kind) {
+Fleet fleet_of(const PreflightContext& context, DeviceKind kind) {
   Fleet fleet;
   std::map<std::string, int> by_worker;
   for (const DeviceListing& listed : context.devices) {
@@ -35,20 +36,21 @@ Fleet fleet_of(const PreflightContext& context, std::string_view kind) {
     if (fleet.name.empty() || listed.device.memory_bytes > fleet.memory_bytes) fleet.name = listed.device.name;
     fleet.memory_bytes = std::max(fleet.memory_bytes, listed.device.memory_bytes);
   }
-  if (kind == "cpu" && fleet.most == 0) fleet = {1, 1, context.host_memory.total_bytes, "the CPUs of this host", false};
+  if (kind == DeviceKind::cpu && fleet.most == 0)
+    fleet = {1, 1, context.host_memory.total_bytes, "the CPUs of this host", false};
   return fleet;
 }
 
 class Preflight {
  public:
   explicit Preflight(const PreflightContext& context)
-      : context_(context), cpu_(fleet_of(context, "cpu")), cuda_(fleet_of(context, "cuda")) {}
+      : context_(context), cpu_(fleet_of(context, DeviceKind::cpu)), cuda_(fleet_of(context, DeviceKind::cuda)) {}
 
   RunForecast check(const RunConfig& config) {
     RunForecast forecast;
     const Backend backend = decide_backend(wanted_backend(config), config.devices, cuda_.most);
     const Fleet& fleet = backend == Backend::cuda ? cuda_ : cpu_;
-    forecast.device = to_string(backend);
+    forecast.device = device_kind(backend);
     forecast.device_name = fleet.name;
     forecast.problem = device_problem(config, backend);
     forecast.too_large = !forecast.problem.empty();
@@ -83,8 +85,7 @@ class Preflight {
     const std::string_view kind = device_word(backend);
     if (fleet.most == 0) return fmt::format("backend: no worker has a {} (see `assay devices`)", kind);
     if (config.devices > fleet.most)
-      return fmt::format("devices: needs {}, but no worker has more than {} {}{}", config.devices, fleet.most, kind,
-                         fleet.most == 1 ? "" : "s");
+      return fmt::format("devices: needs {}, but no worker has more than {}", config.devices, plural(fleet.most, kind));
     return {};
   }
 
@@ -111,8 +112,7 @@ class Sentences {
         lines.push_back(fmt::format("{} more like these", order_.size() - lines.size()));
         break;
       }
-      lines.push_back(
-          fmt::format("{} (run {}{})", e.text, e.first, e.more == 0 ? "" : fmt::format(" and {} more", e.more)));
+      lines.push_back(fmt::format("{} (run {}{})", e.text, e.first, and_more(e.more)));
     }
     return lines;
   }
@@ -120,7 +120,7 @@ class Sentences {
  private:
   struct Entry {
     std::string text, first;
-    int more;
+    size_t more;
   };
   std::map<std::string, size_t> found_;
   std::vector<Entry> order_;
@@ -160,7 +160,7 @@ Forecast forecast(const ExperimentSpec& spec, const PreflightContext& context) {
 
 double total_seconds(const ExperimentSpec& spec, const Forecast& forecast, const PreflightContext& context,
                      const std::vector<size_t>& chosen) {
-  std::map<std::string, double> device_seconds;
+  std::map<DeviceKind, double> device_seconds;
   double longest = 0;
   for (const size_t i : chosen) {
     const RunForecast& run = forecast.runs[i];

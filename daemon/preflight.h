@@ -18,8 +18,9 @@ struct RunForecast {
   int64_t parameters = 0;
   double peak_mem_mib = 0;
   double mflop_per_token = 0;
-  double estimated_seconds = 0;       // 0 = no like run has completed on this home
-  std::string device, device_name;    // what it would run on: "cpu" or "cuda", and the device's own name
+  double estimated_seconds = 0;         // 0 = no like run has completed on this home
+  DeviceKind device = DeviceKind::cpu;  // what it would run on
+  std::string device_name;
   std::string problem;                // why it cannot be queued; empty = it can
   bool too_large = false;             // the problem: no device that is known has enough memory, or there are too few
   std::string shortage;               // it fits, but not into what is available at the moment

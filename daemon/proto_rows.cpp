@@ -56,10 +56,10 @@ void fill(v1::Run& out, const ListedRun& listed) {
 void fill(v1::Device& out, const DeviceListing& listed, bool connected) {
   const DeviceRow& device = listed.device;
   out.set_id(device.id);
-  out.set_kind(device.kind);
+  out.set_kind(text(to_string(device.kind)));
   out.set_name(device.name);
   out.set_memory_bytes(device.memory_bytes);
-  out.set_state(connected ? device.state : "offline");
+  out.set_state(text(to_string(connected ? device.state : DeviceState::offline)));
   out.set_worker_id(device.worker_id);
   out.set_host(listed.host);
   out.set_run(listed.run);

@@ -17,7 +17,8 @@ Result<std::unique_ptr<Queue>> Queue::open(RunStore& runs, MetricStore& metrics,
   ASSAY_TRY(queue->load());
   // Nobody is connected to a daemon that has just started, whatever its former life wrote.
   for (auto& [id, worker] : queue->workers_)
-    if (worker.row.state == "connected") queue->stage({WorkerChange{id, "disconnected", "the daemon was started"}});
+    if (worker.row.state == WorkerState::connected)
+      queue->stage({WorkerChange{id, WorkerState::disconnected, "the daemon was started"}});
   ASSAY_TRY(queue->commit());
   return queue;
 }
@@ -42,7 +43,7 @@ void Queue::take_over(const AttemptContext& context) {
   std::optional<int64_t> running_ms;
   if (attempt.started_at != 0) running_ms = std::max<int64_t>(0, clock_.unix_ms() - attempt.started_at);
   leases_.watch(attempt.id, attempt.phase, timeout_of(context.run), running_ms);
-  if (attempt.state == AttemptState::stopping || context.run.cancel_requested) leases_.stopping(attempt.id);
+  if (live_[attempt.id].life.attempt->stop != StopReason::none) leases_.stopping(attempt.id);
   if (attempt.state == AttemptState::unreachable) leases_.expire(attempt.id);
 }
 
@@ -102,16 +103,12 @@ Status Queue::advance(Subject& subject, RunEvent event, ChangeList& list, const 
   ChangeList changes = rows_of(subject.run_id, subject.attempt_id, subject.life, t);
   auto row = std::find_if(changes.begin(), changes.end(),
                           [](const Change& c) { return std::holds_alternative<AttemptChange>(c); });
-  const bool phase_changed =
-      t.next.attempt && subject.life.attempt && t.next.attempt->phase != subject.life.attempt->phase;
-  const bool has_facts = facts.started_at || facts.log_path || facts.resumed_from_step;
-  if (row == changes.end() && (phase_changed || has_facts)) {
-    AttemptChange quiet{.attempt_id = subject.attempt_id, .lease_epoch = event.lease_epoch};
-    quiet.from = subject.life.attempt->state;
-    if (phase_changed) quiet.phase = t.next.attempt->phase;
-    row = changes.insert(changes.end(), std::move(quiet));
-  }
-  if (has_facts) {
+  if (facts.started_at || facts.log_path || facts.resumed_from_step) {
+    if (row == changes.end()) {
+      AttemptChange quiet{.attempt_id = subject.attempt_id, .lease_epoch = event.lease_epoch};
+      quiet.from = subject.life.attempt->state;
+      row = changes.insert(changes.end(), std::move(quiet));
+    }
     auto& attempt = std::get<AttemptChange>(*row);
     attempt.started_at = facts.started_at;
     attempt.log_path = facts.log_path;
@@ -159,7 +156,7 @@ Status Queue::cancel_others(const Subject& failed, bool only_cell, ChangeList& l
   RunFilter filter;
   filter.experiment_id = failed.experiment_id;
   if (only_cell) filter.cell_key = failed.cell_key;
-  filter.states = {RunState::queued, RunState::held, RunState::retry_wait, RunState::running, RunState::paused};
+  filter.states = live_states();
   const auto others = runs_.list_runs(filter);
   if (!others.ok()) return fail(others.error());
   for (const ListedRun& other : *others) {

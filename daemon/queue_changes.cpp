@@ -134,9 +134,7 @@ Result<ChangeAnswer> Queue::cancel(const Selection& selection, bool all, const s
   if (selection.everything() && !all)
     return Error{ErrorCode::invalid_argument, "nothing to cancel: name runs, give a tag, or ask for all of them"};
   RunEvent event{.kind = RunEventKind::cancel_requested, .cause = "assay cancel"};
-  return change_runs(selection,
-                     {RunState::queued, RunState::held, RunState::retry_wait, RunState::running, RunState::paused},
-                     event, "cancel", request_id);
+  return change_runs(selection, live_states(), event, "cancel", request_id);
 }
 
 Result<ChangeAnswer> Queue::retry(const Selection& selection, bool failed, const std::string& request_id) {

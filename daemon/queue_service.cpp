@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "daemon/grpc_status.h"
 #include "daemon/preflight.h"
 #include "daemon/proto_rows.h"
@@ -15,11 +16,7 @@ namespace assay {
 namespace {
 
 Error all_of(const std::vector<std::string>& problems) {
-  std::string text;
-  const size_t shown = std::min(problems.size(), limits::spec_errors_shown);
-  for (size_t i = 0; i < shown; ++i) text += (i ? "\n" : "") + problems[i];
-  if (shown < problems.size()) text += fmt::format("\n... and {} more", problems.size() - shown);
-  return Error{ErrorCode::invalid_argument, text};
+  return Error{ErrorCode::invalid_argument, first_lines(problems, limits::spec_errors_shown)};
 }
 
 std::vector<std::string> messages_of(const std::vector<SpecError>& errors) {
@@ -48,7 +45,7 @@ void fill(v1::PlannedRun& out, const PlannedRun& run, const RunForecast& forecas
   out.set_peak_mem_mib(forecast.peak_mem_mib);
   out.set_mflop_per_token(forecast.mflop_per_token);
   out.set_estimated_seconds(forecast.estimated_seconds);
-  out.set_device(forecast.device);
+  out.set_device(std::string(to_string(forecast.device)));
   out.set_device_name(forecast.device_name);
   out.set_fits(!forecast.too_large);
   out.set_problem(forecast.problem);

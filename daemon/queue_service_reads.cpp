@@ -9,6 +9,7 @@
 #include <span>
 
 #include "base/limits.h"
+#include "base/text.h"
 #include "base/utf8.h"
 #include "daemon/grpc_status.h"
 #include "daemon/log_tail.h"
@@ -28,8 +29,8 @@ constexpr size_t report_bytes = limits::change_answer_bytes;
 
 Result<int64_t> connected_workers(RunStore& runs) {
   ASSAY_ASSIGN(const auto workers, runs.list_workers());
-  return static_cast<int64_t>(
-      std::count_if(workers.begin(), workers.end(), [](const WorkerRow& w) { return w.state == "connected"; }));
+  return static_cast<int64_t>(std::count_if(workers.begin(), workers.end(),
+                                            [](const WorkerRow& w) { return w.state == WorkerState::connected; }));
 }
 
 // Counted from the list where it is whole, so that both say the same.
@@ -136,8 +137,8 @@ Result<AttemptRow> QueueService::attempt_of(const ListedRun& run, int64_t n) {
   if (n == 0) return std::move(attempts.back());
   for (AttemptRow& attempt : attempts)
     if (attempt.n == n) return std::move(attempt);
-  return Error{ErrorCode::not_found, fmt::format("{} has {} attempt{}, no attempt {}", run.run.name, attempts.size(),
-                                                 attempts.size() == 1 ? "" : "s", n)};
+  return Error{ErrorCode::not_found,
+               fmt::format("{} has {}, no attempt {}", run.run.name, plural(std::ssize(attempts), "attempt"), n)};
 }
 
 grpc::Status QueueService::TailLog(Call*, const v1::TailLogRequest* request, v1::TailLogResponse* response) {
@@ -219,7 +220,7 @@ grpc::Status QueueService::ListDevices(Call*, const v1::ListDevicesRequest*, v1:
   if (!workers.ok()) return to_grpc(workers.error());
   std::set<std::string> connected;
   for (const WorkerRow& worker : *workers)
-    if (worker.state == "connected") connected.insert(worker.id);
+    if (worker.state == WorkerState::connected) connected.insert(worker.id);
   for (const DeviceListing& listed : *devices)
     fill(*response->add_devices(), listed, connected.contains(listed.device.worker_id));
   return grpc::Status::OK;

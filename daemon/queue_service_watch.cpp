@@ -26,7 +26,7 @@ class EventNames {
   Status fill(v1::Event& out, const EventRow& row) {
     out.set_id(row.id);
     out.set_at(row.at);
-    out.set_kind(row.kind);
+    out.set_kind(std::string(to_string(row.kind)));
     out.set_from_state(row.from_state);
     out.set_to_state(row.to_state);
     out.set_cause(to_utf8(row.cause));

@@ -164,8 +164,8 @@ void Queue::disconnected(const WorkerLink* link) {
   Worker* worker = worker_of(link);
   if (!worker) return;
   worker->link.reset();
-  worker->row.state = "disconnected";
-  stage({WorkerChange{worker->row.id, "disconnected", "its session ended"}});
+  worker->row.state = WorkerState::disconnected;
+  stage({WorkerChange{worker->row.id, WorkerState::disconnected, "its session ended"}});
   events_staged_ = true;
   log::info("worker {} disconnected", worker->row.id);
 }
@@ -214,7 +214,7 @@ void Queue::progress(const Subject& held, const LeaseKey& lease, Phase phase) {
     static_cast<void>(advance_live(held, event_about(lease, RunEventKind::worker_back, "heard of again")));
   const LiveAttempt& now = *live_.at(lease.attempt_id).life.attempt;
   const bool runs = now.state == AttemptState::running || now.state == AttemptState::stopping;
-  if (now.phase == phase && (runs || phase == Phase::load || phase == Phase::plan)) return;
+  if (now.phase == phase && (runs || phase == Phase::load)) return;
   RunEvent event = event_about(lease, RunEventKind::progress);
   event.phase = phase;
   if (Status moved = advance_live(live_.at(lease.attempt_id), event); !moved.ok())

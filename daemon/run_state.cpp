@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 #include "base/limits.h"
 
@@ -14,12 +13,6 @@ Error illegal(std::string message) {
   return Error{ErrorCode::failed_precondition, std::move(message)};
 }
 
-std::string text(RunState s) {
-  return std::string(to_string(s));
-}
-std::string text(AttemptState s) {
-  return std::string(to_string(s));
-}
 std::string or_default(const std::string& cause, std::string_view fallback) {
   return cause.empty() ? std::string(fallback) : cause;
 }
@@ -27,30 +20,42 @@ std::string or_default(const std::string& cause, std::string_view fallback) {
 // What a reachable attempt's state is, given everything else known about it.
 AttemptState reachable_state(const LiveAttempt& a) {
   if (a.stop != StopReason::none) return AttemptState::stopping;
-  if (a.phase == Phase::step || a.phase == Phase::checkpoint) return AttemptState::running;
-  return a.started || a.phase == Phase::plan ? AttemptState::starting : AttemptState::leased;
+  if (a.phase != Phase::load) return AttemptState::running;
+  return a.started ? AttemptState::starting : AttemptState::leased;
 }
 
-std::string_view change_kind(AttemptState to) {
-  constexpr std::array<std::string_view, 6> kinds = {"attempt_leased",   "attempt_starting",    "attempt_running",
-                                                     "attempt_stopping", "attempt_unreachable", "attempt_ended"};
-  return kinds[static_cast<size_t>(to)];
+EventKind kind_of(AttemptState to) {
+  switch (to) {
+    case AttemptState::leased:
+      return EventKind::lease_granted;
+    case AttemptState::starting:
+      return EventKind::attempt_started;
+    case AttemptState::running:
+      return EventKind::attempt_running;
+    case AttemptState::stopping:
+      return EventKind::attempt_stopping;
+    case AttemptState::unreachable:
+      return EventKind::attempt_unreachable;
+    case AttemptState::ended:
+      break;
+  }
+  return EventKind::attempt_ended;
 }
 
-void move_attempt(Transition& t, AttemptState to, std::string cause, std::string_view kind = {}) {
+// An event of a kind of its own is told even if the state stays.
+void move_attempt(Transition& t, AttemptState to, std::string cause, std::optional<EventKind> kind = {}) {
   AttemptState& state = t.next.attempt->state;
-  if (state == to && kind.empty()) return;
-  t.changes.push_back(
-      {true, std::string(kind.empty() ? change_kind(to) : kind), text(state), text(to), std::move(cause)});
+  if (state == to && !kind) return;
+  t.changes.emplace_back(AttemptStateChange{kind.value_or(kind_of(to)), state, to, std::move(cause)});
   state = to;
 }
 
-void move_run(Transition& t, RunState to, std::string_view kind, std::string cause) {
-  t.changes.push_back({false, std::string(kind), text(t.next.state), text(to), std::move(cause)});
+void move_run(Transition& t, RunState to, EventKind kind, std::string cause) {
+  t.changes.emplace_back(RunStateChange{kind, t.next.state, to, std::move(cause)});
   t.next.state = to;
 }
 
-void end_attempt(Transition& t, AttemptOutcome outcome, std::string_view kind, std::string cause) {
+void end_attempt(Transition& t, AttemptOutcome outcome, EventKind kind, std::string cause) {
   move_attempt(t, AttemptState::ended, std::move(cause), kind);
   t.next.attempt.reset();
   t.ended = std::move(outcome);
@@ -60,14 +65,14 @@ void end_attempt(Transition& t, AttemptOutcome outcome, std::string_view kind, s
 void requeue(Transition& t, int64_t not_before, std::string cause) {
   t.next.not_before = not_before;
   if (not_before > 0) {
-    move_run(t, RunState::retry_wait, "run_retry_wait", std::move(cause));
+    move_run(t, RunState::retry_wait, EventKind::run_retry_wait, std::move(cause));
   } else {
-    move_run(t, RunState::queued, "run_requeued", std::move(cause));
+    move_run(t, RunState::queued, EventKind::run_requeued, std::move(cause));
   }
 }
 
 void fail_run(Transition& t, const RunPolicy& policy, std::string cause) {
-  move_run(t, RunState::failed, "run_failed", std::move(cause));
+  move_run(t, RunState::failed, EventKind::run_failed, std::move(cause));
   if (policy.on_failure == OnFailure::stop_cell) t.actions.push_back(Action::cancel_cell);
   if (policy.on_failure == OnFailure::stop_all) t.actions.push_back(Action::cancel_experiment);
 }
@@ -89,14 +94,16 @@ Transition give_back(const RunLife& life, const RunEvent& event, const RunPolicy
   if (outcome.error.empty()) outcome.error = cause;
   const bool lost = outcome.result == AttemptResult::failed;
   const bool stopped = outcome.result == AttemptResult::stopped;
-  const char* kind = lost ? "attempt_lost" : stopped ? "attempt_stopped" : "attempt_not_started";
+  const EventKind kind = lost      ? EventKind::attempt_lost
+                         : stopped ? EventKind::attempt_stopped
+                                   : EventKind::attempt_not_started;
   end_attempt(t, std::move(outcome), kind, cause);
   if (event.kind != RunEventKind::worker_lost) t.actions.push_back(Action::acknowledge_end);
   t.next.lost_attempts += lost;
   t.next.stopped_attempts += stopped;
   t.next.attempts -= !lost && !stopped;
   if (life.cancel_requested) {
-    move_run(t, RunState::cancelled, "run_cancelled", "cancelled; its worker is gone");
+    move_run(t, RunState::cancelled, EventKind::run_cancelled, "cancelled; its worker is gone");
   } else if (lost && life.attempts - life.stopped_attempts >= limits::max_attempts) {
     fail_run(t, policy, fmt::format("lost {} times in {} attempts", t.next.lost_attempts, life.attempts));
   } else {
@@ -126,12 +133,12 @@ Result<Transition> on_ended(const RunLife& life, const RunEvent& event, const Ru
     return give_back(life, event, policy);
   Transition t{life};
   const std::string cause = or_default(event.cause, outcome_text(outcome));
-  end_attempt(t, outcome, "attempt_ended", cause);
+  end_attempt(t, outcome, EventKind::attempt_ended, cause);
   t.actions.push_back(Action::acknowledge_end);
   if (outcome.result == AttemptResult::completed) {
-    move_run(t, RunState::completed, "run_completed", cause);
+    move_run(t, RunState::completed, EventKind::run_completed, cause);
   } else if (outcome.result == AttemptResult::cancelled || life.cancel_requested) {
-    move_run(t, RunState::cancelled, "run_cancelled", cause);
+    move_run(t, RunState::cancelled, EventKind::run_cancelled, cause);
   } else if (may_retry(life, policy.retry, outcome.reason)) {
     const int64_t backoff_ms = policy.retry.backoff_s * 1000;
     requeue(t, backoff_ms > 0 ? event.at + backoff_ms : 0,
@@ -150,8 +157,8 @@ Result<Transition> on_lease(const RunLife& life, const RunEvent& event) {
   t.next.not_before = 0;
   ++t.next.attempts;
   t.next.attempt = LiveAttempt{.n = t.next.attempts, .lease_epoch = event.lease_epoch};
-  move_run(t, RunState::running, "run_started", event.cause);
-  t.changes.push_back({true, "lease_granted", "", text(AttemptState::leased), event.cause});
+  move_run(t, RunState::running, EventKind::run_started, event.cause);
+  t.changes.emplace_back(AttemptStateChange{EventKind::lease_granted, {}, AttemptState::leased, event.cause});
   t.actions = {Action::send_lease};
   return t;
 }
@@ -161,7 +168,7 @@ Result<Transition> on_started(const RunLife& life) {
   Transition t{life};
   LiveAttempt& a = *t.next.attempt;
   a.started = true;
-  move_attempt(t, a.state == AttemptState::unreachable ? a.state : reachable_state(a), "", "attempt_started");
+  move_attempt(t, a.state == AttemptState::unreachable ? a.state : reachable_state(a), "", EventKind::attempt_started);
   return t;
 }
 
@@ -198,7 +205,8 @@ Result<Transition> on_stop(const RunLife& life, const RunEvent& event) {
 Result<Transition> on_worker_back(const RunLife& life, const RunEvent& event) {
   if (life.attempt->state != AttemptState::unreachable) return illegal("the attempt is not unreachable");
   Transition t{life};
-  move_attempt(t, reachable_state(*t.next.attempt), or_default(event.cause, "its worker is back"), "attempt_back");
+  move_attempt(t, reachable_state(*t.next.attempt), or_default(event.cause, "its worker is back"),
+               EventKind::attempt_back);
   if (t.next.attempt->stop != StopReason::none) t.actions.push_back(Action::send_stop);
   return t;
 }
@@ -210,11 +218,11 @@ Result<Transition> on_cancel(const RunLife& life, const RunEvent& event) {
   t.next.cancel_requested = true;
   const std::string cause = or_default(event.cause, "cancel requested");
   if (life.attempt) {
-    t.changes.push_back({false, "cancel_requested", text(life.state), text(life.state), cause});
+    move_run(t, life.state, EventKind::cancel_requested, cause);
     request_stop(t, StopReason::cancelled, cause);
   } else {
     t.next.not_before = 0;
-    move_run(t, RunState::cancelled, "run_cancelled", cause);
+    move_run(t, RunState::cancelled, EventKind::run_cancelled, cause);
   }
   return t;
 }
@@ -225,7 +233,7 @@ Result<Transition> on_retry(const RunLife& life, const RunEvent& event) {
   Transition t{life};
   t.next.cancel_requested = false;
   t.next.not_before = 0;
-  move_run(t, RunState::queued, "run_retried", or_default(event.cause, "retry requested"));
+  move_run(t, RunState::queued, EventKind::run_retried, or_default(event.cause, "retry requested"));
   return t;
 }
 
@@ -235,20 +243,20 @@ Result<Transition> on_wait_event(const RunLife& life, const RunEvent& event) {
     if (life.state != RunState::queued && life.state != RunState::retry_wait)
       return illegal(fmt::format("only waiting runs can be held; it is {}", to_string(life.state)));
     t.next.not_before = 0;  // whoever releases it means now
-    move_run(t, RunState::held, "run_held", or_default(event.cause, "hold requested"));
+    move_run(t, RunState::held, EventKind::run_held, or_default(event.cause, "hold requested"));
     return t;
   }
   if (event.kind == RunEventKind::release) {
     if (life.state != RunState::held)
       return illegal(fmt::format("only held runs can be released; it is {}", to_string(life.state)));
-    move_run(t, RunState::queued, "run_released", or_default(event.cause, "release requested"));
+    move_run(t, RunState::queued, EventKind::run_released, or_default(event.cause, "release requested"));
     return t;
   }
   if (life.state != RunState::retry_wait)
     return illegal(fmt::format("it does not wait for a retry; it is {}", to_string(life.state)));
   if (life.not_before > event.at) return illegal("its backoff has not passed");
   t.next.not_before = 0;
-  move_run(t, RunState::queued, "run_requeued", "backoff passed");
+  move_run(t, RunState::queued, EventKind::run_requeued, "backoff passed");
   return t;
 }
 
@@ -290,14 +298,6 @@ Result<Transition> on_attempt_event(const RunLife& life, const RunEvent& event, 
 }
 
 }  // namespace
-
-std::string_view to_string(RunEventKind kind) {
-  constexpr std::array<std::string_view, event_kinds> names = {
-      "lease_granted", "attempt_started", "progress",    "stop_requested",   "attempt_ended",   "attempt_refused",
-      "lease_expired", "worker_back",     "worker_lost", "cancel_requested", "retry_requested", "hold",
-      "release",       "backoff_elapsed"};
-  return names[static_cast<size_t>(kind)];
-}
 
 Result<Transition> apply(const RunLife& life, const RunEvent& event, const RunPolicy& policy) {
   switch (event.kind) {

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
+#include <variant>
 #include <vector>
 
 #include "base/status.h"
@@ -39,24 +39,23 @@ struct RunLife {
   bool operator==(const RunLife&) const = default;
 };
 
-enum class RunEventKind {
-  lease_granted,    // lease_epoch: the new attempt's
-  attempt_started,  // from here to worker_lost: about the live attempt, lease_epoch must match
-  progress,         // phase
-  stop_requested,   // stop: not cancelled, which comes from cancel_requested
-  attempt_ended,    // outcome
-  attempt_refused,  // the worker did not take the lease; outcome.error says why
-  lease_expired,    // not heard of for limits::lease_ms: unreachable, which is never a reason to start it again
-  worker_back,      // the worker holds the lease still
-  worker_lost,      // proof that the attempt is gone
-  cancel_requested,
-  retry_requested,
-  hold,
-  release,
-  backoff_elapsed,
-};
-inline constexpr int event_kinds = 14;
-std::string_view to_string(RunEventKind);
+// From attempt_started to worker_lost they are about the live attempt, whose lease_epoch they must carry.
+#define ASSAY_RUN_EVENT_KINDS(X)                                                                 \
+  X(lease_granted, "lease_granted", "lease_epoch: the new attempt's")                            \
+  X(attempt_started, "attempt_started", "")                                                      \
+  X(progress, "progress", "phase")                                                               \
+  X(stop_requested, "stop_requested", "stop: not cancelled, which comes from cancel_requested")  \
+  X(attempt_ended, "attempt_ended", "outcome")                                                   \
+  X(attempt_refused, "attempt_refused", "the worker did not take the lease; outcome.error: why") \
+  X(lease_expired, "lease_expired", "unreachable, which is never a reason to start it again")    \
+  X(worker_back, "worker_back", "the worker holds the lease still")                              \
+  X(worker_lost, "worker_lost", "proof that the attempt is gone")                                \
+  X(cancel_requested, "cancel_requested", "")                                                    \
+  X(retry_requested, "retry_requested", "")                                                      \
+  X(hold, "hold", "")                                                                            \
+  X(release, "release", "")                                                                      \
+  X(backoff_elapsed, "backoff_elapsed", "")
+ASSAY_WORDS(RunEventKind, "run event", ASSAY_RUN_EVENT_KINDS);
 
 struct RunEvent {
   RunEventKind kind = RunEventKind::lease_granted;
@@ -73,14 +72,20 @@ struct RunPolicy {
   OnFailure on_failure = OnFailure::continue_;
 };
 
-// A row of the events table. about_attempt: from and to are attempt states, else run states.
-struct StateChange {
-  bool about_attempt = false;
-  std::string kind;
-  std::string from;
-  std::string to;
+// What became of the run and of its attempt, in order: a row of the events table each.
+struct RunStateChange {
+  EventKind kind = EventKind::run_started;
+  RunState from = RunState::queued;
+  RunState to = RunState::queued;  // may be `from`: a cancel that waits for its attempt
   std::string cause;
 };
+struct AttemptStateChange {
+  EventKind kind = EventKind::lease_granted;
+  std::optional<AttemptState> from;  // nothing: the attempt is new
+  AttemptState to = AttemptState::leased;
+  std::string cause;
+};
+using StateChange = std::variant<RunStateChange, AttemptStateChange>;
 
 enum class Action {
   send_lease,

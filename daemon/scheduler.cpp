@@ -1,7 +1,6 @@
 #include "daemon/scheduler.h"
 
 #include <algorithm>
-#include <string_view>
 
 #include "spec/backend.h"
 
@@ -10,21 +9,21 @@ namespace {
 
 enum class Of { all, usable, free };
 
-int64_t count(const WorkerSlots& worker, std::string_view kind, Of which) {
+int64_t count(const WorkerSlots& worker, DeviceKind kind, Of which) {
   return std::count_if(worker.devices.begin(), worker.devices.end(), [&](const DeviceSlot& d) {
     return d.kind == kind && (which == Of::all || (which == Of::usable ? d.usable : d.free));
   });
 }
 
-std::string_view kind_for(const WaitingRun& run, const std::vector<WorkerSlots>& fleet) {
+DeviceKind kind_for(const WaitingRun& run, const std::vector<WorkerSlots>& fleet) {
   int64_t most_gpus = 0;
-  for (const WorkerSlots& worker : fleet) most_gpus = std::max(most_gpus, count(worker, "cuda", Of::all));
-  return to_string(decide_backend(run.backend, run.devices, most_gpus));
+  for (const WorkerSlots& worker : fleet) most_gpus = std::max(most_gpus, count(worker, DeviceKind::cuda, Of::all));
+  return device_kind(decide_backend(run.backend, run.devices, most_gpus));
 }
 
 // The worker that could take the run once its usable devices are free and has the most free devices for it; null if
 // none ever could. Free devices of a reserving worker only grow, so the choice is stable until the run starts.
-WorkerSlots* best_worker(std::vector<WorkerSlots>& fleet, std::string_view kind, int devices) {
+WorkerSlots* best_worker(std::vector<WorkerSlots>& fleet, DeviceKind kind, int devices) {
   WorkerSlots* best = nullptr;
   for (WorkerSlots& worker : fleet) {
     if (count(worker, kind, Of::usable) < devices) continue;
@@ -34,7 +33,7 @@ WorkerSlots* best_worker(std::vector<WorkerSlots>& fleet, std::string_view kind,
 }
 
 // Takes up to `devices` free devices of the kind.
-std::vector<std::string> take(WorkerSlots& worker, std::string_view kind, int devices) {
+std::vector<std::string> take(WorkerSlots& worker, DeviceKind kind, int devices) {
   std::vector<std::string> ids;
   for (DeviceSlot& d : worker.devices) {
     if (static_cast<int>(ids.size()) == devices) break;
@@ -58,7 +57,7 @@ Schedule schedule(std::span<const WaitingRun> in_order, std::vector<WorkerSlots>
   if (held) return result;
   for (const WaitingRun& run : in_order) {
     if (!any_free(fleet)) break;
-    const std::string_view kind = kind_for(run, fleet);
+    const DeviceKind kind = kind_for(run, fleet);
     WorkerSlots* worker = best_worker(fleet, kind, run.devices);
     if (!worker) continue;
     const bool fits_now = count(*worker, kind, Of::free) >= run.devices;

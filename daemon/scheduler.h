@@ -7,12 +7,13 @@
 #include <vector>
 
 #include "spec/run_config.h"
+#include "spec/words.h"
 
 namespace assay {
 
 struct DeviceSlot {
   std::string id;
-  std::string kind;  // "cpu" | "cuda"
+  DeviceKind kind = DeviceKind::cpu;
   bool free = true;
   bool usable = true;  // false: drained, or its worker takes no lease for now; then it is not free either
 };

@@ -14,40 +14,56 @@ RunLife life_of(const RunRow& run) {
 }
 
 LiveAttempt live_attempt_of(const AttemptRow& row, bool cancel_requested) {
-  LiveAttempt a{row.n, row.lease_epoch, row.state, row.phase, row.started_at != 0, StopReason::none};
+  LiveAttempt a{row.n, row.lease_epoch, row.state, row.phase, row.started_at != 0, row.stop};
   if (cancel_requested) a.stop = StopReason::cancelled;
-  // Why an earlier life of the daemon stopped it is not stored; its worker remembers and keeps the first reason.
-  else if (row.state == AttemptState::stopping)
-    a.stop = StopReason::stalled;
   return a;
 }
 
+namespace {
+
+// What a change of the attempt leaves to be stored of it besides its state.
+void add_facts(AttemptChange& row, const LiveAttempt& before, const Transition& t) {
+  row.outcome = t.ended;
+  if (!t.next.attempt) return;
+  if (t.next.attempt->phase != before.phase) row.phase = t.next.attempt->phase;
+  if (t.next.attempt->stop != before.stop) row.stop = t.next.attempt->stop;
+}
+
+}  // namespace
+
 ChangeList rows_of(int64_t run_id, int64_t attempt_id, const RunLife& before, const Transition& t) {
   ChangeList list;
-  bool first = true;
+  bool first_of_run = true, attempt_told = false;
   for (const StateChange& change : t.changes) {
-    if (change.kind == "lease_granted") continue;  // NewAttempt, which only the scheduler can fill
-    if (change.about_attempt) {
+    if (const auto* of_attempt = std::get_if<AttemptStateChange>(&change)) {
+      if (!of_attempt->from) continue;  // NewAttempt, which only the scheduler can fill
       AttemptChange row{.attempt_id = attempt_id, .lease_epoch = before.attempt->lease_epoch};
-      row.from = *find_word<AttemptState>(change.from);
-      row.to = find_word<AttemptState>(change.to);
-      if (t.next.attempt && t.next.attempt->phase != before.attempt->phase) row.phase = t.next.attempt->phase;
-      if (t.ended) row.outcome = t.ended;
-      row.kind = change.kind;
-      row.cause = change.cause;
+      row.from = *of_attempt->from;
+      row.to = of_attempt->to;
+      add_facts(row, *before.attempt, t);
+      row.kind = of_attempt->kind;
+      row.cause = of_attempt->cause;
       list.push_back(std::move(row));
+      attempt_told = true;
       continue;
     }
-    RunChange row{.run_id = run_id, .from = *find_word<RunState>(change.from)};
-    if (change.to != change.from) row.to = find_word<RunState>(change.to);
+    const auto& of_run = std::get<RunStateChange>(change);
+    RunChange row{.run_id = run_id, .from = of_run.from};
+    if (of_run.to != of_run.from) row.to = of_run.to;
     if (t.next.cancel_requested != before.cancel_requested) row.cancel_requested = t.next.cancel_requested;
     if (t.next.state == RunState::retry_wait) row.not_before = t.next.not_before;
-    row.count_lost_attempt = first && t.next.lost_attempts > before.lost_attempts;
-    row.count_stopped_attempt = first && t.next.stopped_attempts > before.stopped_attempts;
-    first = false;
-    row.kind = change.kind;
-    row.cause = change.cause;
+    row.count_lost_attempt = first_of_run && t.next.lost_attempts > before.lost_attempts;
+    row.count_stopped_attempt = first_of_run && t.next.stopped_attempts > before.stopped_attempts;
+    first_of_run = false;
+    row.kind = of_run.kind;
+    row.cause = of_run.cause;
     list.push_back(std::move(row));
+  }
+  if (before.attempt && t.next.attempt && !attempt_told) {
+    AttemptChange quiet{.attempt_id = attempt_id, .lease_epoch = before.attempt->lease_epoch};
+    quiet.from = before.attempt->state;
+    add_facts(quiet, *before.attempt, t);
+    if (quiet.phase || quiet.stop) list.push_back(std::move(quiet));
   }
   return list;
 }

@@ -13,7 +13,8 @@ namespace assay {
 RunLife life_of(const RunRow& run);  // without the live attempt
 LiveAttempt live_attempt_of(const AttemptRow& row, bool cancel_requested);
 
-// The changes of the store that a transition from `before` means, in order. The row of a new attempt is left out: only
+// The changes of the store that a transition from `before` means, in order; last, of an attempt whose state stays, what
+// else of it changed. The row of a new attempt is left out: only
 // the scheduler knows its worker and devices. A lost attempt is counted once, with the first change of the run.
 ChangeList rows_of(int64_t run_id, int64_t attempt_id, const RunLife& before, const Transition& transition);
 

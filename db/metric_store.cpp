@@ -89,12 +89,6 @@ Status MetricStore::Impl::adopt(const std::string& store_id) {
   return transaction.commit();
 }
 
-Status MetricStore::write_health() const {
-  std::lock_guard lock(impl_->mutex);
-  if (impl_->db.stopped()) return *impl_->db.stopped();
-  return {};
-}
-
 Status MetricStore::check() {
   std::lock_guard lock(impl_->mutex);
   return impl_->db.quick_check("");

@@ -30,7 +30,6 @@ class MetricStore {
   // as its attempt ids mean other attempts. Other errors as RunStore::open.
   static Result<std::unique_ptr<MetricStore>> open(const std::string& path, const std::string& store_id);
   ~MetricStore();
-  Status write_health() const;
   Status check();  // as RunStore::check
 
   // steps[i] is journal record first_seq + i. One transaction stores the new steps, the acknowledgement and the

@@ -9,6 +9,7 @@ namespace assay {
 // db/<name>.sql, embedded by CMake.
 extern const char schema_sql[];
 extern const char unstarted_attempts_sql[];
+extern const char known_words_sql[];
 extern const char metrics_schema_sql[];
 
 namespace {
@@ -34,7 +35,8 @@ constexpr std::array queue_migrations = {
     // Attempts that may have been leased by a program that gave no keys (RunStore::earlier_keys).
     Migration{5, "attempts that may have no key",
               "INSERT INTO settings SELECT 'last_attempt_without_key', seq FROM sqlite_sequence "
-              "WHERE name = 'attempts' AND seq > 0;"}};
+              "WHERE name = 'attempts' AND seq > 0;"},
+    Migration{6, "why attempts stop, and words without lists", known_words_sql}};
 constexpr std::array metrics_migrations = {
     Migration{1, "initial metrics", metrics_schema_sql},
     // How far queue.db has come, so that an older copy of it is noticed (db/store_pair.h). `counter` is a table of

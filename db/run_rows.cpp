@@ -6,18 +6,18 @@
 
 namespace assay {
 
+Error damaged_word(std::string_view where, const Error& why) {
+  return Error{ErrorCode::data_loss, fmt::format("queue.db is damaged: column {}: {}", where, why.message)};
+}
+
+std::string in_stage(RunStage stage) {
+  std::string words;
+  for (const RunState state : states_of(stage))
+    words += fmt::format("{}'{}'", words.empty() ? "" : ", ", to_string(state));
+  return fmt::format("r.state IN ({})", words);
+}
+
 namespace {
-
-Error damaged_word(std::string_view column, const Error& why) {
-  return Error{ErrorCode::data_loss, fmt::format("queue.db is damaged: column {}: {}", column, why.message)};
-}
-
-template <WordEnum E>
-Result<E> read_word(const Statement& row, int column, std::string_view name) {
-  auto word = parse_word<E>(row.text(column));
-  if (!word.ok()) return damaged_word(name, word.error());
-  return word;
-}
 
 Result<std::vector<FailureReason>> split_reasons(std::string_view text) {
   std::vector<FailureReason> reasons;
@@ -85,6 +85,7 @@ Result<AttemptRow> read_attempt(const Statement& row, int& at) {
   attempt.worker_id = row.text(at++);
   ASSAY_ASSIGN(attempt.state, read_word<AttemptState>(row, at++, "attempts.state"));
   ASSAY_ASSIGN(attempt.phase, read_word<Phase>(row, at++, "attempts.phase"));
+  ASSAY_ASSIGN(attempt.stop, read_word<StopReason>(row, at++, "attempts.stop_reason"));
   ASSAY_ASSIGN(attempt.outcome.result, read_word<AttemptResult>(row, at++, "attempts.result"));
   ASSAY_ASSIGN(attempt.outcome.reason, read_word<FailureReason>(row, at++, "attempts.reason"));
   attempt.outcome.step = row.integer(at++);

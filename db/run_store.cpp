@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "base/home.h"
+#include "db/known_words.h"
 #include "db/migrations.h"
 #include "db/run_store_impl.h"
 
@@ -20,6 +21,7 @@ Result<std::unique_ptr<RunStore>> RunStore::open(const std::string& path, const 
   ASSAY_ASSIGN(auto db, Database::open(path, Database::Synchronous::full));
   auto impl = std::make_unique<Impl>(std::move(db), clock);
   ASSAY_TRY(migrate(impl->db, queue_schema(), clock.unix_ms()));
+  ASSAY_TRY(learn_words(impl->db));
   ASSAY_TRY(impl->quick_check_at_open());
   return std::unique_ptr<RunStore>(new RunStore(std::move(impl)));
 }
@@ -31,16 +33,17 @@ Status RunStore::Impl::quick_check_at_open() {
   for (std::string_view table : {"store", "run_counts", "workers", "devices", "allocations", "settings"}) {
     ASSAY_TRY(db.quick_check(table));
   }
+  for (const WordTable& words : word_tables()) ASSAY_TRY(db.quick_check(words.table));
   ASSAY_ASSIGN(auto id, db.prepare("SELECT store_id FROM store"));
   ASSAY_ASSIGN(bool row, id.bind().step());
   if (!row) return Error{ErrorCode::data_loss, fmt::format("{} is damaged: table store is empty", db.path())};
   store_id = id.text(0);
-  for (std::string_view live : {"state IN ('running', 'paused')", "state IN ('queued', 'retry_wait', 'held')"}) {
+  for (const RunStage live : {RunStage::active, RunStage::waiting}) {
     // total_steps is the row's last column but two, so the whole row is read.
     std::string sql = fmt::format(
         "SELECT sum(r.total_steps + coalesce(a.id, 0)) FROM runs r LEFT JOIN attempts a ON a.run_id = r.id AND "
-        "a.n = r.attempts WHERE r.{}",
-        live);
+        "a.n = r.attempts WHERE {}",
+        in_stage(live));
     ASSAY_ASSIGN(int64_t ignored, db.integer(sql));
     (void)ignored;
   }
@@ -74,12 +77,6 @@ Result<std::vector<std::string>> RunStore::earlier_keys(const AttemptRow& attemp
   return keys;
 }
 
-Status RunStore::write_health() const {
-  std::lock_guard lock(impl_->mutex);
-  if (impl_->db.stopped()) return *impl_->db.stopped();
-  return {};
-}
-
 Status RunStore::check() {
   std::lock_guard lock(impl_->mutex);
   ASSAY_TRY(impl_->db.quick_check(""));
@@ -98,7 +95,7 @@ Result<QueueMark> RunStore::mark() {
                    "SELECT name, seq FROM sqlite_sequence UNION ALL SELECT 'lease_epoch', lease_epoch FROM store");
 }
 
-Status RunStore::move_past(const QueueMark& mark, const EventRow& why) {
+Status RunStore::move_past(const QueueMark& mark, const EventNote& why) {
   std::lock_guard lock(impl_->mutex);
   Database& db = impl_->db;
   ASSAY_ASSIGN(auto transaction, Transaction::begin(db));
@@ -111,7 +108,8 @@ Status RunStore::move_past(const QueueMark& mark, const EventRow& why) {
     // A table that has never had a row has none here either.
     if (db.rows_changed() == 0) ASSAY_TRY(db.run("INSERT INTO sqlite_sequence VALUES (?, ?)", counter, greatest));
   }
-  ASSAY_TRY(impl_->write_event(why));
+  Applied ignored;
+  ASSAY_TRY(impl_->apply_one(why, ignored));
   return transaction.commit();
 }
 

@@ -6,7 +6,7 @@
 // Paths are stored relative to the folder of the file, so that the folder can be moved, and read as they are now.
 //
 // Fail-stop: after a failed commit, or a full disk, I/O error or damaged page met while writing, every later write is
-// refused with that first error (write_health()); reads go on. Free the disk or repair the file, then open again.
+// refused with that first error; reads go on. Free the disk or repair the file, then open again.
 #pragma once
 
 #include <array>
@@ -32,7 +32,8 @@ namespace assay {
 //
 // A list of changes is applied in order, all or nothing. Each names what it expects to find; when the row is not (any
 // longer) so, apply() returns `aborted`, saying what was found, and nothing is written. Every RunChange, NewAttempt,
-// AttemptChange and DeviceChange that alters a state writes an event with `kind` and `cause` in the same transaction.
+// AttemptChange and DeviceChange that alters a state writes an event with `kind` and `cause` in the same transaction;
+// one that would, without a kind, is invalid_argument.
 
 // Compare-and-swap on (run, from). What is not set stays. finished_at is kept by the store: set on entering a terminal
 // state, cleared on leaving one. `not_before` is cleared on leaving retry_wait. queued or retry_wait together with
@@ -44,10 +45,9 @@ struct RunChange {
   std::optional<RunState> to;         // nothing = the state stays; an event is written all the same
   std::optional<int64_t> not_before;  // with to = retry_wait
   std::optional<bool> cancel_requested;
-  std::optional<int> priority;
   bool count_lost_attempt = false;     // lost_attempts + 1
   bool count_stopped_attempt = false;  // stopped_attempts + 1
-  std::string kind;                    // event kind: "run_completed", "run_retry_wait", "run_held", ...
+  std::optional<EventKind> kind;       // needed
   std::string cause;
 };
 
@@ -59,7 +59,6 @@ struct NewAttempt {
   int64_t run_id = 0;
   std::string worker_id;
   std::vector<std::string> device_ids;
-  std::string kind = "lease_granted";
   std::string cause;
 };
 
@@ -72,11 +71,12 @@ struct AttemptChange {
   AttemptState from = AttemptState::leased;
   std::optional<AttemptState> to;  // nothing = the state stays and no event is written (a phase, a path)
   std::optional<Phase> phase;
+  std::optional<StopReason> stop;  // needed on the way into `stopping`, by a constraint
   std::optional<AttemptOutcome> outcome;
   std::optional<int64_t> started_at;
   std::optional<std::string> log_path;
   std::optional<int64_t> resumed_from_step;
-  std::string kind;  // "attempt_started", "attempt_ended", ...; used with `to`
+  std::optional<EventKind> kind;  // with `to`
   std::string cause;
 };
 
@@ -88,7 +88,7 @@ struct WorkerHello {
 };
 struct WorkerChange {
   std::string worker_id;
-  std::string state;  // "connected" | "disconnected"
+  WorkerState state = WorkerState::disconnected;
   std::string cause;
 };
 // Who else computes on a device, empty = nobody any longer. While somebody does no new attempt gets it; the one that
@@ -102,9 +102,10 @@ struct SettingChange {
   std::string value;
   std::string cause;
 };
-// Something worth a line in the feed that changes no row. id and at are set by the store.
+// Something worth a line in the feed that changes no row.
 struct EventNote {
-  EventRow event;
+  EventKind kind = EventKind::metrics_restored;
+  std::string cause;
 };
 // The answer of a mutation, kept for limits::request_id_keep_ms so that a retried call gets it again. Aborted when the
 // id is remembered already (the other copy of the call won: read its answer with find_request).
@@ -147,7 +148,7 @@ struct RunFilter {
 };
 
 struct RunCounts {
-  std::array<int64_t, 8> by_state{};  // index = static_cast<size_t>(RunState)
+  std::array<int64_t, std::size(words_of(RunState{}))> by_state{};  // index = static_cast<size_t>(RunState)
   int64_t total() const;
   int64_t operator[](RunState state) const { return by_state[static_cast<size_t>(state)]; }
 };
@@ -212,7 +213,7 @@ class RunStore {
   // The greatest numbers given out so far.
   Result<QueueMark> mark();
   // What is given out from now on is greater than all that `mark` holds; `why` is written into the feed with it.
-  Status move_past(const QueueMark& mark, const EventRow& why);
+  Status move_past(const QueueMark& mark, const EventNote& why);
 
   // Names this queue for ever; metrics.db carries the same name so that the two files are never mixed up.
   const std::string& store_id() const;
@@ -222,8 +223,6 @@ class RunStore {
   // Keys of the run's other attempts that started, whose checkpoints this one may continue; "" (checkpoints that name
   // nobody) with them, if a program that gave no keys may have leased one of them.
   Result<std::vector<std::string>> earlier_keys(const AttemptRow& attempt);
-  // The error that stopped the writer, if any.
-  Status write_health() const;
   // Reads every page (seconds for a large file): PRAGMA quick_check and foreign_key_check. data_loss names what is
   // wrong. open() itself checks the header, the size, every small table and every live row, not the history.
   Status check();

@@ -18,6 +18,9 @@ Error aborted(std::string message) {
 Error not_found(std::string message) {
   return Error{ErrorCode::not_found, std::move(message)};
 }
+Error without_kind(std::string_view what, int64_t id) {
+  return Error{ErrorCode::invalid_argument, fmt::format("a change of {} {} needs the kind of its event", what, id)};
+}
 Error precondition(std::string message) {
   return Error{ErrorCode::failed_precondition, std::move(message)};
 }
@@ -28,15 +31,19 @@ Status RunStore::Impl::write_event(const EventRow& event) {
   return db.run(
       "INSERT INTO events (at, experiment_id, run_id, attempt_id, kind, from_state, to_state, cause) "
       "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-      now(), event.experiment_id, event.run_id, event.attempt_id, event.kind, event.from_state, event.to_state,
+      now(), event.experiment_id, event.run_id, event.attempt_id, to_string(event.kind), event.from_state, event.to_state,
       cut_end(event.cause, limits::error_chars));
 }
 
 Status RunStore::Impl::apply_one(const EventNote& change, Applied&) {
-  return write_event(change.event);
+  EventRow event;
+  event.kind = change.kind;
+  event.cause = change.cause;
+  return write_event(event);
 }
 
 Status RunStore::Impl::apply_one(const RunChange& change, Applied&) {
+  if (!change.kind) return without_kind("run", change.run_id);
   ASSAY_ASSIGN(auto found, db.prepare("SELECT experiment_id, state FROM runs WHERE id = ?"));
   ASSAY_ASSIGN(bool row, found.bind(change.run_id).step());
   if (!row) return not_found(fmt::format("there is no run {}", change.run_id));
@@ -54,14 +61,13 @@ Status RunStore::Impl::apply_one(const RunChange& change, Applied&) {
   ASSAY_TRY(db.run(
       "UPDATE runs SET state = ?2, finished_at = CASE WHEN ?3 IS NULL OR finished_at IS NULL THEN ?3 ELSE finished_at "
       "END, not_before = coalesce(?4, not_before), cancel_requested = coalesce(?5, cancel_requested), "
-      "priority = coalesce(?6, priority), lost_attempts = lost_attempts + ?7, "
-      "stopped_attempts = stopped_attempts + ?8 WHERE id = ?1",
-      change.run_id, to_string(to), finished_at, not_before, change.cancel_requested, change.priority,
-      change.count_lost_attempt, change.count_stopped_attempt));
+      "lost_attempts = lost_attempts + ?6, stopped_attempts = stopped_attempts + ?7 WHERE id = ?1",
+      change.run_id, to_string(to), finished_at, not_before, change.cancel_requested, change.count_lost_attempt,
+      change.count_stopped_attempt));
   EventRow event;
   event.experiment_id = experiment_id;
   event.run_id = change.run_id;
-  event.kind = change.kind;
+  event.kind = *change.kind;
   event.from_state = to_string(change.from);
   event.to_state = to_string(to);
   event.cause = change.cause;
@@ -100,7 +106,7 @@ Status RunStore::Impl::apply_one(const NewAttempt& change, Applied& applied) {
   event.experiment_id = run.integer(0);
   event.run_id = attempt.run_id;
   event.attempt_id = attempt.id;
-  event.kind = change.kind;
+  event.kind = EventKind::lease_granted;
   event.to_state = to_string(AttemptState::leased);
   event.cause = change.cause;
   applied.attempts.push_back(std::move(attempt));
@@ -125,6 +131,7 @@ Status RunStore::Impl::allocate(const AttemptRow& attempt, const std::vector<std
 }
 
 Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
+  if (change.to && !change.kind) return without_kind("attempt", change.attempt_id);
   ASSAY_ASSIGN(auto found, db.prepare("SELECT a.lease_epoch, a.state, a.run_id, r.experiment_id FROM attempts a "
                                       "JOIN runs r ON r.id = a.run_id WHERE a.id = ?"));
   ASSAY_ASSIGN(bool row, found.bind(change.attempt_id).step());
@@ -151,16 +158,19 @@ Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
   if (change.log_path) log_path = path_in_home(home, *change.log_path);
   std::optional<std::string_view> phase;
   if (change.phase) phase = to_string(*change.phase);
+  std::optional<std::string_view> stop;
+  if (change.stop) stop = to_string(*change.stop);
   ASSAY_TRY(db.run(
       "UPDATE attempts SET state = ?2, phase = coalesce(?3, phase), started_at = coalesce(?4, started_at), "
       "log_path = coalesce(?5, log_path), resumed_from_step = coalesce(?6, resumed_from_step), finished_at = ?7, "
       "result = ?8, reason = ?9, step = ?10, exit_code = ?11, signal = ?12, peak_mem_mib = ?13, operation = ?14, "
-      "tensor = ?15, error = ?16, log_tail = ?17, n = CASE WHEN ?8 = 'not_started' THEN NULL ELSE n END WHERE id = ?1",
+      "tensor = ?15, error = ?16, log_tail = ?17, n = CASE WHEN ?8 = 'not_started' THEN NULL ELSE n END, "
+      "stop_reason = coalesce(?18, stop_reason) WHERE id = ?1",
       change.attempt_id, to_string(to), phase, change.started_at, log_path, change.resumed_from_step, finished_at,
       to_string(outcome.result), to_string(outcome.reason), outcome.step, outcome.exit_code, outcome.signal,
       std::isfinite(outcome.peak_mem_mib) ? outcome.peak_mem_mib : 0.0, cut_end(outcome.operation, limits::error_chars),
       cut_end(outcome.tensor, limits::error_chars), cut_end(outcome.error, limits::error_chars),
-      cut_start(outcome.log_tail, limits::log_tail_bytes)));
+      cut_start(outcome.log_tail, limits::log_tail_bytes), stop));
   if (outcome.result == AttemptResult::not_started)
     ASSAY_TRY(db.run("UPDATE runs SET attempts = attempts - 1 WHERE id = ?", found.integer(2)));
   if (!change.to) return {};
@@ -168,7 +178,7 @@ Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
   event.experiment_id = found.integer(3);
   event.run_id = found.integer(2);
   event.attempt_id = change.attempt_id;
-  event.kind = change.kind;
+  event.kind = *change.kind;
   event.from_state = state;
   event.to_state = to_string(to);
   event.cause = change.cause;

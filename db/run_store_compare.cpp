@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "base/limits.h"
+#include "base/text.h"
 #include "db/run_store_impl.h"
 #include "spec/config_fields.h"
 #include "spec/run_config_toml.h"
@@ -20,17 +21,15 @@ std::string cell_of(std::string_view cell_key, int64_t repeat) {
 
 // "train.steps = 20 there and 30 here, ...": the values that differ, the first few of them in words.
 std::string difference(const RunConfig& there, const RunConfig& here) {
-  constexpr int shown = 4;
-  std::string text;
-  int found = 0;
+  constexpr size_t shown = 4;
+  std::vector<std::string> differences;
   for (const ConfigField& field : config_fields()) {
     const ConfigValue old_value = field.get(there), new_value = field.get(here);
     if (old_value == new_value) continue;
-    if (++found <= shown)
-      text += fmt::format("{}{} = {} there and {} here", text.empty() ? "" : ", ", field.path, plain_text(old_value),
-                          plain_text(new_value));
+    differences.push_back(
+        fmt::format("{} = {} there and {} here", field.path, plain_text(old_value), plain_text(new_value)));
   }
-  return found > shown ? fmt::format("{}, and {} more", text, found - shown) : text;
+  return first_of(differences, shown);
 }
 
 template <class T>
@@ -111,7 +110,7 @@ Result<std::vector<std::string>> RunStore::Impl::policy_changes(const Experiment
   ASSAY_ASSIGN(bool row, old.bind(experiment_id).step());
   if (!row) return updated;
   ASSAY_ASSIGN(auto priorities,
-               db.prepare("SELECT priority, sum(state IN ('queued', 'held', 'retry_wait', 'paused')) FROM runs WHERE "
+               db.prepare("SELECT priority, sum(finished_at IS NULL AND state <> 'running') FROM runs WHERE "
                           "experiment_id = ? AND priority <> ? GROUP BY priority ORDER BY priority"));
   priorities.bind(experiment_id, spec.priority);
   while (true) {
@@ -119,8 +118,8 @@ Result<std::vector<std::string>> RunStore::Impl::policy_changes(const Experiment
     if (!another) break;
     const int64_t waiting = priorities.integer(1);
     if (waiting > 0)
-      updated.push_back(fmt::format("priority {} -> {} ({} waiting run{})", priorities.integer(0), spec.priority,
-                                    waiting, waiting == 1 ? "" : "s"));
+      updated.push_back(
+          fmt::format("priority {} -> {} ({})", priorities.integer(0), spec.priority, plural(waiting, "waiting run")));
   }
   note_change<std::string_view>(updated, "on_failure", old.text(0), to_string(spec.on_failure));
   note_change<int64_t>(updated, "retry.max_attempts", old.integer(1), spec.retry.max_attempts);
@@ -136,16 +135,12 @@ Result<SpecComparison> RunStore::compare_experiment(const ExperimentSpec& spec, 
 }
 
 std::string conflict_text(const ExperimentSpec& spec, const std::string& tag, const SpecComparison& comparison) {
-  std::string text;
-  size_t found = 0;
+  std::vector<std::string> conflicts;
   for (size_t i = 0; i < comparison.runs.size(); ++i) {
     if (comparison.runs[i].is != RunComparison::Is::another) continue;
-    if (++found <= limits::spec_errors_shown)
-      text += fmt::format("{}{}: {}", text.empty() ? "" : "\n", spec.runs[i].name,
-                          conflict_text(spec, tag, comparison.runs[i]));
+    conflicts.push_back(fmt::format("{}: {}", spec.runs[i].name, conflict_text(spec, tag, comparison.runs[i])));
   }
-  if (found > limits::spec_errors_shown) text += fmt::format("\n... and {} more", found - limits::spec_errors_shown);
-  return text;
+  return first_lines(conflicts, limits::spec_errors_shown);
 }
 
 std::string conflict_text(const ExperimentSpec& spec, const std::string& tag, const RunComparison& run) {

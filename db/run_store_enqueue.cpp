@@ -77,7 +77,7 @@ Status RunStore::Impl::update_policies(const ExperimentSpec& spec, const Enqueue
                    spec.priority));
   EventRow event;
   event.experiment_id = result.experiment_id;
-  event.kind = "policy_changed";
+  event.kind = EventKind::policy_changed;
   for (const std::string& change : result.updated) {
     event.cause = fmt::format("{}: {}", cause, change);
     ASSAY_TRY(write_event(event));
@@ -104,7 +104,7 @@ Result<EnqueueResult> RunStore::Impl::insert_spec(const ExperimentSpec& spec, co
   ASSAY_ASSIGN(auto add_config, db.prepare("INSERT INTO run_configs (run_id, config_toml) VALUES (?, ?)"));
   EventRow event;
   event.experiment_id = result.experiment_id;
-  event.kind = "run_enqueued";
+  event.kind = EventKind::run_enqueued;
   event.to_state = to_string(RunState::queued);
   event.cause = cause;
   int64_t created_at = now();

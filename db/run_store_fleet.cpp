@@ -8,6 +8,14 @@
 
 namespace assay {
 
+namespace {
+
+EventKind kind_of(WorkerState state) {
+  return state == WorkerState::connected ? EventKind::worker_connected : EventKind::worker_disconnected;
+}
+
+}  // namespace
+
 // --- changes --------------------------------------------------------------------------------------------------------
 
 Status RunStore::Impl::apply_one(const WorkerHello& change, Applied& applied) {
@@ -15,7 +23,8 @@ Status RunStore::Impl::apply_one(const WorkerHello& change, Applied& applied) {
   ASSAY_TRY(db.run(
       "INSERT INTO workers (id, host, boot_id, pid, start_ticks, state, last_seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) "
       "ON CONFLICT (id) DO UPDATE SET host = ?2, boot_id = ?3, pid = ?4, start_ticks = ?5, state = ?6, last_seen = ?7",
-      worker.id, worker.host, worker.boot_id, worker.pid, worker.start_ticks, worker.state, worker.last_seen));
+      worker.id, worker.host, worker.boot_id, worker.pid, worker.start_ticks, to_string(worker.state),
+      worker.last_seen));
 
   std::vector<std::string> gone;
   ASSAY_ASSIGN(auto known, db.prepare("SELECT id FROM devices WHERE worker_id = ? AND id NOT IN "
@@ -33,12 +42,12 @@ Status RunStore::Impl::apply_one(const WorkerHello& change, Applied& applied) {
     ASSAY_TRY(
         db.run("INSERT INTO devices (id, worker_id, kind, name, memory_bytes) VALUES (?1, ?2, ?3, ?4, ?5) "
                "ON CONFLICT (id) DO UPDATE SET worker_id = ?2, kind = ?3, name = ?4, memory_bytes = ?5",
-               device.id, worker.id, device.kind, device.name, device.memory_bytes));
+               device.id, worker.id, to_string(device.kind), device.name, device.memory_bytes));
     ASSAY_TRY(apply_one(DeviceChange{device.id, device.drained_by}, applied));
   }
   EventRow event;
-  event.kind = "worker_" + worker.state;
-  event.to_state = worker.state;
+  event.kind = kind_of(worker.state);
+  event.to_state = to_string(worker.state);
   event.cause = fmt::format("worker {} on {} (pid {}) with {} devices", worker.id, worker.host, worker.pid,
                             change.devices.size());
   return write_event(event);
@@ -49,11 +58,12 @@ Status RunStore::Impl::apply_one(const WorkerChange& change, Applied&) {
   ASSAY_ASSIGN(bool row, found.bind(change.worker_id).step());
   if (!row) return Error{ErrorCode::not_found, fmt::format("there is no worker {}", change.worker_id)};
   EventRow event;
-  event.kind = "worker_" + change.state;
+  event.kind = kind_of(change.state);
   event.from_state = found.text(0);
-  event.to_state = change.state;
+  event.to_state = to_string(change.state);
   event.cause = change.cause;
-  ASSAY_TRY(db.run("UPDATE workers SET state = ?, last_seen = ? WHERE id = ?", change.state, now(), change.worker_id));
+  ASSAY_TRY(db.run("UPDATE workers SET state = ?, last_seen = ? WHERE id = ?", to_string(change.state), now(),
+                   change.worker_id));
   return write_event(event);
 }
 
@@ -67,9 +77,9 @@ Status RunStore::Impl::apply_one(const DeviceChange& change, Applied&) {
   const bool drained = !change.drained_by.empty();
   if (drained != before.empty()) return {};
   EventRow event;
-  event.kind = drained ? "device_drained" : "device_undrained";
-  event.from_state = drained ? "free" : "drained";
-  event.to_state = drained ? "drained" : "free";
+  event.kind = drained ? EventKind::device_drained : EventKind::device_undrained;
+  event.from_state = to_string(drained ? DeviceState::free : DeviceState::drained);
+  event.to_state = to_string(drained ? DeviceState::drained : DeviceState::free);
   event.cause = drained ? fmt::format("{}: used by {}", change.device_id, change.drained_by)
                         : fmt::format("{}: nobody else uses it any longer", change.device_id);
   return write_event(event);
@@ -82,7 +92,7 @@ Status RunStore::Impl::apply_one(const SettingChange& change, Applied&) {
   bool held = change.value == "1";
   if (change.key != queue_held_key || held == (old == "1")) return {};
   EventRow event;
-  event.kind = held ? "queue_held" : "queue_released";
+  event.kind = held ? EventKind::queue_held : EventKind::queue_released;
   event.from_state = held ? "released" : "held";
   event.to_state = held ? "held" : "released";
   event.cause = change.cause;
@@ -161,7 +171,8 @@ Result<std::vector<EventRow>> RunStore::events_after(int64_t after_id, int64_t l
   while (true) {
     ASSAY_ASSIGN(bool row, rows.step());
     if (!row) return events;
-    events.push_back({rows.integer(0), rows.integer(1), rows.integer(2), rows.integer(3), rows.integer(4), rows.text(5),
+    ASSAY_ASSIGN(const EventKind kind, read_word<EventKind>(rows, 5, "events.kind"));
+    events.push_back({rows.integer(0), rows.integer(1), rows.integer(2), rows.integer(3), rows.integer(4), kind,
                       rows.text(6), rows.text(7), rows.text(8)});
   }
 }
@@ -175,8 +186,9 @@ Result<std::vector<WorkerRow>> RunStore::list_workers() {
   while (true) {
     ASSAY_ASSIGN(bool row, rows.step());
     if (!row) return workers;
+    ASSAY_ASSIGN(const WorkerState state, read_word<WorkerState>(rows, 5, "workers.state"));
     workers.push_back(
-        {rows.text(0), rows.text(1), rows.text(2), rows.integer(3), rows.integer(4), rows.text(5), rows.integer(6)});
+        {rows.text(0), rows.text(1), rows.text(2), rows.integer(3), rows.integer(4), state, rows.integer(6)});
   }
 }
 
@@ -185,8 +197,7 @@ Result<std::vector<DeviceListing>> RunStore::list_devices() {
   ASSAY_ASSIGN(
       auto rows,
       impl_->db.prepare("SELECT d.id, d.worker_id, d.kind, d.name, d.memory_bytes, "
-                        "CASE WHEN d.drained_by <> '' THEN 'drained' WHEN l.attempt_id IS NULL THEN 'free' "
-                        "ELSE 'busy' END, d.drained_by, w.host, l.attempt_id, r.name "
+                        "d.drained_by, w.host, l.attempt_id, r.name "
                         "FROM devices d JOIN workers w ON w.id = d.worker_id "
                         "LEFT JOIN allocations l ON l.device_id = d.id LEFT JOIN attempts a ON a.id = l.attempt_id "
                         "LEFT JOIN runs r ON r.id = a.run_id ORDER BY w.host, d.id"));
@@ -195,9 +206,19 @@ Result<std::vector<DeviceListing>> RunStore::list_devices() {
   while (true) {
     ASSAY_ASSIGN(bool row, rows.step());
     if (!row) return devices;
-    DeviceRow device{rows.text(0),    rows.text(1), rows.text(2), rows.text(3),
-                     rows.integer(4), rows.text(5), rows.text(6)};
-    devices.push_back({std::move(device), rows.text(7), rows.integer(8), rows.text(9)});
+    DeviceListing listing{.host = rows.text(6), .attempt_id = rows.integer(7), .run = rows.text(8)};
+    DeviceRow& device = listing.device;
+    device.id = rows.text(0);
+    device.worker_id = rows.text(1);
+    ASSAY_ASSIGN(device.kind, read_word<DeviceKind>(rows, 2, "devices.kind"));
+    device.name = rows.text(3);
+    device.memory_bytes = rows.integer(4);
+    device.drained_by = rows.text(5);
+    if (!device.drained_by.empty())
+      device.state = DeviceState::drained;
+    else if (listing.attempt_id != 0)
+      device.state = DeviceState::busy;
+    devices.push_back(std::move(listing));
   }
 }
 

@@ -13,44 +13,31 @@ namespace assay {
 
 namespace {
 
-// The list is three parts, each in the order of its partial index (db/schema.sql), read until the limit is reached.
-struct Part {
-  std::vector<RunState> states;
-  std::string_view condition;  // letter for letter that of the index
-  std::string_view order;
-};
-const std::array<Part, 3>& parts() {
-  static const std::array<Part, 3> all = {
-      Part{{RunState::running, RunState::paused}, "r.state IN ('running', 'paused')", "r.priority DESC, r.id"},
-      Part{{RunState::queued, RunState::retry_wait, RunState::held},
-           "r.state IN ('queued', 'retry_wait', 'held')",
-           "r.priority DESC, r.id"},
-      Part{{RunState::completed, RunState::failed, RunState::cancelled},
-           "r.state IN ('completed', 'failed', 'cancelled')",
-           "r.finished_at DESC, r.id DESC"}};
-  return all;
-}
+// The list is three parts in this order, each in the order of its partial index (db/schema.sql), read until the limit
+// is reached.
+constexpr RunStage parts[] = {RunStage::active, RunStage::waiting, RunStage::ended};
 
-bool contains(const std::vector<RunState>& states, RunState state) {
-  return std::find(states.begin(), states.end(), state) != states.end();
+std::string_view order_of(RunStage part) {
+  return part == RunStage::ended ? "r.finished_at DESC, r.id DESC" : "r.priority DESC, r.id";
 }
 
 bool wanted(const RunFilter& filter, RunState state) {
-  return filter.states.empty() || contains(filter.states, state);
+  return filter.states.empty() || std::find(filter.states.begin(), filter.states.end(), state) != filter.states.end();
 }
 
 // The WHERE clause of one part; parameters: ?1 experiment_id, ?2 cell_key, ?3 limit. Empty = nothing wanted.
-std::string part_condition(const Part& part, const RunFilter& filter) {
+std::string part_condition(RunStage part, const RunFilter& filter) {
+  const std::vector<RunState> states = states_of(part);
   std::string words;
   size_t count = 0;
-  for (RunState state : part.states) {
+  for (RunState state : states) {
     if (!wanted(filter, state)) continue;
     words += fmt::format("{}'{}'", words.empty() ? "" : ", ", to_string(state));
     ++count;
   }
   if (count == 0) return "";
-  std::string condition(part.condition);
-  if (count < part.states.size()) condition += fmt::format(" AND r.state IN ({})", words);
+  std::string condition = in_stage(part);
+  if (count < states.size()) condition += fmt::format(" AND r.state IN ({})", words);
   if (filter.experiment_id != 0) condition += " AND r.experiment_id = ?1";
   if (!filter.cell_key.empty()) condition += " AND r.cell_key = ?2";
   return condition;
@@ -59,9 +46,9 @@ std::string part_condition(const Part& part, const RunFilter& filter) {
 bool before_in_queue(const ListedRun& a, const ListedRun& b) {
   auto key = [](const ListedRun& listed) {
     const RunRow& run = listed.run;
-    int64_t part = contains(parts()[0].states, run.state) ? 0 : contains(parts()[1].states, run.state) ? 1 : 2;
-    return part == 2 ? std::tuple(part, -run.finished_at, -run.id)
-                     : std::tuple(part, -static_cast<int64_t>(run.priority), run.id);
+    const RunStage part = stage_of(run.state);
+    return part == RunStage::ended ? std::tuple(part, -run.finished_at, -run.id)
+                                   : std::tuple(part, -static_cast<int64_t>(run.priority), run.id);
   };
   return key(a) < key(b);
 }
@@ -116,7 +103,7 @@ Result<std::vector<ListedRun>> RunStore::Impl::list_ids(const RunFilter& filter)
 
 Result<std::vector<ListedRun>> RunStore::Impl::list_all(const RunFilter& filter) {
   std::vector<ListedRun> listed;
-  for (const Part& part : parts()) {
+  for (const RunStage part : parts) {
     std::string condition = part_condition(part, filter);
     int64_t left = filter.limit == 0 ? -1 : filter.limit - static_cast<int64_t>(listed.size());
     if (condition.empty() || left == 0) continue;
@@ -127,7 +114,7 @@ Result<std::vector<ListedRun>> RunStore::Impl::list_all(const RunFilter& filter)
                      "ORDER BY {} LIMIT ?3) p CROSS JOIN runs r ON r.id = p.id CROSS JOIN "
                      "experiments e ON e.id = r.experiment_id LEFT JOIN attempts a ON a.run_id = r.id AND "
                      "a.n = r.attempts",
-                     run_columns, attempt_columns, condition, part.order)));
+                     run_columns, attempt_columns, condition, order_of(part))));
     rows.bind(filter.experiment_id, filter.cell_key, left);
     ASSAY_TRY(read_rows(rows, listed));
   }
@@ -164,9 +151,8 @@ Result<RunCounts> RunStore::count_runs(const RunFilter& filter) {
   while (true) {
     ASSAY_ASSIGN(bool row, rows.step());
     if (!row) return counts;
-    auto state = parse_word<RunState>(rows.text(0));
-    if (!state.ok()) return Error{ErrorCode::data_loss, "queue.db is damaged: run_counts: " + state.error().message};
-    if (wanted(all, *state)) counts.by_state[static_cast<size_t>(*state)] = rows.integer(1);
+    ASSAY_ASSIGN(const RunState state, read_word<RunState>(rows, 0, "run_counts.state"));
+    if (wanted(all, state)) counts.by_state[static_cast<size_t>(state)] = rows.integer(1);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "base/limits.h"
+#include "base/text.h"
 #include "db/run_store_impl.h"
 #include "spec/spec_errors.h"
 
@@ -20,13 +21,6 @@ std::vector<std::string> split_name(std::string_view name) {
     if (slash == std::string_view::npos) return parts;
     name.remove_prefix(slash + 1);
   }
-}
-
-// "a, b, c and 7 more"
-std::string some_of(const std::vector<std::string>& names) {
-  const size_t shown = std::min(names.size(), candidates_shown);
-  std::string text = fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", "));
-  return shown < names.size() ? text + fmt::format(" and {} more", names.size() - shown) : text;
 }
 
 Result<std::vector<std::string>> words(Statement& rows) {
@@ -76,9 +70,11 @@ Error RunStore::Impl::no_experiment(const std::string& tag) {
     if (full.substr(0, slash) == tag) of_experiment.push_back(full);
   }
   if (!of_experiment.empty())
-    return error(fmt::format("; it is the name of an experiment, tagged {}", some_of(of_experiment)));
+    return error(
+        fmt::format("; it is the name of an experiment, tagged {}", first_of(of_experiment, candidates_shown)));
   if (const auto meant = near(tag, candidates); !meant.empty()) return error(meant);
-  return error(fmt::format("; there {} {}", full_names.size() == 1 ? "is" : "are", some_of(full_names)));
+  return error(
+      fmt::format("; there {} {}", full_names.size() == 1 ? "is" : "are", first_of(full_names, candidates_shown)));
 }
 
 Error RunStore::Impl::no_run(const std::string& name, const std::vector<std::string>& parts, int64_t experiment_id) {

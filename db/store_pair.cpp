@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/text.h"
 
 namespace assay {
 
@@ -24,8 +25,8 @@ std::string what_is_forgotten(const QueueMark& queue, const QueueMark& known) {
     if (lacks <= 0) continue;
     behind = true;
     if (counter == "lease_epoch") continue;
-    const std::string_view word = std::string_view(counter).substr(0, counter.size() - (lacks == 1));  // without its s
-    forgotten += fmt::format("{}{} {}", forgotten.empty() ? "" : ", ", lacks, word);
+    const std::string_view one = std::string_view(counter).substr(0, counter.size() - 1);  // without its s
+    forgotten += (forgotten.empty() ? "" : ", ") + plural(lacks, one);
   }
   return behind && forgotten.empty() ? "leases" : forgotten;
 }
@@ -38,14 +39,10 @@ bool lacks_steps(const AttemptRow& attempt, const AttemptSummary& stored) {
   return made >= std::max<int64_t>(attempt.resumed_from_step, 0) && stored.last_step < made;
 }
 
-// Attempts that ended after event `after`, and of which metrics.db lacks steps: how many, and the first ones by name.
-struct Lacking {
-  int64_t attempts = 0;
-  std::string named;
-};
-Result<Lacking> attempts_without_steps(RunStore& runs, MetricStore& metrics, int64_t after) {
-  constexpr int64_t events_per_read = 10'000, named = 3;
-  Lacking lacking;
+// Attempts that ended after event `after`, and of which metrics.db lacks steps.
+Result<std::vector<std::string>> attempts_without_steps(RunStore& runs, MetricStore& metrics, int64_t after) {
+  constexpr int64_t events_per_read = 10'000;
+  std::vector<std::string> lacking;
   while (true) {
     ASSAY_ASSIGN(const std::vector<EventRow> events, runs.events_after(after, events_per_read));
     for (const EventRow& event : events) {
@@ -54,22 +51,16 @@ Result<Lacking> attempts_without_steps(RunStore& runs, MetricStore& metrics, int
       ASSAY_ASSIGN(const AttemptContext ended, runs.get_attempt(event.attempt_id));
       ASSAY_ASSIGN(const AttemptSummary stored, metrics.summary(event.attempt_id));
       if (!lacks_steps(ended.attempt, stored)) continue;
-      if (++lacking.attempts > named) continue;
-      lacking.named += fmt::format("{}{}/{}/{} (attempt {})", lacking.named.empty() ? "" : ", ", ended.experiment,
-                                   ended.tag, ended.run.name, ended.attempt.n);
+      lacking.push_back(
+          fmt::format("{}/{}/{} (attempt {})", ended.experiment, ended.tag, ended.run.name, ended.attempt.n));
     }
-    if (static_cast<int64_t>(events.size()) < events_per_read) break;
+    if (static_cast<int64_t>(events.size()) < events_per_read) return lacking;
   }
-  if (lacking.attempts > named) lacking.named += fmt::format(" and {} more", lacking.attempts - named);
-  return lacking;
 }
 
-EventRow note(std::string kind, std::string cause) {
+EventNote note(EventKind kind, std::string cause) {
   log::warn("{}", cause);
-  EventRow event;
-  event.kind = std::move(kind);
-  event.cause = std::move(cause);
-  return event;
+  return {kind, std::move(cause)};
 }
 
 }  // namespace
@@ -83,17 +74,19 @@ Status tie_stores(RunStore& runs, MetricStore& metrics) {
         "{}. What is new is numbered after them, so nothing of theirs is taken for another's; their files stay in "
         "runs/",
         forgotten);
-    ASSAY_TRY(runs.move_past(known, note("store_restored", cause)));
+    ASSAY_TRY(runs.move_past(known, note(EventKind::store_restored, cause)));
   }
   // A file of before events were counted cannot tell.
   if (known.empty() || known.contains("events")) {
-    ASSAY_ASSIGN(const Lacking lacking, attempts_without_steps(runs, metrics, greatest(known, "events")));
-    if (lacking.attempts > 0) {
+    constexpr size_t named = 3;
+    ASSAY_ASSIGN(const std::vector<std::string> lacking,
+                 attempts_without_steps(runs, metrics, greatest(known, "events")));
+    if (!lacking.empty()) {
       const std::string cause = fmt::format(
           "metrics.db is older than queue.db (a backup was put back, or its last changes were lost): it lacks steps of "
           "{}; their journals stay in runs/",
-          lacking.named);
-      ASSAY_TRY(runs.apply({EventNote{note("metrics_restored", cause)}}));
+          first_of(lacking, named));
+      ASSAY_TRY(runs.apply({note(EventKind::metrics_restored, cause)}));
     }
   }
   ASSAY_ASSIGN(const QueueMark now, runs.mark());

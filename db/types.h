@@ -54,17 +54,13 @@ struct AttemptRow {
   std::string worker_id;
   AttemptState state = AttemptState::leased;
   Phase phase = Phase::load;
-  AttemptOutcome outcome;  // result == none while live
+  StopReason stop = StopReason::none;  // why it was told to stop, if it was
+  AttemptOutcome outcome;              // result == none while live
   int64_t created_at = 0;
   int64_t started_at = 0;  // first sign of the trainer running
   int64_t finished_at = 0;
   std::string log_path;            // absolute; in the file relative to the home
   int64_t resumed_from_step = -1;  // -1 = from the start
-};
-
-struct StepRow {
-  int64_t attempt_id = 0;
-  StepMetrics metrics;
 };
 
 // The K of tail50: more than the noise of single steps, less than a schedule's phases.
@@ -89,8 +85,8 @@ struct EventRow {
   int64_t experiment_id = 0;
   int64_t run_id = 0;      // 0 = not about one run
   int64_t attempt_id = 0;  // 0 = not about one attempt
-  std::string kind;        // "run_enqueued", "lease_granted", "attempt_started", "attempt_ended", ...
-  std::string from_state;
+  EventKind kind = EventKind::run_enqueued;
+  std::string from_state;  // of what the kind is about: a run, an attempt, a worker, a device, the queue
   std::string to_state;
   std::string cause;  // human words: "assay cancel", "worker reported exit code 3"
 };
@@ -98,10 +94,10 @@ struct EventRow {
 struct DeviceRow {
   std::string id;  // UUID of a GPU, "cpu:<host>" for the host's CPUs
   std::string worker_id;
-  std::string kind;  // "cpu" | "cuda"
+  DeviceKind kind = DeviceKind::cpu;
   std::string name;
   int64_t memory_bytes = 0;
-  std::string state;       // "free" | "busy" | "drained"
+  DeviceState state = DeviceState::free;
   std::string drained_by;  // who else computes on it, "python3 (pid 4711)"; empty = nobody, it is not drained
 };
 
@@ -115,7 +111,7 @@ struct WorkerRow {
   std::string boot_id;
   int64_t pid = 0;
   int64_t start_ticks = 0;
-  std::string state;  // "connected" | "disconnected"
+  WorkerState state = WorkerState::disconnected;
   int64_t last_seen = 0;
 };
 

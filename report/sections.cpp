@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <ctime>
 
@@ -43,7 +44,25 @@ std::string detail(const ReportRun& run) {
   }
 }
 
-void list_state(std::string& text, const ReportInput& input, RunState state, const char* title, bool always) {
+struct StateTitle {
+  RunState state;
+  std::string_view title;
+  bool always;  // even if no run is in it
+};
+// Any other state follows under its own word.
+constexpr StateTitle listed_first[] = {{RunState::completed, "Completed", true},
+                                       {RunState::running, "Running now", true},
+                                       {RunState::queued, "Queued", true},
+                                       {RunState::held, "Held", false},
+                                       {RunState::retry_wait, "Waiting for a retry", false}};
+
+std::string capitalised(std::string_view word) {
+  std::string text(word);
+  text.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(text.front())));
+  return text;
+}
+
+void list_state(std::string& text, const ReportInput& input, RunState state, std::string_view title, bool always) {
   std::string list;
   for (const ReportRun& run : input.runs)
     if (run.run.state == state) list += fmt::format("  - {} ({})\n", md_code(run.run.name), detail(run));
@@ -102,14 +121,13 @@ std::string summary_section(const ReportInput& input) {
 std::string queue_section(const ReportInput& input) {
   std::string text = "## Queue Status\n\n";
   if (input.queue_held) text += "- The queue is held: nothing new starts\n";
-  list_state(text, input, RunState::completed, "Completed", true);
-  list_state(text, input, RunState::running, "Running now", true);
-  list_state(text, input, RunState::queued, "Queued", true);
-  list_state(text, input, RunState::held, "Held", false);
-  list_state(text, input, RunState::retry_wait, "Waiting for a retry", false);
-  list_state(text, input, RunState::paused, "Paused", false);
-  list_state(text, input, RunState::failed, "Failed", false);
-  list_state(text, input, RunState::cancelled, "Cancelled", false);
+  for (const StateTitle& listed : listed_first) list_state(text, input, listed.state, listed.title, listed.always);
+  for (size_t i = 0; i < words_of(RunState{}).size(); ++i) {
+    const auto state = static_cast<RunState>(i);
+    const bool listed = std::any_of(std::begin(listed_first), std::end(listed_first),
+                                    [&](const StateTitle& first) { return first.state == state; });
+    if (!listed) list_state(text, input, state, capitalised(to_string(state)), false);
+  }
   return text;
 }
 

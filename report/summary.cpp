@@ -46,8 +46,8 @@ bool had_nothing_to_do(const ReportRun& run) {
 
 bool lacks_its_steps(const ReportRun& run) {
   const ReportAttempt* a = current_attempt(run);
-  return a && a->attempt.outcome.result == AttemptResult::completed &&
-         a->summary.last_step + 1 < run.run.total_steps && !had_nothing_to_do(run);
+  return a && a->attempt.outcome.result == AttemptResult::completed && a->summary.last_step + 1 < run.run.total_steps &&
+         !had_nothing_to_do(run);
 }
 
 const ReportAttempt* measured_attempt(const ReportRun& run) {
@@ -71,7 +71,7 @@ std::vector<SummaryRow> summary_rows(const ReportInput& input) {
   for (const ReportRun& run : input.runs)
     for (const ReportAttempt& a : run.attempts)
       if (a.attempt.outcome.result == AttemptResult::failed && is_superseded(run, a))
-        rows.push_back({attempt_name(run, a), "failed", &run, &a, &a});
+        rows.push_back({attempt_name(run, a), std::string(to_string(AttemptResult::failed)), &run, &a, &a});
   return rows;
 }
 

@@ -7,6 +7,7 @@
 
 #include "spec/backend_limits.h"
 #include "spec/run_config.h"
+#include "spec/words.h"
 
 namespace assay {
 
@@ -18,6 +19,11 @@ Backend wanted_backend(const RunConfig&);
 // `most_gpus` GPUs, busy or not: never automatic. The forecast asks with every device that was ever offered, the
 // scheduler with the workers that are connected, and the trainer with the GPUs it was given.
 Backend decide_backend(Backend wanted, int devices, int64_t most_gpus);
+
+// What a backend computes on; it must not be automatic.
+inline DeviceKind device_kind(Backend backend) {
+  return backend == Backend::cuda ? DeviceKind::cuda : DeviceKind::cpu;
+}
 
 // `backend` must not be automatic.
 const BackendLimits& limits_of(Backend backend, Precision precision);

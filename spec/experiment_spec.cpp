@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/text.h"
 #include "base/utf8.h"
 #include "spec/cells.h"
 #include "spec/config_reader.h"
@@ -34,15 +35,14 @@ class CellProblems {
   }
   void report(SpecErrors& errors) const {
     for (const auto& [key, cells] : found_) {
-      const std::string others = cells.more == 0 ? "" : fmt::format(" and {} more", cells.more);
-      errors.add(key.first, fmt::format("{} (run {}{})", key.second, cells.first, others));
+      errors.add(key.first, fmt::format("{} (run {}{})", key.second, cells.first, and_more(cells.more)));
     }
   }
 
  private:
   struct Cells {
     std::string first;
-    int more = 0;
+    size_t more = 0;
   };
   std::map<std::pair<Position, std::string>, Cells> found_;
 };

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "base/limits.h"
+#include "base/text.h"
 
 namespace assay {
 namespace {
@@ -49,7 +50,7 @@ std::vector<SpecError> SpecErrors::take() {
   if (errors_.size() > limits::spec_errors_shown) {
     const size_t more = errors_.size() - limits::spec_errors_shown;
     errors_.resize(limits::spec_errors_shown);
-    errors_.push_back({file_, 0, 0, fmt::format("{} more error{} not shown", more, more == 1 ? "" : "s")});
+    errors_.push_back({file_, 0, 0, plural(static_cast<int64_t>(more), "more error") + " not shown"});
   }
   return std::move(errors_);
 }

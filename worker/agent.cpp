@@ -16,6 +16,7 @@
 #include "base/home.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "base/version.h"
 
 namespace assay {
@@ -251,7 +252,7 @@ std::vector<int64_t> Agent::look_at(const std::string& device_id) {
   if (users.empty())
     occupied_.erase(device_id);
   else
-    occupied_[device_id] = users.size() == 1 ? users[0] : fmt::format("{} and {} more", users[0], users.size() - 1);
+    occupied_[device_id] = first_of(users, 1);
   return *std::move(pids);
 }
 

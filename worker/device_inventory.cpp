@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "base/log.h"
+#include "base/text.h"
 
 namespace assay {
 namespace {
@@ -41,7 +42,7 @@ std::vector<DeviceInfo> list_devices(const std::string& host, const InventorySou
   const std::string model = field(sources.cpuinfo, "model name").value_or("CPU");
   return {{.id = std::string(cpu_prefix) + host,
            .kind = DeviceKind::cpu,
-           .name = fmt::format("{}, {} core{}", model, cores, cores == 1 ? "" : "s"),
+           .name = model + ", " + plural(cores, "core"),
            .memory_bytes = host_memory(sources.memory).total_bytes}};
 }
 

@@ -240,9 +240,20 @@ bool LeaseRunner::owns(int64_t pid) const {
   return record_.trainer && !ended() && (pid == trainer_pid() || ::getpgid(static_cast<pid_t>(pid)) == trainer_pid());
 }
 
-LeaseStatus LeaseRunner::status() const {
-  const Progress progress = read_progress(folder_).value_or(Progress{});
-  return {key(), progress.phase, last_step_};
+// What cannot be read is said once, and what was known before stands.
+const std::optional<Progress>& LeaseRunner::progress() {
+  const auto read = read_progress(folder_);
+  if (read.ok()) {
+    if (*read) progress_ = *read;
+  } else if (progress_problem_ != read.error().message) {
+    progress_problem_ = read.error().message;
+    log::error("attempt {} ({}): {}", record_.attempt_id, record_.run, progress_problem_);
+  }
+  return progress_;
+}
+
+LeaseStatus LeaseRunner::status() {
+  return {key(), progress().value_or(Progress{}).phase, last_step_};
 }
 
 AttemptEvent LeaseRunner::event(AttemptNews kind) const {
@@ -255,7 +266,7 @@ AttemptEvent LeaseRunner::event(AttemptNews kind) const {
 void LeaseRunner::send_started() {
   // Of an attempt that is over before it was looked at, too: the end alone would not tell where it resumed.
   if (!(started_sent_ && resumed_sent_)) {
-    const auto progress = read_progress(folder_);
+    const std::optional<Progress>& progress = this->progress();
     AttemptEvent news = event(started_sent_ ? AttemptNews::resumed : AttemptNews::started);
     news.log_path = folder_.log();
     news.resumed_from_step = progress ? progress->resumed_from_step : -1;

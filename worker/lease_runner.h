@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/clock.h"
 #include "worker/attempt/attempt_files.h"
@@ -39,7 +40,7 @@ class LeaseRunner {
   static std::unique_ptr<LeaseRunner> recover(const LeaseKey&, const std::string& folder, const RunnerContext&);
 
   LeaseKey key() const { return {record_.attempt_id, record_.lease_epoch}; }
-  LeaseStatus status() const;
+  LeaseStatus status();
   HeldLease held() const { return {key(), acked_seq_, record_.attempt_key}; }
 
   // The daemon is there (again) and has everything up to `seq`: send what follows, and where the attempt stands.
@@ -74,6 +75,7 @@ class LeaseRunner {
   void clear_group();
   void finish();
   void learn(const StepMetrics& last);
+  const std::optional<Progress>& progress();
   void give_up_journal(const Error&);
   void send_started();
   void send_metrics();
@@ -98,6 +100,8 @@ class LeaseRunner {
   int64_t kill_at_ms_ = 0;  // monotonic; 0 = no stop asked for
 
   // Reporting.
+  std::optional<Progress> progress_;  // as it was last readable
+  std::string progress_problem_;
   int64_t sent_seq_ = 0;
   int64_t acked_seq_ = 0;
   int64_t last_step_ = -1;

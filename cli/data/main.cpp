@@ -14,6 +14,7 @@
 
 #include "base/output_file.h"
 #include "base/process.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "cli/error_line.h"
 #include "cli/exit_code.h"

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/limits.h"
+#include "base/text.h"
 
 namespace assay {
 
@@ -43,7 +44,7 @@ void say_left_out(const Survey& survey, const TextFiles& found, const std::funct
   const size_t shown = std::min(survey.skipped.size(), limits::skipped_files_shown);
   for (size_t i = 0; i < shown; ++i) say(fmt::format("  {}: {}", survey.skipped[i].path, survey.skipped[i].reason));
   if (shown < survey.skipped.size())
-    say(fmt::format("  and {} more, which corpus.json will name", survey.skipped.size() - shown));
+    say(fmt::format(" {}, which corpus.json will name", and_more(survey.skipped.size() - shown)));
   if (survey.at_limit)
     say(fmt::format("--max-bytes was reached in {}; {} files after it are not read", survey.files.back(),
                     survey.unread_files));

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "engine/ops/error.h"
 #include "spec/run_config_toml.h"
 
@@ -101,17 +102,14 @@ void check_corpus(const std::string& folder, const RunConfig& config, const Load
                     checkpoint.folder, config.data.path));
     return;
   }
-  std::vector<std::string> changes = changes_of(before, now);
+  const std::vector<std::string> changes = changes_of(before, now);
   if (changes.empty()) return;
   constexpr size_t shown = 3;
-  const size_t more = changes.size() - std::min(changes.size(), shown);
-  changes.resize(changes.size() - more);
   throw EngineError(FailureReason::data_error,
-                    fmt::format("checkpoint {} has seen other text than {} holds now: {}{}. To go on, put that text "
+                    fmt::format("checkpoint {} has seen other text than {} holds now: {}. To go on, put that text "
                                 "back (the same text and options of `assay data prepare` give the same shards); to "
                                 "train on the new text from step 0, remove the folder {}",
-                                checkpoint.folder, config.data.path, fmt::join(changes, ", "),
-                                more > 0 ? fmt::format(" and {} more", more) : "", folder),
+                                checkpoint.folder, config.data.path, first_of(changes, shown), folder),
                     "resume");
 }
 

@@ -38,6 +38,7 @@ std::unique_ptr<Trainer> Trainer::create(const RunConfig& config, const TrainerO
   check(config);
   OpenedBackend backend = open_backend(config);
   check_run(config, backend.kind);
+  // Runs over several devices will have a trainer for each rank; today there is one.
   return std::make_unique<RunTrainer>(config, options, backend.kind, std::move(backend.ops), /*rank=*/0,
                                       /*world_size=*/1);
 }

@@ -106,6 +106,23 @@ TEST_F(Verbs, AListIsWholeOrAnError) {
   EXPECT_FALSE(std::filesystem::exists(home.file("f")));
 }
 
+// A newer daemon may have states that this program does not know.
+TEST_F(Verbs, AStateThatNobodyKnowsIsShownAsItIsAndCountsAsNoOther) {
+  fake.add_run("a", "archived");
+  fake.add_run("b", "completed");
+  EXPECT_EQ(run({"ls"}), ExitCode::ok) << err;
+  EXPECT_THAT(out, AllOf(HasSubstr("archived"), HasSubstr("1 completed, 1 archived\n")));
+  EXPECT_EQ(run({"wait"}), ExitCode::refused);
+  EXPECT_THAT(err, HasSubstr("the daemon has runs in the state \"archived\", which this program does not know"));
+  EXPECT_EQ(run({"watch", "--until-done"}), ExitCode::refused);
+  EXPECT_THAT(err, HasSubstr("\"archived\""));
+}
+
+TEST_F(Verbs, TheStatesToChooseFromAreThoseOfTheQueue) {
+  EXPECT_EQ(run({"ls", "--state", "sleeping"}), ExitCode::usage);
+  for (const std::string_view state : word_texts<RunState>) EXPECT_THAT(err, HasSubstr(std::string(state)));
+}
+
 TEST_F(Verbs, LsAsJson) {
   FakeService::observe(fake.add_run("a", "running"), 3, std::nan(""), 10, 5);
   fake.add_run("b", "queued");

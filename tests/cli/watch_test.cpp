@@ -70,6 +70,15 @@ TEST(WatchScreen, ScrollsAndSaysWhatIsOutOfSight) {
   EXPECT_EQ(last_first_row(3, 16), 0);
 }
 
+TEST(WatchScreen, AStateThatNobodyKnowsHasNotEnded) {
+  FakeService fake;
+  fake.add_run("a", "archived");
+  fake.add_run("b", "completed");
+  const auto lines = watch_lines(fake.listed(), view_of(80, 24));
+  EXPECT_THAT(lines[1], HasSubstr("1 of 2 runs ended"));
+  EXPECT_THAT(lines.back(), testing::StartsWith("1 completed, 1 archived "));
+}
+
 TEST(WatchScreen, SaysWhenTheDaemonIsAway) {
   FakeService fake;
   WatchView view = view_of(80, 24);

@@ -58,7 +58,7 @@ TEST_F(LeaseManagerTest, HearingRenewsAndBringsBack) {
 }
 
 TEST_F(LeaseManagerTest, EveryPhaseHasItsProgressDeadline) {
-  for (const Phase phase : {Phase::load, Phase::plan, Phase::step, Phase::checkpoint}) {
+  for (const Phase phase : {Phase::load, Phase::step, Phase::checkpoint}) {
     leases_.watch(1, phase, 0, std::nullopt);
     beat_for(progress_deadline_ms(phase) - 1);
     EXPECT_THAT(leases_.tick(), IsEmpty()) << to_string(phase);

@@ -106,7 +106,7 @@ void PowerCutTest::look_at(const Cut& cut) {
   const auto events = (*runs)->events_after(0, 0);
   ASSERT_TRUE(events.ok());
   for (const EventRow& event : *events)
-    EXPECT_TRUE(event.kind != "store_restored" && event.kind != "metrics_restored") << event.cause;
+    EXPECT_TRUE(event.kind != EventKind::store_restored && event.kind != EventKind::metrics_restored) << event.cause;
 }
 
 TEST_F(PowerCutTest, WhatWasAcknowledgedAsEndedIsOnDisk) {

@@ -29,7 +29,7 @@ class PreflightTest : public testing::Test {
   }
   void add_gpus(const std::string& worker, int n, int64_t bytes = int64_t{80} << 30) {
     for (int i = 0; i < n; ++i)
-      context_.devices.push_back({{worker + std::to_string(i), worker, "cuda", "gpu", bytes, "free"}, "host", 0, ""});
+      context_.devices.push_back({{worker + std::to_string(i), worker, DeviceKind::cuda, "gpu", bytes}, "host", 0, ""});
   }
   RunForecast check() {
     ExperimentSpec spec;
@@ -71,14 +71,14 @@ TEST_F(PreflightTest, AutomaticMeansAGpuWhereThereIsOne) {
   config_.backend = Backend::automatic;
   context_.host_memory = {1, 1};
   EXPECT_THAT(check().problem, HasSubstr("the largest CPU device has 0 MiB"));
-  EXPECT_EQ(check().device, "cpu");
+  EXPECT_EQ(check().device, DeviceKind::cpu);
   add_gpus("a", 1);
   config_.train.device_batch *= 2;  // 16 rows at least
   EXPECT_EQ(check().problem, "");
-  EXPECT_EQ(check().device, "cuda");
+  EXPECT_EQ(check().device, DeviceKind::cuda);
   EXPECT_EQ(check().device_name, "gpu");
   config_.precision = Precision::fp32;  // which only the CPU computes
-  EXPECT_EQ(check().device, "cpu");
+  EXPECT_EQ(check().device, DeviceKind::cpu);
 }
 
 TEST_F(PreflightTest, MemoryThatDoesNotExist) {
@@ -101,7 +101,8 @@ TEST_F(PreflightTest, MemoryThatIsNotAvailableNow) {
   context_.host_memory.available_bytes = int64_t{1} << 30;
   EXPECT_EQ(check().problem, "");
   EXPECT_THAT(check().shortage, HasSubstr("but only 1024 of this host's 8192 MiB are available now and it would swap"));
-  context_.devices.push_back({{"cpu:h", "w", "cpu", "a CPU", int64_t{8} << 30, "busy"}, "host", 7, "ours"});
+  context_.devices.push_back(
+      {{"cpu:h", "w", DeviceKind::cpu, "a CPU", int64_t{8} << 30, DeviceState::busy}, "host", 7, "ours"});
   EXPECT_EQ(check().shortage, "") << "a run of ours has it, and will give it back";
   // What the system needs is nobody's, however idle the host.
   context_.devices[0].device.memory_bytes = static_cast<int64_t>(needed + 100) << 20;

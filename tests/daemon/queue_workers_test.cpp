@@ -247,7 +247,7 @@ TEST_F(QueueTest, ARefusedLeaseIsOfferedAgainLater) {
   EXPECT_EQ(*runs_->why_not_started(row("a").run.id), "worker w refused the lease: no space left");
   const auto feed = *runs_->events_after(0, 0, row("a").run.id);
   const auto event =
-      std::find_if(feed.begin(), feed.end(), [](const auto& e) { return e.kind == "attempt_not_started"; });
+      std::find_if(feed.begin(), feed.end(), [](const auto& e) { return e.kind == EventKind::attempt_not_started; });
   ASSERT_NE(event, feed.end());
   EXPECT_EQ(event->cause, "worker w refused the lease: no space left");
   pass_ms(limits::refused_pause_min_ms - 1);
@@ -303,6 +303,47 @@ TEST_F(QueueTest, ATimeoutStopsTheRun) {
   pass_ms(19'999);
   EXPECT_EQ(state("a"), "running/starting");
   pass_ms(1);
+  EXPECT_EQ(worker.held.at(attempt).stop_reason, StopReason::timeout);
+  worker.cut();
+  restart();
+  worker.held.at(attempt).stop_reason = StopReason::none;
+  connect(worker);
+  EXPECT_EQ(worker.held.at(attempt).stop_reason, StopReason::timeout) << "a restart knows why";
+}
+
+TEST_F(QueueTest, WhatEndsWithItsWorkerAfterARestartIsStillNobodysFailure) {
+  FakeWorker worker("w");
+  enqueue(spec_of({"a"}));
+  connect(worker);
+  const int64_t attempt = worker.attempt_of("a");
+  begin(worker, attempt, 3);
+  queue_->stop_workers("stopped by assay down");
+  commit();
+  restart();  // before the worker could tell of the end
+  worker.die();
+  connect(worker);
+  EXPECT_EQ(attempts("a").at(0).outcome.result, AttemptResult::stopped);
+  EXPECT_EQ(attempts("a").at(0).stop, StopReason::worker_stopped);
+  EXPECT_EQ(row("a").run.lost_attempts, 0);
+}
+
+TEST_F(QueueTest, AnUnreachableAttemptIsToldToStopForTheSameReasonAfterARestart) {
+  FakeWorker worker("w");
+  ExperimentSpec spec = spec_of({"a"});
+  spec.runs[0].config.train.timeout_s = 20;
+  enqueue(spec);
+  connect(worker);
+  const int64_t attempt = worker.attempt_of("a");
+  begin(worker, attempt, 3);
+  pass_ms(20'000);
+  EXPECT_EQ(state("a"), "running/stopping");
+  worker.disconnect(*queue_);
+  pass_ms(limits::lease_ms);
+  EXPECT_EQ(state("a"), "running/unreachable");
+  restart();
+  worker.held.at(attempt).stop_reason = StopReason::none;
+  connect(worker);
+  EXPECT_EQ(state("a"), "running/stopping");
   EXPECT_EQ(worker.held.at(attempt).stop_reason, StopReason::timeout);
 }
 
@@ -456,10 +497,10 @@ TEST_F(QueueTest, ALeaseNamesTheAttemptsWhoseCheckpointsItMayContinue) {
 TEST_F(QueueTest, NobodyIsConnectedToADaemonThatHasJustStarted) {
   FakeWorker worker("w");
   connect(worker);
-  EXPECT_EQ(runs_->list_workers()->at(0).state, "connected");
+  EXPECT_EQ(runs_->list_workers()->at(0).state, WorkerState::connected);
   worker.cut();
   restart();
-  EXPECT_EQ(runs_->list_workers()->at(0).state, "disconnected");
+  EXPECT_EQ(runs_->list_workers()->at(0).state, WorkerState::disconnected);
 }
 
 // Seeded chaos: daemon and workers are killed and cut at random, between staging and commit too, and others' processes

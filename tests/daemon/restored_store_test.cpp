@@ -42,7 +42,7 @@ class RestoredStoreTest : public QueueTest {
       EXPECT_EQ(step.loss, FakeWorker::loss_of(execution, step.step)) << "attempt " << attempt;
     return execution;
   }
-  std::vector<EventRow> events_of(const std::string& kind) {
+  std::vector<EventRow> events_of(EventKind kind) {
     std::vector<EventRow> found;
     const auto events = runs_->events_after(0, 0);
     EXPECT_TRUE(events.ok());
@@ -77,8 +77,8 @@ TEST_F(RestoredStoreTest, AnOlderQueueNeverGivesARunTheStepsOfAnother) {
   worker.cut();
 
   put_back("queue.db");
-  ASSERT_THAT(events_of("store_restored").size(), 1u);
-  const EventRow told = events_of("store_restored")[0];
+  ASSERT_THAT(events_of(EventKind::store_restored).size(), 1u);
+  const EventRow told = events_of(EventKind::store_restored)[0];
   EXPECT_THAT(told.cause, HasSubstr("queue.db is older than metrics.db"));
   EXPECT_THAT(told.cause, HasSubstr("it has forgotten 3 attempts, "));
   EXPECT_GT(told.id, last_event) << "whoever follows the feed sees it";
@@ -100,8 +100,8 @@ TEST_F(RestoredStoreTest, AnOlderQueueNeverGivesARunTheStepsOfAnother) {
   }
   worker.cut();
   restart();
-  EXPECT_EQ(events_of("store_restored").size(), 1u) << "it is said once";
-  EXPECT_THAT(events_of("metrics_restored"), IsEmpty());
+  EXPECT_EQ(events_of(EventKind::store_restored).size(), 1u) << "it is said once";
+  EXPECT_THAT(events_of(EventKind::metrics_restored), IsEmpty());
 }
 
 // The log of queue.db is cut at many places; what is left is an older queue.
@@ -134,7 +134,7 @@ TEST_F(RestoredStoreTest, HalfAWriteAheadLogIsAnOlderQueue) {
     }
     metrics->reset();
     open();
-    behind += static_cast<int>(events_of("store_restored").size());
+    behind += static_cast<int>(events_of(EventKind::store_restored).size());
     FakeWorker worker("w");
     worker.executions = 100;
     executed_.clear();
@@ -178,8 +178,8 @@ TEST_F(RestoredStoreTest, AnOlderMetricsFileIsSaidAndLiveAttemptsSendAgain) {
   worker.cut();
 
   put_back("metrics.db");
-  ASSERT_EQ(events_of("metrics_restored").size(), 1u);
-  EXPECT_THAT(events_of("metrics_restored")[0].cause,
+  ASSERT_EQ(events_of(EventKind::metrics_restored).size(), 1u);
+  EXPECT_THAT(events_of(EventKind::metrics_restored)[0].cause,
               HasSubstr("it lacks steps of exp/t1/a (attempt 1), exp/t1/c (attempt 1); their journals"));
   connect(worker);
   EXPECT_EQ(worker.held.at(b).acked, 4) << "the welcome says what is stored, not what was acknowledged";
@@ -191,7 +191,7 @@ TEST_F(RestoredStoreTest, AnOlderMetricsFileIsSaidAndLiveAttemptsSendAgain) {
   EXPECT_EQ(state("b"), "completed");
   worker.cut();
   restart();
-  EXPECT_EQ(events_of("metrics_restored").size(), 1u);
+  EXPECT_EQ(events_of(EventKind::metrics_restored).size(), 1u);
 }
 
 TEST_F(RestoredStoreTest, AMetricsFileThatIsGoneIsSaid) {
@@ -204,10 +204,10 @@ TEST_F(RestoredStoreTest, AMetricsFileThatIsGoneIsSaid) {
   close();
   for (const char* part : {"metrics.db", "metrics.db-wal", "metrics.db-shm"}) fs::remove(folder_.file(part));
   open();
-  ASSERT_EQ(events_of("metrics_restored").size(), 1u);
-  EXPECT_THAT(events_of("metrics_restored")[0].cause,
+  ASSERT_EQ(events_of(EventKind::metrics_restored).size(), 1u);
+  EXPECT_THAT(events_of(EventKind::metrics_restored)[0].cause,
               HasSubstr("exp/t1/b (attempt 1), exp/t1/c (attempt 1), exp/t1/d (attempt 1) and 1 more"));
-  EXPECT_THAT(events_of("store_restored"), IsEmpty());
+  EXPECT_THAT(events_of(EventKind::store_restored), IsEmpty());
 }
 
 TEST_F(RestoredStoreTest, StepsOfAnotherExecutionEndTheAttemptInsteadOfBeingDropped) {

@@ -15,6 +15,8 @@ using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
+constexpr int event_kinds = std::ssize(words_of(RunEventKind{}));
+
 constexpr int64_t now = 1'000'000;
 constexpr int64_t epoch = 7;
 
@@ -56,6 +58,13 @@ std::string show(const RunLife& life) {
 std::string outcome_of(const RunLife& life, RunEventKind kind) {
   const auto t = apply(life, event_of(kind), {});
   return t.ok() ? show(t->next) : "-";
+}
+
+EventKind kind_of(const StateChange& change) {
+  return std::visit([](const auto& of) { return of.kind; }, change);
+}
+std::string cause_of(const StateChange& change) {
+  return std::visit([](const auto& of) { return of.cause; }, change);
 }
 
 Transition must(const RunLife& life, const RunEvent& event, const RunPolicy& policy = {}) {
@@ -133,7 +142,7 @@ TEST(RunState, RetriesAccordingToThePolicy) {
   const Transition first = must(live(AttemptState::running), failure(FailureReason::crashed), policy);
   EXPECT_EQ(show(first.next), "retry_wait");
   EXPECT_EQ(first.next.not_before, now + 30'000);
-  EXPECT_EQ(first.changes.back().cause, "crashed: retry 1 of 1");
+  EXPECT_EQ(cause_of(first.changes.back()), "crashed: retry 1 of 1");
 
   EXPECT_EQ(show(must(live(AttemptState::running), failure(FailureReason::data_error), policy).next), "failed");
   RunLife second = live(AttemptState::running);
@@ -203,8 +212,8 @@ TEST(RunState, WhatNeverStartedGivesItsNumberBackAndUsesUpNothing) {
     EXPECT_EQ(t.next.lost_attempts, 0);
     EXPECT_EQ(t.ended->result, AttemptResult::not_started);
     EXPECT_EQ(t.ended->reason, FailureReason::none);
-    EXPECT_EQ(t.changes.front().kind, "attempt_not_started");
-    EXPECT_FALSE(t.changes.front().cause.empty());
+    EXPECT_EQ(kind_of(t.changes.front()), EventKind::attempt_not_started);
+    EXPECT_FALSE(cause_of(t.changes.front()).empty());
   }
   EXPECT_EQ(must(live(AttemptState::leased), refused).ended->error, "worker w refused the lease: draining");
 }
@@ -230,7 +239,7 @@ TEST(RunState, AnAttemptThatEndsWithItsWorkerIsStoppedAndUsesUpNothing) {
     EXPECT_EQ(t.next.lost_attempts, 0);
     EXPECT_EQ(t.ended->result, AttemptResult::stopped);
     EXPECT_EQ(t.ended->reason, FailureReason::none);
-    EXPECT_EQ(t.changes.front().kind, "attempt_stopped");
+    EXPECT_EQ(kind_of(t.changes.front()), EventKind::attempt_stopped);
   }
   RunLife often = live(AttemptState::running);
   often.attempts = limits::max_attempts;
@@ -259,39 +268,41 @@ TEST(RunState, OnFailureStopsTheRest) {
 TEST(RunState, TheEventsSayWhatHappened) {
   const Transition t = must(live(AttemptState::running), failure(FailureReason::crashed, "SIGSEGV\nframe 0"));
   ASSERT_EQ(t.changes.size(), 2u);
-  EXPECT_EQ(t.changes[0].kind, "attempt_ended");
-  EXPECT_EQ(t.changes[0].cause, "failed: crashed: SIGSEGV");
-  EXPECT_EQ(t.changes[1].kind, "run_failed");
-  EXPECT_EQ(t.changes[1].from, "running");
-  EXPECT_EQ(t.changes[1].to, "failed");
+  const auto& of_attempt = std::get<AttemptStateChange>(t.changes[0]);
+  EXPECT_EQ(of_attempt.kind, EventKind::attempt_ended);
+  EXPECT_EQ(of_attempt.cause, "failed: crashed: SIGSEGV");
+  const auto& of_run = std::get<RunStateChange>(t.changes[1]);
+  EXPECT_EQ(of_run.kind, EventKind::run_failed);
+  EXPECT_EQ(of_run.from, RunState::running);
+  EXPECT_EQ(of_run.to, RunState::failed);
 }
 
 // --- random walks --------------------------------------------------------------------------------------------------
 
 // The state as the events table alone tells it.
 struct Replayed {
-  std::string run = "queued";
-  std::string attempt;
+  RunState run = RunState::queued;
+  std::optional<AttemptState> attempt;
   int64_t attempts = 0;
   int64_t lost = 0;
   int64_t stopped = 0;
   bool cancel_requested = false;
 
-  void take(const StateChange& change) {
-    if (change.about_attempt) {
-      EXPECT_EQ(change.from, attempt) << change.kind;
-      attempt = change.to == "ended" ? "" : change.to;
-      attempts += change.kind == "lease_granted";
-      attempts -= change.kind == "attempt_not_started";
-      lost += change.kind == "attempt_lost";
-      stopped += change.kind == "attempt_stopped";
-      return;
-    }
-    EXPECT_EQ(change.from, run) << change.kind;
+  void operator()(const AttemptStateChange& change) {
+    EXPECT_EQ(change.from, attempt) << to_string(change.kind);
+    attempt = change.to;
+    if (change.to == AttemptState::ended) attempt.reset();
+    attempts += change.kind == EventKind::lease_granted;
+    attempts -= change.kind == EventKind::attempt_not_started;
+    lost += change.kind == EventKind::attempt_lost;
+    stopped += change.kind == EventKind::attempt_stopped;
+  }
+  void operator()(const RunStateChange& change) {
+    EXPECT_EQ(change.from, run) << to_string(change.kind);
     run = change.to;
-    if (change.kind == "cancel_requested") cancel_requested = true;
-    if (change.kind == "run_cancelled" && change.cause == "assay cancel") cancel_requested = true;
-    if (change.kind == "run_retried") cancel_requested = false;
+    if (change.kind == EventKind::cancel_requested) cancel_requested = true;
+    if (change.kind == EventKind::run_cancelled && change.cause == "assay cancel") cancel_requested = true;
+    if (change.kind == EventKind::run_retried) cancel_requested = false;
   }
 };
 
@@ -311,14 +322,16 @@ void check_invariants(const RunLife& life) {
 
 RunEvent random_event(std::mt19937& random, const RunLife& life, int64_t at, int64_t next_epoch) {
   const auto pick = [&](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
-  RunEvent event{.kind = static_cast<RunEventKind>(pick(event_kinds)), .at = at, .cause = ""};
+  const auto any = [&]<WordEnum E>(E) { return static_cast<E>(pick(std::ssize(words_of(E{})))); };
+  RunEvent event{.kind = any(RunEventKind{}), .at = at, .cause = ""};
   event.lease_epoch = event.kind == RunEventKind::lease_granted ? next_epoch
                       : life.attempt                            ? life.attempt->lease_epoch - (pick(20) == 0)
                                                                 : next_epoch - 1;
-  event.phase = static_cast<Phase>(pick(4));
-  event.stop = static_cast<StopReason>(pick(5));
-  event.outcome.result = static_cast<AttemptResult>(pick(6));
-  if (event.outcome.result == AttemptResult::failed) event.outcome.reason = static_cast<FailureReason>(1 + pick(12));
+  event.phase = any(Phase{});
+  event.stop = any(StopReason{});
+  event.outcome.result = any(AttemptResult{});
+  if (event.outcome.result == AttemptResult::failed)
+    while (event.outcome.reason == FailureReason::none) event.outcome.reason = any(FailureReason{});
   if (event.kind == RunEventKind::cancel_requested) event.cause = "assay cancel";
   return event;
 }
@@ -344,10 +357,10 @@ TEST(RunState, RandomWalksKeepTheInvariantsAndReplayFromTheirEvents) {
       EXPECT_EQ(t->ended.has_value(), life.attempt.has_value() && !t->next.attempt.has_value());
       if (event.kind == RunEventKind::lease_granted) ++next_epoch;
       life = t->next;
-      for (const StateChange& change : t->changes) replayed.take(change);
+      for (const StateChange& change : t->changes) std::visit([&](const auto& of) { replayed(of); }, change);
       check_invariants(life);
-      EXPECT_EQ(replayed.run, to_string(life.state));
-      EXPECT_EQ(replayed.attempt, life.attempt ? to_string(life.attempt->state) : "");
+      EXPECT_EQ(replayed.run, life.state);
+      EXPECT_EQ(replayed.attempt, life.attempt ? std::optional(life.attempt->state) : std::nullopt);
       EXPECT_EQ(replayed.attempts, life.attempts);
       EXPECT_EQ(replayed.lost, life.lost_attempts);
       EXPECT_EQ(replayed.stopped, life.stopped_attempts);

@@ -14,8 +14,8 @@ using testing::IsEmpty;
 
 WorkerSlots worker(const std::string& id, int gpus, bool cpu = true) {
   WorkerSlots slots{id, {}};
-  if (cpu) slots.devices.push_back({"cpu:" + id, "cpu", true});
-  for (int i = 0; i < gpus; ++i) slots.devices.push_back({id + "-gpu" + std::to_string(i), "cuda", true});
+  if (cpu) slots.devices.push_back({"cpu:" + id, DeviceKind::cpu, true});
+  for (int i = 0; i < gpus; ++i) slots.devices.push_back({id + "-gpu" + std::to_string(i), DeviceKind::cuda, true});
   return slots;
 }
 

@@ -46,9 +46,10 @@ TEST_F(ChangesTest, ARunsWholeLifeIsInTheFeedWithItsCauses) {
 
   auto feed = store_->events_after(0, 0, run);
   std::vector<std::string> lines;
-  for (const auto& e : *feed) lines.push_back(e.kind + " " + e.from_state + ">" + e.to_state);
-  EXPECT_THAT(lines, ElementsAre("run_enqueued >queued", "run_moved queued>running", "lease_granted >leased",
-                                 "moved leased>running", "attempt_ended running>ended", "run_moved running>completed"));
+  for (const auto& e : *feed) lines.push_back(std::string(to_string(e.kind)) + " " + e.from_state + ">" + e.to_state);
+  EXPECT_THAT(lines, ElementsAre("run_enqueued >queued", "run_requeued queued>running", "lease_granted >leased",
+                                 "attempt_running leased>running", "attempt_ended running>ended",
+                                 "run_requeued running>completed"));
   EXPECT_EQ((*feed)[3].cause, "worker said so");
   EXPECT_EQ((*feed)[3].attempt_id, attempt.id);
   EXPECT_EQ((*feed)[3].experiment_id, listed.run.experiment_id);
@@ -165,9 +166,9 @@ TEST_F(ChangesTest, PhaseChangeWritesNoEvent) {
   int64_t run = enqueue(1)[0];
   AttemptRow attempt = start(run);
   int64_t before = *store_->last_event_id();
-  AttemptChange phase{.attempt_id = attempt.id, .lease_epoch = attempt.lease_epoch, .phase = Phase::plan};
+  AttemptChange phase{.attempt_id = attempt.id, .lease_epoch = attempt.lease_epoch, .phase = Phase::step};
   apply_ok({phase});
-  EXPECT_EQ(get("run0").latest->phase, Phase::plan);
+  EXPECT_EQ(get("run0").latest->phase, Phase::step);
   EXPECT_EQ(*store_->last_event_id(), before);
 }
 
@@ -207,7 +208,7 @@ TEST_F(ChangesTest, UnknownRowsAreNamed) {
   EXPECT_THAT(apply_error({move(77, RunState::queued, RunState::held)}).message, "there is no run 77");
   EXPECT_THAT(apply_error({lease(77)}).message, "there is no run 77");
   EXPECT_THAT(apply_error({end({.id = 78}, completed())}).message, "there is no attempt 78");
-  EXPECT_THAT(apply_error({WorkerChange{"w9", "disconnected", ""}}).message, "there is no worker w9");
+  EXPECT_THAT(apply_error({WorkerChange{"w9", WorkerState::disconnected, ""}}).message, "there is no worker w9");
   EXPECT_THAT(apply_error({DeviceChange{"d9", "python3 (pid 7)"}}).message, "there is no device d9");
   int64_t run = enqueue(1)[0];
   Error error = apply_error({move(run, RunState::queued, RunState::running), lease(run, {}, "w9")});
@@ -218,7 +219,8 @@ TEST_F(ChangesTest, UnknownRowsAreNamed) {
 TEST_F(ChangesTest, CancelIntentSurvivesARacingRetry) {
   int64_t run = enqueue(1)[0];
   AttemptRow attempt = start(run);
-  RunChange cancel{.run_id = run, .from = RunState::running, .cancel_requested = true, .kind = "cancel_requested"};
+  RunChange cancel{
+      .run_id = run, .from = RunState::running, .cancel_requested = true, .kind = EventKind::cancel_requested};
   apply_ok({cancel});
   EXPECT_TRUE(get("run0").run.cancel_requested);
   Error error = apply_error({end(attempt, failed()), move(run, RunState::running, RunState::retry_wait)});
@@ -278,6 +280,30 @@ TEST_F(ChangesTest, AnAttemptThatNeverStartedIsInTheFeedAlone) {
   EXPECT_EQ(*store_->why_not_started(run), "");
 }
 
+TEST_F(ChangesTest, AChangeThatTheFeedTellsOfSaysOfWhatKindItIs) {
+  const int64_t run = enqueue(1)[0];
+  const Error of_run = apply_error({RunChange{.run_id = run, .to = RunState::held}});
+  EXPECT_EQ(of_run.code, ErrorCode::invalid_argument);
+  EXPECT_THAT(of_run.message, HasSubstr("needs the kind of its event"));
+  const AttemptRow attempt = start(run);
+  AttemptChange change = step_to(attempt, AttemptState::leased, AttemptState::running);
+  change.kind.reset();
+  EXPECT_EQ(apply_error({change}).code, ErrorCode::invalid_argument);
+}
+
+TEST_F(ChangesTest, WhyAnAttemptWasToldToStopIsKept) {
+  const int64_t run = enqueue(1)[0];
+  const AttemptRow attempt = start(run);
+  AttemptChange change = step_to(attempt, AttemptState::leased, AttemptState::stopping);
+  EXPECT_THAT(apply_error({change}).message, HasSubstr("stopping_has_reason"));
+  change.stop = StopReason::timeout;
+  apply_ok({change});
+  reopen();
+  EXPECT_EQ(store_->live_attempts()->at(0).attempt.stop, StopReason::timeout);
+  apply_ok({end(attempt, failed(FailureReason::timeout), AttemptState::stopping)});
+  EXPECT_EQ(store_->get_attempt(attempt.id)->attempt.stop, StopReason::timeout);
+}
+
 TEST_F(ChangesTest, ClaimsGoByPriorityThenAge) {
   auto low = enqueue(2, "low", 0);
   auto high = enqueue(2, "high", 9);
@@ -285,9 +311,10 @@ TEST_F(ChangesTest, ClaimsGoByPriorityThenAge) {
   EXPECT_THAT(candidates(3), ElementsAre(high[0], high[1], low[0]));
   apply_ok({move(high[0], RunState::queued, RunState::held)});
   EXPECT_THAT(candidates(1), ElementsAre(high[1]));
-  RunChange raise{.run_id = low[1], .from = RunState::queued, .priority = 10, .kind = "run_priority"};
-  apply_ok({raise});
-  EXPECT_THAT(candidates(1), ElementsAre(low[1]));
+  ExperimentSpec raised = make_spec(2);
+  raised.priority = 10;
+  ASSERT_TRUE(store_->insert_experiment(raised, "low", "").ok());
+  EXPECT_THAT(candidates(1), ElementsAre(low[0]));
 }
 
 TEST_F(ChangesTest, AHeldQueueGivesNothingOut) {
@@ -301,8 +328,8 @@ TEST_F(ChangesTest, AHeldQueueGivesNothingOut) {
   apply_ok({RunStore::hold_queue(false, "again")});
   EXPECT_EQ(candidates().size(), 1u);
   auto feed = events();
-  EXPECT_EQ(feed[feed.size() - 2].kind, "queue_held");
-  EXPECT_EQ(feed.back().kind, "queue_released");
+  EXPECT_EQ(feed[feed.size() - 2].kind, EventKind::queue_held);
+  EXPECT_EQ(feed.back().kind, EventKind::queue_released);
   EXPECT_EQ(feed.back().cause, "assay release") << "a release that changes nothing is no event";
 }
 

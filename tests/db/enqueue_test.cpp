@@ -56,7 +56,7 @@ TEST_F(EnqueueTest, WritesOneEventPerRun) {
   enqueue(2);
   auto rows = events();
   ASSERT_EQ(rows.size(), 2u);
-  EXPECT_EQ(rows[0].kind, "run_enqueued");
+  EXPECT_EQ(rows[0].kind, EventKind::run_enqueued);
   EXPECT_EQ(rows[0].to_state, "queued");
   EXPECT_EQ(rows[0].cause, "assay enqueue");
   EXPECT_EQ(rows[1].run_id, get("run1").run.id);
@@ -145,7 +145,7 @@ TEST_F(EnqueueTest, ComparisonSaysWhatEnqueueingDoesAndWritesNothing) {
 
 TEST_F(EnqueueTest, ChangedPoliciesAreAppliedToRunsThatWaitAndSaid) {
   enqueue(3);
-  apply_ok({RunChange{.run_id = get("run0").run.id, .to = RunState::running, .kind = "run_started"}});
+  apply_ok({RunChange{.run_id = get("run0").run.id, .to = RunState::running, .kind = EventKind::run_started}});
   ExperimentSpec changed = make_spec(3);
   changed.priority = 5;
   changed.on_failure = OnFailure::stop_all;
@@ -162,7 +162,7 @@ TEST_F(EnqueueTest, ChangedPoliciesAreAppliedToRunsThatWaitAndSaid) {
   EXPECT_EQ(get("run0").run.priority, 5) << "it may wait again";
   auto rows = events();
   ASSERT_GE(rows.size(), 5u);
-  EXPECT_EQ(rows[4].kind, "policy_changed");
+  EXPECT_EQ(rows[4].kind, EventKind::policy_changed);
   EXPECT_EQ(rows[4].cause, "assay enqueue: priority 0 -> 5 (2 waiting runs)");
   EXPECT_EQ(rows[4].experiment_id, result->experiment_id);
   EXPECT_EQ(store_->insert_experiment(changed, "t1", "req")->updated, updated) << "the first answer";

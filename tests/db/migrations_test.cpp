@@ -100,14 +100,15 @@ TEST_F(MigrationsTest, ARunGoesOnFromCheckpointsOfBeforeAttemptsHadKeys) {
     const Schema old{queue_schema().what, queue_schema().application_id, queue_schema().migrations.first(2)};
     ASSERT_TRUE(migrate(db, old, 1).ok());
     ASSERT_TRUE(
-        db.run_script("INSERT INTO workers VALUES ('w', 'host', 'boot', 1, 2, 'connected', 3);"
-                      "INSERT INTO experiments VALUES (1, 'e', 't', 'h', '', 'continue', 1, '', 0, 1, 'text');"
-                      "INSERT INTO runs (id, experiment_id, name, cell_key, repeat, seed, state, priority, devices, "
-                      "backend, attempts, total_steps, created_at) VALUES "
-                      "(1, 1, 'a', 'c', 1, 1, 'queued', 0, 1, 'cpu', 1, 3, 1), "
-                      "(2, 1, 'b', 'd', 1, 1, 'queued', 0, 1, 'cpu', 0, 3, 1);"
-                      "INSERT INTO attempts (id, run_id, n, lease_epoch, worker_id, state, phase, result, reason, "
-                      "created_at, finished_at) VALUES (4, 1, 1, 4, 'w', 'ended', 'step', 'failed', 'worker_lost', 1, 2)")
+        db.run_script(
+              "INSERT INTO workers VALUES ('w', 'host', 'boot', 1, 2, 'connected', 3);"
+              "INSERT INTO experiments VALUES (1, 'e', 't', 'h', '', 'continue', 1, '', 0, 1, 'text');"
+              "INSERT INTO runs (id, experiment_id, name, cell_key, repeat, seed, state, priority, devices, "
+              "backend, attempts, total_steps, created_at) VALUES "
+              "(1, 1, 'a', 'c', 1, 1, 'queued', 0, 1, 'cpu', 1, 3, 1), "
+              "(2, 1, 'b', 'd', 1, 1, 'queued', 0, 1, 'cpu', 0, 3, 1);"
+              "INSERT INTO attempts (id, run_id, n, lease_epoch, worker_id, state, phase, result, reason, "
+              "created_at, finished_at) VALUES (4, 1, 1, 4, 'w', 'ended', 'step', 'failed', 'worker_lost', 1, 2)")
             .ok());
   }
   const ManualClock clock;
@@ -119,7 +120,7 @@ TEST_F(MigrationsTest, ARunGoesOnFromCheckpointsOfBeforeAttemptsHadKeys) {
     take.run_id = run;
     take.from = RunState::queued;
     take.to = RunState::running;
-    take.kind = "run_started";
+    take.kind = EventKind::run_started;
     auto applied = store.apply({take, NewAttempt{.run_id = run, .worker_id = "w"}});
     if (!applied.ok()) throw std::runtime_error(applied.error().message);
     return applied->attempts.front();
@@ -163,6 +164,48 @@ TEST_F(MigrationsTest, AttemptsAndTheDevicesThatTheyHoldAreKeptWhenNumbersBecome
                      "(1, 2, 3, 'w', 'leased', 'load', 4)")
                   .ok());
   EXPECT_EQ(db.last_insert_id(), 21) << "ids go on where they were";
+}
+
+// Until then why an attempt had been told to stop was in the feed alone, and a restarted daemon took it for stalled.
+TEST_F(MigrationsTest, WhyALiveAttemptStopsIsTakenFromTheFeed) {
+  Database db = open();
+  const Schema old{queue_schema().what, queue_schema().application_id, queue_schema().migrations.first(5)};
+  ASSERT_TRUE(migrate(db, old, 1).ok());
+  ASSERT_TRUE(db.run_script("INSERT INTO workers VALUES ('w', 'host', 'boot', 1, 2, 'connected', 3);"
+                            "INSERT INTO experiments VALUES (1, 'e', 't', 'h', '', 'continue', 1, '', 0, 1, 'text');")
+                  .ok());
+  int64_t id = 0;
+  const auto attempt = [&](const char* state, const char* cause, bool cancelled) {
+    ++id;
+    for (const Status& done :
+         {db.run(
+              "INSERT INTO runs (id, experiment_id, name, cell_key, repeat, seed, state, priority, devices, backend, "
+              "attempts, total_steps, created_at, cancel_requested) VALUES (?1, 1, 'r' || ?1, 'c' || ?1, 1, 1, "
+              "'running', 0, 1, 'cpu', 1, 3, 1, ?2)",
+              id, cancelled),
+          db.run("INSERT INTO attempts (id, run_id, n, lease_epoch, worker_id, state, phase, created_at) VALUES "
+                 "(?1, ?1, 1, ?1, 'w', ?2, 'step', 1)",
+                 id, state),
+          db.run("INSERT INTO events (at, experiment_id, run_id, attempt_id, kind, from_state, to_state, cause) SELECT "
+                 "1, 1, ?1, ?1, 'attempt_stopping', 'running', 'stopping', ?2 WHERE ?2 <> ''",
+                 id, cause)})
+      ASSERT_TRUE(done.ok()) << done.error().message;
+  };
+  attempt("running", "", false);
+  attempt("stopping", "no progress for 600 s in phase step", false);
+  attempt("stopping", "ran longer than its timeout of 5 s", false);
+  attempt("stopping", "stopped by assay down", false);
+  attempt("stopping", "assay cancel", true);
+  attempt("unreachable", "no progress for 600 s in phase step", false);
+  attempt("unreachable", "", true);
+  const Status migrated = migrate(db, queue_schema(), 2);
+  ASSERT_TRUE(migrated.ok()) << migrated.error().message;
+  std::vector<std::string> reasons;
+  auto rows = db.prepare("SELECT stop_reason FROM attempts ORDER BY id");
+  rows->bind();
+  while (*rows->step()) reasons.push_back(rows->text(0));
+  EXPECT_THAT(reasons, testing::ElementsAre("none", "stalled", "timeout", "worker_stopped", "cancelled", "stalled",
+                                            "cancelled"));
 }
 
 TEST_F(MigrationsTest, AnOlderFileGetsWhatItLacksAndKeepsItsRows) {

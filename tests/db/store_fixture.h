@@ -78,9 +78,9 @@ class StoreTest : public testing::Test {
   // A connected worker "w1" with CPU devices "d0", "d1", ...
   void add_worker(int devices = 2, const std::string& id = "w1", const std::string& prefix = "d") {
     WorkerHello hello;
-    hello.worker = {id, "host", "boot", 42, 1000, "connected", clock_.unix_ms()};
+    hello.worker = {id, "host", "boot", 42, 1000, WorkerState::connected, clock_.unix_ms()};
     for (int i = 0; i < devices; ++i)
-      hello.devices.push_back({prefix + std::to_string(i), "", "cpu", "CPU", 1 << 30, ""});
+      hello.devices.push_back({prefix + std::to_string(i), "", DeviceKind::cpu, "CPU", 1 << 30});
     apply_ok({hello});
   }
 
@@ -97,19 +97,23 @@ class StoreTest : public testing::Test {
   }
 
   static RunChange move(int64_t run_id, RunState from, RunState to) {
-    return {.run_id = run_id, .from = from, .to = to, .kind = "run_moved", .cause = "test"};
+    return {.run_id = run_id, .from = from, .to = to, .kind = EventKind::run_requeued, .cause = "test"};
   }
   static NewAttempt lease(int64_t run_id, std::vector<std::string> devices = {"d0"}, const std::string& worker = "w1") {
     return {.run_id = run_id, .worker_id = worker, .device_ids = std::move(devices), .cause = "test"};
   }
   static AttemptChange step_to(const AttemptRow& attempt, AttemptState from, AttemptState to) {
-    return {.attempt_id = attempt.id, .lease_epoch = attempt.lease_epoch, .from = from, .to = to, .kind = "moved"};
+    return {.attempt_id = attempt.id,
+            .lease_epoch = attempt.lease_epoch,
+            .from = from,
+            .to = to,
+            .kind = EventKind::attempt_running};
   }
   static AttemptChange end(const AttemptRow& attempt, AttemptOutcome outcome,
                            AttemptState from = AttemptState::leased) {
     AttemptChange change = step_to(attempt, from, AttemptState::ended);
     change.outcome = std::move(outcome);
-    change.kind = "attempt_ended";
+    change.kind = EventKind::attempt_ended;
     return change;
   }
   AttemptRow start(int64_t run_id, std::vector<std::string> devices = {"d0"}, RunState from = RunState::queued) {

@@ -51,10 +51,11 @@ TEST_F(LoadReport, HasAttemptsWithTheirSteps) {
   ASSERT_TRUE(before.ok());
   const int64_t run = before->runs[0].run.id;
   WorkerHello hello;
-  hello.worker = {.id = "w1", .host = "h", .boot_id = "b", .state = "connected"};
-  hello.devices = {{.id = "cpu:h", .worker_id = "w1", .kind = "cpu", .name = "cpu"}};
-  const auto applied = runs_->apply({hello, RunChange{.run_id = run, .to = RunState::running, .kind = "run_started"},
-                                     NewAttempt{.run_id = run, .worker_id = "w1", .device_ids = {"cpu:h"}}});
+  hello.worker = {.id = "w1", .host = "h", .boot_id = "b", .state = WorkerState::connected};
+  hello.devices = {{.id = "cpu:h", .worker_id = "w1", .kind = DeviceKind::cpu, .name = "cpu"}};
+  const auto applied =
+      runs_->apply({hello, RunChange{.run_id = run, .to = RunState::running, .kind = EventKind::run_started},
+                    NewAttempt{.run_id = run, .worker_id = "w1", .device_ids = {"cpu:h"}}});
   ASSERT_TRUE(applied.ok()) << applied.error().message;
   const StepMetrics steps[] = {{.step = 0, .loss = 5}, {.step = 1, .loss = 4}};
   ASSERT_TRUE(metrics_->append(applied->attempts[0].id, 1, steps).ok());

@@ -299,7 +299,7 @@ TEST(Names, WordsForOutcomesReadBack) {
   expect_round_trip(FailureReason::internal);
   expect_round_trip(StopReason::worker_stopped);
   expect_round_trip(AttemptNews::refused);
-  EXPECT_EQ(parse_word<Phase>("lod").error().message, "\"lod\" is no phase; expected load, plan, step or checkpoint");
+  EXPECT_EQ(parse_word<Phase>("lod").error().message, "\"lod\" is no phase; expected load, step or checkpoint");
   EXPECT_EQ(to_string(FailureReason::out_of_memory), "out_of_memory");
   EXPECT_EQ(to_string(RunState::retry_wait), "retry_wait");
 }

@@ -174,7 +174,7 @@ TEST_F(StepLoopTest, ResumedRunSaysSoInProgressAndGoesOn) {
   script_.first_step = script_.resumed_from = 3;
   EXPECT_EQ(run().result, AttemptResult::completed);
   EXPECT_THAT(journal_steps(), ElementsAre(3, 4));
-  const auto progress = read_progress(*options_.folder);
+  const auto progress = *read_progress(*options_.folder);
   ASSERT_TRUE(progress);
   EXPECT_EQ(progress->phase, Phase::step);
   EXPECT_EQ(progress->resumed_from_step, 3);
@@ -190,10 +190,10 @@ TEST_F(StepLoopTest, ProgressNamesThePhase) {
   options_.config.train.checkpoint_every = 5;
   std::vector<Phase> phases;
   hooks_.create = [&](const RunConfig&, const TrainerOptions&) {
-    phases.push_back(read_progress(*options_.folder)->phase);
+    phases.push_back(read_progress(*options_.folder).value().value().phase);
     return std::make_unique<FakeTrainer>(script_);
   };
-  script_.before_step = [&](int64_t) { phases.push_back(read_progress(*options_.folder)->phase); };
+  script_.before_step = [&](int64_t) { phases.push_back(read_progress(*options_.folder).value().value().phase); };
   options_.config.train.steps = 1;
   run();
   EXPECT_THAT(phases, ElementsAre(Phase::load, Phase::step));

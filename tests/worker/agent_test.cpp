@@ -14,6 +14,7 @@
 #include "tests/support/fake_process.h"
 #include "tests/support/fake_uplink.h"
 #include "tests/support/manual_clock.h"
+#include "tests/support/put_file.h"
 #include "tests/support/temp_folder.h"
 
 namespace assay {
@@ -488,6 +489,36 @@ TEST_F(AgentTest, KillsTheGroupAfterTheGracePeriod) {
   EXPECT_THAT(ended().error, HasSubstr("no progress in phase load"));
   EXPECT_THAT(ended().error, HasSubstr("was killed"));
   EXPECT_EQ(ended().signal, SIGKILL);
+}
+
+// Of a newer daemon: it is obeyed, and what it meant is not guessed.
+TEST_F(AgentTest, AStopForAReasonThatNobodyKnowsIsNoOtherStop) {
+  run_lease();
+  agent_->handle(StopMessage{key, "preempted"});
+  EXPECT_THAT(processes_.signals, ElementsAre(Pair(processes_.last().identity.pid, SIGTERM)));
+  restart_worker();
+  welcome();
+  AttemptOutcome result;
+  result.result = AttemptResult::cancelled;
+  ASSERT_TRUE(write_result(folder(), result).ok());
+  end_trainer({.exit_code = 9});
+  EXPECT_EQ(ended().result, AttemptResult::failed);
+  EXPECT_EQ(ended().reason, FailureReason::internal);
+  EXPECT_EQ(
+      ended().error,
+      "told to stop for a reason that this worker does not know, \"preempted\": the daemon is of another version");
+}
+
+// Of a newer trainer: the phase known before stands.
+TEST_F(AgentTest, APhaseThatNobodyKnowsIsNoOtherPhase) {
+  run_lease();
+  ASSERT_TRUE(write_progress(folder(), {.phase = Phase::checkpoint, .resumed_from_step = 3}).ok());
+  clock_.advance_ms(5'000);
+  agent_->tick();
+  put_file(folder().progress(), R"({"phase": "evaluate", "resumed_from_step": 3})");
+  clock_.advance_ms(5'000);
+  agent_->tick();
+  EXPECT_EQ(uplink_.heartbeats.back().leases.at(0).phase, Phase::checkpoint);
 }
 
 TEST_F(AgentTest, FirstStopReasonCounts) {

@@ -113,9 +113,8 @@ Status write_progress(const AttemptFolder& folder, const Progress& progress) {
                                                         {"resumed_from_step", progress.resumed_from_step}}));
 }
 
-std::optional<Progress> read_progress(const AttemptFolder& folder) {
-  const auto progress = read_json(folder.progress(), progress_from);
-  return progress.ok() ? *progress : std::nullopt;
+Result<std::optional<Progress>> read_progress(const AttemptFolder& folder) {
+  return read_json(folder.progress(), progress_from);
 }
 
 Status write_result(const AttemptFolder& folder, const AttemptOutcome& outcome) {

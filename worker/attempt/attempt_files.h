@@ -33,8 +33,8 @@ struct Progress {
   int64_t resumed_from_step = -1;
 };
 Status write_progress(const AttemptFolder&, const Progress&);
-// Nothing when the file is missing or damaged: progress is a hint, and the trainer writes it again.
-std::optional<Progress> read_progress(const AttemptFolder&);
+// Nothing when the file is missing, data_loss when it cannot be read: a newer trainer may have other phases.
+Result<std::optional<Progress>> read_progress(const AttemptFolder&);
 
 Status write_result(const AttemptFolder&, const AttemptOutcome&);
 // Nothing when there is no file (the trainer has not ended, or was killed); data_loss when there is one that cannot be

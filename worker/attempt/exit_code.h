@@ -1,8 +1,11 @@
 // Exit codes of assay-trainer: a contract with people's scripts and with the worker (docs: assay-trainer --help).
 #pragma once
 
+#include <fmt/format.h>
+
 #include <array>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "spec/run_outcome.h"
@@ -21,6 +24,12 @@ inline constexpr std::array<std::pair<FailureReason, int>, 8> failure_exit_codes
     {FailureReason::device_error, 7},
     {FailureReason::communication_error, 8},
 }};
+// "0 completed, 1 internal, ..., 9 cancelled": for --help.
+inline std::string exit_codes_text() {
+  std::string text = fmt::format("{} {}", exit_completed, to_string(AttemptResult::completed));
+  for (const auto& [reason, code] : failure_exit_codes) text += fmt::format(", {} {}", code, to_string(reason));
+  return text + fmt::format(", {} {}", exit_cancelled, to_string(AttemptResult::cancelled));
+}
 
 inline int exit_code_of(const AttemptOutcome& outcome) {
   if (outcome.result == AttemptResult::completed) return exit_completed;

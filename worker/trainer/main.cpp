@@ -100,9 +100,7 @@ int end(const AttemptOutcome& outcome, const std::string& config, const std::opt
   return exit_code_of(outcome);
 }
 
-constexpr const char* exit_codes_help =
-    "Exit codes: 0 completed, 1 internal, 2 config_invalid (also bad usage), 3 data_error, 4 plan_error,\n"
-    "5 out_of_memory, 6 non_finite, 7 device_error, 8 communication_error, 9 cancelled.\n"
+constexpr const char* signals_help =
     "SIGTERM or SIGINT: finish the step, save a checkpoint (with --checkpoints), end as cancelled.\n"
     "SIGUSR1: save a checkpoint after the step.";
 
@@ -110,7 +108,7 @@ constexpr const char* exit_codes_help =
 
 int main(int argc, char** argv) {
   CLI::App app("Trains one run of Assay.", "assay-trainer");
-  app.footer(exit_codes_help);
+  app.footer(fmt::format("Exit codes: {}; bad usage is config_invalid.\n{}", exit_codes_text(), signals_help));
   std::string config, folder;
   StepLoopOptions options;
   bool no_resume = false;
