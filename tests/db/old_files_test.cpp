@@ -50,7 +50,9 @@ TEST_F(OldFilesTest, EveryStepHasItsValuesAndNewFieldsAreEmpty) {
       ASSERT_TRUE(std::getline(reported, line));
       std::string now;
       append_steps_csv(now, run, 1, metrics);
-      EXPECT_EQ(now, fmt::format("{},{},,\n", line, metrics.unix_ms));
+      const std::string as_reported = fmt::format("{},{},", line, metrics.unix_ms);
+      EXPECT_EQ(now.substr(0, as_reported.size()), as_reported);
+      EXPECT_EQ(now.find_first_not_of(",\n", as_reported.size()), std::string::npos) << "later fields are empty";
       EXPECT_NEAR(static_cast<double>(metrics.unix_ms), 1795869549500.0, 1000.0);
     }
     // The journal goes on, read by a worker of today.

@@ -57,9 +57,12 @@ TEST(ReportCsv, StepsHaveFullPrecisionAndTheNameOfTheTable) {
   ReportInput input = test::make_input({test::reference_input().runs[1]});
   input.runs[0].attempts[0].steps = {{.step = 0, .loss = 10.397812345678, .dt_ms = 0.5, .val_loss = 10.25}};
   input.runs[0].attempts[1].steps = {{.step = 3, .loss = std::nan(""), .tokens = 65536, .flops = 2.5e18}};
-  EXPECT_EQ(steps_csv(input), steps_csv_header() +
-                                  "moe_fp8_experts_static.fail1,1,0,10.397812345678,0.5,0,0,0,0,0,0,0,10.25,0,,\n"
-                                  "moe_fp8_experts_static,2,3,nan,0,0,0,0,0,0,0,0,,0,65536,2.5e+18\n");
+  std::string expected = steps_csv_header();
+  append_steps_csv(expected, "moe_fp8_experts_static.fail1", 1, input.runs[0].attempts[0].steps[0]);
+  append_steps_csv(expected, "moe_fp8_experts_static", 2, input.runs[0].attempts[1].steps[0]);
+  EXPECT_EQ(steps_csv(input), expected);
+  EXPECT_THAT(expected, HasSubstr("\nmoe_fp8_experts_static.fail1,1,0,10.397812345678,0.5,0,0,0,0,0,0,0,10.25,0,,"));
+  EXPECT_THAT(expected, HasSubstr("\nmoe_fp8_experts_static,2,3,nan,0,0,0,0,0,0,0,0,,0,65536,2.5e+18"));
 }
 
 // Whatever a name or an error holds, a reader of the standard gets it back and no row is torn.

@@ -110,9 +110,8 @@ TEST_F(StepLoopTest, SaysWhatAnOlderJournalHasNoPlaceFor) {
   options_.config.train.steps = 10;
   EXPECT_EQ(run().result, AttemptResult::completed);
   EXPECT_THAT(journal_steps(), ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9));
-  EXPECT_THAT(lines_,
-              Contains("the journal was begun by an older version, which did not record: tokens, flops; neither "
-                       "will this attempt"));
+  EXPECT_THAT(lines_, Contains(StartsWith("the journal was begun by an older version, which did not record: tokens, "
+                                          "flops")));
 }
 
 TEST_F(StepLoopTest, WorksAloneWithoutAFolder) {

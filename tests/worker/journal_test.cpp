@@ -372,7 +372,9 @@ TEST_F(OtherJournalTest, AJournalOfVersion1IsReadAsItWas) {
       const StepMetrics& metrics = records[i].metrics;
       std::string line;
       append_steps_csv(line, run, 1, metrics);
-      EXPECT_EQ(line, fmt::format("{},{},,\n", lines[i], metrics.unix_ms)) << "tokens and flops are empty";
+      const std::string as_reported = fmt::format("{},{},", lines[i], metrics.unix_ms);
+      EXPECT_EQ(line.substr(0, as_reported.size()), as_reported);
+      EXPECT_EQ(line.find_first_not_of(",\n", as_reported.size()), std::string::npos) << "later fields are empty";
       EXPECT_NEAR(static_cast<double>(metrics.unix_ms), 1795869549500.0, 1000.0);
     }
   }
@@ -388,13 +390,13 @@ TEST_F(OtherJournalTest, AJournalOfVersion1GoesOnAsItBegan) {
     auto writer = JournalWriter::open(path_);
     ASSERT_TRUE(writer.ok()) << writer.error().message;
     EXPECT_EQ(writer->last_seq(), 12);
-    EXPECT_THAT(writer->left_out(), testing::ElementsAre("tokens", "flops"));
+    EXPECT_THAT(writer->left_out(), testing::IsSupersetOf({"tokens", "flops"}));
     StepMetrics next = metrics_of(12);
     ASSERT_TRUE(writer->append(next).ok());
     EXPECT_EQ(content().size(), 13u * 113);
     EXPECT_EQ(content().substr(0, old.size()), old);
-    next.tokens = not_recorded<int64_t>;
-    next.flops = not_recorded<double>;
+    for (const StepField& field : step_fields)
+      if (field.since > 1) field.visit(next, []<class T>(T& value) { value = not_recorded<T>; });
     EXPECT_EQ(bits(reader.read(100)->at(0).metrics), bits(next));
   }
   EXPECT_TRUE(JournalWriter::open(folder_.file("new"))->left_out().empty());
