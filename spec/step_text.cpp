@@ -35,12 +35,4 @@ void append_steps_csv(std::string& out, std::string_view run, int64_t attempt, c
   out += '\n';
 }
 
-std::string step_fields_markdown() {
-  std::string table = "| field | type | unit | since | meaning |\n| --- | --- | --- | ---: | --- |\n";
-  for (const StepField& field : step_fields)
-    table += fmt::format("| `{}` | {} | {} | {} | {} |\n", field.name, field.is_integer() ? "integer" : "float",
-                         field.unit, field.since, field.meaning);
-  return table;
-}
-
 }  // namespace assay

@@ -13,7 +13,5 @@ std::string steps_csv_header();
 // A line of it, appended. What was not recorded is empty.
 void append_steps_csv(std::string& out, std::string_view run, int64_t attempt, const StepMetrics& metrics);
 
-// The fields as a Markdown table.
-std::string step_fields_markdown();
 
 }  // namespace assay

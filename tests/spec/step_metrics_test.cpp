@@ -7,7 +7,6 @@
 
 #include "base/csv.h"
 #include "spec/step_text.h"
-#include "tests/support/doc_block.h"
 #include "tests/support/step_values.h"
 
 namespace assay {
@@ -47,10 +46,6 @@ TEST(StepMetrics, CsvHasEveryFieldAndLeavesEmptyWhatWasNotRecorded) {
   append_steps_csv(csv, "a", 1, {.val_loss = 2.5, .tokens = 9'007'199'254'740'993, .flops = 1.25e21});
   EXPECT_THAT(csv, StartsWith("a,1,0,0,0,0,0,0,0,0,0,0,2.5,0,9007199254740993," + csv_number(1.25e21)));
   EXPECT_EQ(csv.back(), '\n');
-}
-
-TEST(StepMetrics, TheDocsHaveTheTable) {
-  expect_doc_block("docs/cli.md", "step metrics", step_fields_markdown());
 }
 
 }  // namespace

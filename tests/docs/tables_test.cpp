@@ -1,4 +1,4 @@
-// The lists of words in docs/ are those of spec/words.h. `./run docs` writes them.
+// The tables of docs/ that come from the code: the words of spec/words.h, the fields of a step. `./run docs` writes them.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "spec/config_fields.h"
+#include "spec/step_metrics.h"
 #include "spec/words.h"
 #include "tests/support/docs_block.h"
 #include "tests/support/paths.h"
@@ -45,6 +46,15 @@ TEST(Docs, EventKinds) {
 }
 TEST(Docs, DeviceStates) {
   EXPECT_EQ(docs_block_problem("docs/cli.md", "device states", table_of<DeviceState>("`state` of a device")), "");
+}
+
+TEST(Docs, StepMetrics) {
+  std::vector<std::vector<std::string>> rows;
+  for (const StepField& field : step_fields)
+    rows.push_back({fmt::format("`{}`", field.name), field.is_integer() ? "integer" : "float", std::string(field.unit),
+                    std::to_string(field.since), std::string(field.meaning)});
+  static constexpr std::array<std::string_view, 5> titles = {"field", "type", "unit", "since", "meaning"};
+  EXPECT_EQ(docs_block_problem("docs/cli.md", "step metrics", docs_table(titles, rows)), "");
 }
 
 // The rows of docs/spec.md say more than the code does, so they are written by hand: the words in them are compared.
