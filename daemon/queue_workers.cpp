@@ -23,7 +23,7 @@ WorkerRow row_of(const Hello& hello) {
           .boot_id = hello.boot_id,
           .pid = hello.pid,
           .start_ticks = hello.start_ticks,
-          .state = "connected"};
+          .state = WorkerState::connected};
 }
 
 std::vector<DeviceRow> devices_of(const Hello& hello) {
@@ -32,10 +32,9 @@ std::vector<DeviceRow> devices_of(const Hello& hello) {
     const auto user = hello.occupied.find(device.id);
     rows.push_back({.id = device.id,
                     .worker_id = hello.worker_id,
-                    .kind = std::string(to_string(device.kind)),
+                    .kind = device.kind,
                     .name = device.name,
                     .memory_bytes = device.memory_bytes,
-                    .state = "free",
                     .drained_by = user == hello.occupied.end() ? "" : user->second});
   }
   return rows;

@@ -1,4 +1,4 @@
-// A step as text: the columns of steps.csv and `assay export`, and the table of the docs.
+// A step as text: the columns of steps.csv and `assay export`.
 #pragma once
 
 #include <string>
@@ -12,6 +12,5 @@ namespace assay {
 std::string steps_csv_header();
 // A line of it, appended. What was not recorded is empty.
 void append_steps_csv(std::string& out, std::string_view run, int64_t attempt, const StepMetrics& metrics);
-
 
 }  // namespace assay
