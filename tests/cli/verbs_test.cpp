@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "fake_service.h"
+#include "spec/words.h"
 
 namespace assay {
 namespace {
