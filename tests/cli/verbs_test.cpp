@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "fake_service.h"
 #include "spec/step_text.h"
+#include "spec/words.h"
 
 namespace assay {
 namespace {
