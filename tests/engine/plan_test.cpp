@@ -276,7 +276,7 @@ TEST(Plan, RefusesSizesTheGpuKernelsDoNotTake) {
                 c.train.device_batch = 2048;
                 c.train.total_batch_tokens = 2048 * 2048;
               }),
-              HasSubstr("lower train.device_batch) = 1472; the cuda backend takes at most 1280"));
+              HasSubstr("lower train.device_batch) = 1536; the cuda backend takes at most 1280"));
 }
 
 TEST(Plan, RefusesMoreRoutedRowsThanTheirNumbersHold) {
@@ -286,7 +286,8 @@ TEST(Plan, RefusesMoreRoutedRowsThanTheirNumbersHold) {
   c.train.total_batch_tokens = int64_t{1} << 31;
   const auto plan = build_plan(c, Backend::cpu);
   ASSERT_FALSE(plan.ok());
-  EXPECT_THAT(plan.error().message, HasSubstr("lower train.device_batch"));
+  EXPECT_THAT(plan.error().message,
+              HasSubstr("picks of a micro-batch (train.device_batch * model.sequence_len * model.top_k) = 4294967296"));
 }
 
 TEST(Plan, NamesWhatIsWrongWithAConfig) {
