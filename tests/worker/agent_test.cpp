@@ -491,24 +491,6 @@ TEST_F(AgentTest, KillsTheGroupAfterTheGracePeriod) {
   EXPECT_EQ(ended().signal, SIGKILL);
 }
 
-// Of a newer daemon: it is obeyed, and what it meant is not guessed.
-TEST_F(AgentTest, AStopForAReasonThatNobodyKnowsIsNoOtherStop) {
-  run_lease();
-  agent_->handle(StopMessage{key, "preempted"});
-  EXPECT_THAT(processes_.signals, ElementsAre(Pair(processes_.last().identity.pid, SIGTERM)));
-  restart_worker();
-  welcome();
-  AttemptOutcome result;
-  result.result = AttemptResult::cancelled;
-  ASSERT_TRUE(write_result(folder(), result).ok());
-  end_trainer({.exit_code = 9});
-  EXPECT_EQ(ended().result, AttemptResult::failed);
-  EXPECT_EQ(ended().reason, FailureReason::internal);
-  EXPECT_EQ(
-      ended().error,
-      "told to stop for a reason that this worker does not know, \"preempted\": the daemon is of another version");
-}
-
 // Of a newer trainer: the phase known before stands.
 TEST_F(AgentTest, APhaseThatNobodyKnowsIsNoOtherPhase) {
   run_lease();
