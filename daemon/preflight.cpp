@@ -140,7 +140,7 @@ std::string speed_key(const RunConfig& config) {
   like.train.deterministic = train.deterministic;
   like.data = {};
   like.fault = {};
-  return to_toml(like);
+  return canonical_text(like);
 }
 
 Forecast forecast(const ExperimentSpec& spec, const PreflightContext& context) {

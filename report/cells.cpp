@@ -51,7 +51,7 @@ std::string without(Axis axis, RunConfig config) {
       config.train.steps = defaults.train.steps;
       break;
   }
-  return to_toml(config);
+  return canonical_text(config);
 }
 
 }  // namespace

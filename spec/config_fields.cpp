@@ -62,13 +62,20 @@ ConfigField field(std::string_view path) {
   return f;
 }
 
+template <auto... Members>
+ConfigField label(std::string_view path) {
+  ConfigField f = field<Members...>(path);
+  f.is_label = true;
+  return f;
+}
+
 std::vector<ConfigField> make_fields() {
   using R = RunConfig;
   using M = ModelConfig;
   using T = TrainConfig;
   using F = Fp8Config;
   return {
-      field<&R::preset>("preset"),
+      label<&R::preset>("preset"),
       field<&R::devices>("devices"),
       field<&R::backend>("backend"),
       field<&R::precision>("precision"),

@@ -20,7 +20,8 @@ struct ConfigField {
   std::string_view path;  // "train.matrix_lr"
   ValueKind kind = ValueKind::text;
   std::span<const std::string_view> choices;  // kind choice: the legal values
-  int64_t smallest = INT64_MIN;               // kind integer: what the C++ type holds; validate() knows the legal range
+  bool is_label = false;         // where values come from and no value itself: no part of what tells configs apart
+  int64_t smallest = INT64_MIN;  // kind integer: what the C++ type holds; validate() knows the legal range
   int64_t largest = INT64_MAX;
   ConfigValue (*get)(const RunConfig&) = nullptr;         // a choice comes as its name
   void (*set)(RunConfig&, const ConfigValue&) = nullptr;  // the alternative must be that of `kind`

@@ -64,7 +64,7 @@ void check_configs(const std::vector<Cell>& cells, int repeats, const ConfigRead
 std::string cell_key(const Cell& cell) {
   RunConfig config = cell.config;
   config.train.seed = 0;
-  return sha256_hex(cell.name + "\n" + to_toml(config)).substr(0, 16);
+  return sha256_hex(cell.name + "\n" + canonical_text(config)).substr(0, 16);
 }
 
 std::string run_name(const Cell& cell, int repeat) {
@@ -126,7 +126,7 @@ std::string canonical_hash(const ExperimentSpec& spec) {
                   to_string(spec.on_failure), spec.baseline, spec.retry.max_attempts, spec.retry.backoff_s);
   for (const FailureReason reason : reasons) text += fmt::format(" {}", to_string(reason));
   for (const PlannedRun& run : spec.runs)
-    text += fmt::format("\nrun {} {} {}\n{}", run.name, run.cell_key, run.repeat, to_toml(run.config));
+    text += fmt::format("\nrun {} {} {}\n{}", run.name, run.cell_key, run.repeat, canonical_text(run.config));
   return sha256_hex(text);
 }
 

@@ -55,12 +55,11 @@ size_t find_path(std::string_view message, std::string_view path) {
   return at;
 }
 
-}  // namespace
-
-std::string to_toml(const RunConfig& config) {
+std::string text_of(const RunConfig& config, bool labels) {
   std::string text;
   std::string_view group;
   for (const ConfigField& field : config_fields()) {
+    if (field.is_label && !labels) continue;
     if (field.group() != group) {
       group = field.group();
       text += fmt::format("\n[{}]\n", group);
@@ -68,6 +67,16 @@ std::string to_toml(const RunConfig& config) {
     text += fmt::format("{} = {}\n", field.last(), toml_value(field.get(config)));
   }
   return text;
+}
+
+}  // namespace
+
+std::string to_toml(const RunConfig& config) {
+  return text_of(config, true);
+}
+
+std::string canonical_text(const RunConfig& config) {
+  return text_of(config, false);
 }
 
 RunConfigResult parse_run_config(std::string_view text, std::string_view file) {

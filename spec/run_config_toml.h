@@ -1,4 +1,4 @@
-// A complete run config as TOML: what `run.toml` of an attempt holds, what a lease carries, what is hashed.
+// A complete run config as TOML: what `run.toml` of an attempt holds and what a lease carries.
 #pragma once
 
 #include <string>
@@ -10,8 +10,13 @@
 
 namespace assay {
 
-// Canonical text: every field, fixed order, fixed number format; equal configs give equal text.
+// Every field, fixed order, fixed number format; equal configs give equal text.
 std::string to_toml(const RunConfig&);
+
+// What tells configs apart, for hashes and keys: the same without labels (ConfigField::is_label). The cells of what is
+// queued and the checkpoints of what was trained are found again by it, so it must not change for a config of an
+// earlier version: a field that is added later has to be left out while it says what was so before there was a choice.
+std::string canonical_text(const RunConfig&);
 
 struct RunConfigResult {
   RunConfig config;

@@ -119,7 +119,7 @@ std::string resume_hash(const RunConfig& config) {
   RunConfig same = config;
   same.fault = {};
   same.train.timeout_s = 0;
-  return sha256_hex(to_toml(same));
+  return sha256_hex(canonical_text(same));
 }
 
 std::string save_run(const std::string& folder, const CheckpointOwner& owner, const RunConfig& config, DeviceRun& run,

@@ -7,7 +7,9 @@
 #include <cmath>
 #include <random>
 
+#include "base/file.h"
 #include "spec/config_fields.h"
+#include "tests/support/paths.h"
 
 namespace assay {
 namespace {
@@ -69,13 +71,26 @@ TEST(RunConfigToml, EqualConfigsGiveEqualTextAndEveryFieldShows) {
   }
 }
 
+// Queued cells and checkpoints of earlier versions are found again by it: the file was written before there were
+// presets.
+TEST(RunConfigToml, WhatTellsConfigsApartStaysAsItWas) {
+  const std::string written = read_file(source_dir() + "/tests/fixtures/home_1/checkpoint/run.toml").value();
+  RunConfig config = parse_run_config(written, "run.toml").config;
+  EXPECT_EQ(canonical_text(config), written);
+  config.preset = Preset::nanochat;
+  EXPECT_EQ(canonical_text(config), written) << "where values come from, and no value";
+  EXPECT_NE(to_toml(config), written);
+}
+
 TEST(RunConfigToml, IsReadableToml) {
   RunConfig config;
   config.data.path = "/data/\"x\"";
   config.train.matrix_lr = 1;
   const std::string text = to_toml(config);
   EXPECT_THAT(
-      text, ::testing::StartsWith("preset = \"assay\"\ndevices = 1\nbackend = \"auto\"\nprecision = \"bf16\"\nexecution = \"dynamic\"\n"));
+      text,
+      ::testing::StartsWith(
+          "preset = \"assay\"\ndevices = 1\nbackend = \"auto\"\nprecision = \"bf16\"\nexecution = \"dynamic\"\n"));
   EXPECT_THAT(text, ::testing::HasSubstr("\n[train]\nsteps = 140\n"));
   EXPECT_THAT(text, ::testing::HasSubstr("\nmatrix_lr = 1.0\n"));
   EXPECT_THAT(text, ::testing::HasSubstr("\n[data]\npath = \"/data/\\\"x\\\"\"\n"));

@@ -242,7 +242,7 @@ TEST(WireConvert, EveryFieldOfTheProtoFileIsConverted) {
   expect_all_fields<OccupiedDevice>(v1::OccupiedDevice::descriptor());
   expect_all_fields<Heartbeat>(v1::Heartbeat::descriptor());
   expect_all_fields<LeaseStatus>(v1::LeaseStatus::descriptor());
-  expect_all_fields<MetricBatch>(v1::MetricBatch::descriptor(), {"steps"});
+  expect_all_fields<MetricBatch>(v1::MetricBatch::descriptor(), {"columns"});
   expect_all_fields<AttemptEvent>(v1::AttemptEvent::descriptor());
   expect_all_fields<AttemptOutcome>(v1::AttemptOutcome::descriptor());
   expect_all_fields<Problem>(v1::Problem::descriptor());
