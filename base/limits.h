@@ -43,7 +43,7 @@ inline constexpr int vocab_size = 65'536;  // tokens are stored as uint16
 inline constexpr int sequence_len = 1 << 20;
 inline constexpr int64_t batch_tokens = 1ll << 31;
 
-// --- leases and supervision (QUEUE design: heartbeat 5 s, lease 30 s = six missed heartbeats) -----------------------
+// --- leases and supervision (heartbeat 5 s, lease 30 s = six missed heartbeats) --------------------------------------
 inline constexpr int64_t heartbeat_ms = 5'000;
 inline constexpr int64_t lease_ms = 30'000;
 // Alive but no progress. Load covers reading shards from slow disks, and kernel selection.

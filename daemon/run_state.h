@@ -1,6 +1,6 @@
 // The life of one run and its live attempt as a pure function: (state, event) -> (next state, events to store,
 // actions). No clock, no store, no network; whoever calls stores `next` and `changes` in one transaction, then does the
-// actions, each of which may be done twice without harm. Source: QUEUE design, "States".
+// actions, each of which may be done twice without harm. All of it in words: docs/queue.md.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The spec file of an experiment: TOML text -> a validated list of runs. Format: PRODUCT design and docs/spec.md.
+// The spec file of an experiment: TOML text -> a validated list of runs. Format: docs/spec.md.
 #pragma once
 
 #include <cstdint>

@@ -133,7 +133,7 @@ struct RunConfig {
 // The values of a run that sets nothing but its preset.
 RunConfig preset_config(Preset);
 
-// Derived sizes. Source: ENGINE design, "Model".
+// Derived sizes: docs/engine.md, "The model".
 int model_width(const ModelConfig&);                  // d
 int expert_width(const ModelConfig&);                 // h = max(128, round(4d/(k+1)/128)*128)
 int attention_window(const ModelConfig&, int layer);  // tokens a query may look back on, itself included

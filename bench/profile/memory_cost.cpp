@@ -1,5 +1,5 @@
 // Ops bound by memory: every operand is read or written once (twice where it is both); what a cache may keep, such as
-// tables of angles, is not counted. Ceiling: a copy on one H100 80GB HBM3, ENGINE design, "What it must reach".
+// tables of angles, is not counted. Ceiling: a copy on one H100 80GB HBM3, docs/benchmarks.md.
 #include <algorithm>
 
 #include "profile/op_cost.h"

@@ -1,4 +1,4 @@
-// Ops bound by arithmetic. Ceilings: measured on one H100 80GB HBM3, ENGINE design, "What it must reach".
+// Ops bound by arithmetic. Ceilings: measured on one H100 80GB HBM3, docs/benchmarks.md.
 #include <algorithm>
 
 #include "profile/op_cost.h"

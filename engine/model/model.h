@@ -1,5 +1,5 @@
 // The model over an arena: forward and backward of one micro-batch, written once for every backend, precision and way
-// of execution. Source: ENGINE design, "Model".
+// of execution. docs/engine.md, "The model".
 #pragma once
 
 #include <memory>

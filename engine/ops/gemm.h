@@ -1,4 +1,4 @@
-// Dense matrix products. Source of the FP8 recipe: ENGINE design, "Precision".
+// Dense matrix products. The FP8 recipe: docs/engine.md, "Precision".
 #pragma once
 
 #include "engine/ops/tensor.h"

@@ -30,7 +30,7 @@ struct RunPlan {
   ModelShape shape;
   int64_t parameters = 0;                // all of them
   int64_t active_matmul_parameters = 0;  // attention, router, k+1 experts, lm_head
-  double flops_per_token = 0;            // ENGINE design, "Metrics of a step"
+  double flops_per_token = 0;            // docs/engine.md, "What is recorded of a step"
   int64_t static_capacity = 0;           // rows per expert in static execution, else 0
   std::vector<PlannedBuffer> buffers;
   size_t arena_bytes = 0;

@@ -15,7 +15,7 @@ namespace assay {
 namespace {
 
 constexpr int64_t steps_until_steady = 6;  // FP8 calibrates for three steps, then the graph is captured
-constexpr double peak_flops = 989.5e12;    // dense BF16 of an H100 or H200 SXM: ENGINE design, "Metrics of a step"
+constexpr double peak_flops = 989.5e12;    // dense BF16 of an H100 or H200 SXM: docs/engine.md, "What is recorded of a step"
 
 }  // namespace
 
