@@ -1,5 +1,5 @@
-// Every limit of Assay, each with its reason; what each backend takes is in spec/backend_limits.h. Units come last in the
-// name.
+// Every limit of Assay, each with its reason; what a backend takes is in spec/backend_limits.h. Units come last in
+// the name.
 #pragma once
 
 #include <cstddef>
