@@ -458,7 +458,7 @@ TEST_F(ServiceTest, AStrangeWorkerIsRefused) {
   hello.mutable_hello()->mutable_devices(0)->set_kind("tpu");
   bad_device.write(hello);
   EXPECT_EQ(bad_device.finish().error_message(),
-            "hello.devices[0].kind: \"tpu\" is no kind of device; expected cpu or cuda");
+            "hello.devices[0].kind: \"tpu\" is no device kind; expected cpu or cuda");
 
   Stream bad_event(*workers_);
   bad_event.hello();
