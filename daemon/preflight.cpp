@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "base/text.h"
 #include "db/metric_store.h"
+#include "db/run_store.h"
 #include "engine/check/run_check.h"
 #include "spec/backend.h"
 #include "spec/run_config_toml.h"

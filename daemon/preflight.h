@@ -9,10 +9,13 @@
 
 #include "base/memory.h"
 #include "base/status.h"
-#include "db/run_store.h"
+#include "db/types.h"
 #include "spec/experiment_spec.h"
 
 namespace assay {
+
+class MetricStore;
+class RunStore;
 
 struct RunForecast {
   int64_t parameters = 0;
@@ -53,6 +56,6 @@ double total_seconds(const ExperimentSpec&, const Forecast&, const PreflightCont
                      const std::vector<size_t>& chosen);
 
 // speed_key -> step time, from the newest completed runs.
-std::function<double(const std::string&)> measured_step_times(RunStore& runs, class MetricStore& metrics);
+std::function<double(const std::string&)> measured_step_times(RunStore& runs, MetricStore& metrics);
 
 }  // namespace assay

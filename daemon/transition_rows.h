@@ -5,7 +5,7 @@
 #include <string>
 
 #include "daemon/run_state.h"
-#include "db/run_store.h"
+#include "db/changes.h"
 #include "wire/messages.h"
 
 namespace assay {

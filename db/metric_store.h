@@ -1,10 +1,12 @@
 // metrics.db: every step of every attempt. Apart from queue.db so that a burst of metrics never delays a lease.
 //
-// Thread-safe: one lock, one connection. synchronous=NORMAL: what append() stored survives a killed daemon at once, and
-// a power cut after the next sync(). A power cut before it takes the last appends, steps and acknowledgement together:
-// the worker is told the stored acked_seq when it greets, and its journal sends them again. Of an attempt that has
-// ended nobody sends again, so whoever makes an end final calls sync() first.
-// Fail-stop as RunStore: after a failed commit, a full disk, an I/O error or a damaged page, writes are refused.
+// Thread-safe: one lock, one connection. synchronous=NORMAL: what append() has stored survives the death of the daemon
+// at once, and a power cut only from the next sync() on. A power cut before it may take the last appends, each as a
+// whole with its acknowledgement. While the attempt lives this is mended: the worker is told the stored acked_seq when
+// it greets, and sends again what its journal has. What the same cut has taken from the journal, too, was made after
+// the newest checkpoint, before which a trainer syncs it; an attempt that goes on from there makes these steps again.
+// Of an attempt that has ended nobody sends again, so whoever makes an end final calls sync() first. Fail-stop as
+// RunStore.
 #pragma once
 
 #include <cstdint>

@@ -2,7 +2,9 @@
 
 #include <fmt/core.h>
 
-#include <array>
+#include <algorithm>
+
+#include "base/home.h"
 
 namespace assay {
 
@@ -76,7 +78,7 @@ Result<RunRow> read_run(const Statement& row, int& at) {
   return run;
 }
 
-Result<AttemptRow> read_attempt(const Statement& row, int& at) {
+Result<AttemptRow> read_attempt(const Statement& row, int& at, const std::string& home) {
   AttemptRow attempt;
   attempt.id = row.integer(at++);
   attempt.run_id = row.integer(at++);
@@ -96,7 +98,7 @@ Result<AttemptRow> read_attempt(const Statement& row, int& at) {
   attempt.started_at = row.integer(at++);
   attempt.finished_at = row.integer(at++);
   attempt.resumed_from_step = row.integer(at++);
-  attempt.log_path = row.text(at++);
+  attempt.log_path = path_from_home(home, row.text(at++));
   attempt.outcome.operation = row.text(at++);
   attempt.outcome.tensor = row.text(at++);
   attempt.outcome.error = row.text(at++);
@@ -116,6 +118,19 @@ Result<ExperimentRow> read_experiment(const Statement& row, int& at) {
   experiment.retry.backoff_s = row.integer(at++);
   experiment.created_at = row.integer(at++);
   return experiment;
+}
+
+Result<ListedRun> read_listed_run(const Statement& row, int& at, const std::string& home) {
+  ListedRun listed;
+  listed.experiment = row.text(at++);
+  listed.tag = row.text(at++);
+  ASSAY_ASSIGN(listed.run, read_run(row, at));
+  if (row.is_null(at)) {
+    at += 1 + static_cast<int>(std::count(attempt_columns.begin(), attempt_columns.end(), ','));
+    return listed;
+  }
+  ASSAY_ASSIGN(listed.latest, read_attempt(row, at, home));
+  return listed;
 }
 
 }  // namespace assay

@@ -1,11 +1,11 @@
-// Reading the rows of queue.db into the structs of db/types.h. Private to db/.
+// Reading the rows of queue.db into the structs of db/types.h and db/run_reads.h. Private to db/.
 #pragma once
 
 #include <string>
 #include <string_view>
 
 #include "base/status.h"
-#include "db/run_store.h"
+#include "db/run_reads.h"
 #include "db/sqlite.h"
 #include "db/types.h"
 
@@ -39,13 +39,15 @@ Result<E> read_word(const Statement& row, int column, std::string_view where) {
 }
 
 Result<RunRow> read_run(const Statement& row, int& at);
-Result<AttemptRow> read_attempt(const Statement& row, int& at);
+Result<AttemptRow> read_attempt(const Statement& row, int& at, const std::string& home);  // paths as they are now
 Result<ExperimentRow> read_experiment(const Statement& row, int& at);
+// Columns "e.name, e.tag, <run_columns>, <attempt_columns>"; those of the attempt are NULL where there is none.
+Result<ListedRun> read_listed_run(const Statement& row, int& at, const std::string& home);
 
 // All rows of `sql`: a counter's name, and the greatest number it has given out.
 Result<QueueMark> read_mark(Database& db, std::string_view sql);
 
-// "out_of_memory,crashed" and back.
+// "out_of_memory,crashed", as in column experiments.retry_on.
 std::string join_reasons(const RetryPolicy& retry);
 
 }  // namespace assay

@@ -61,7 +61,7 @@ CREATE TABLE runs (
 ) STRICT;
 
 -- Partial indexes hold live rows only, so claims and the top of the list cost the same whatever the history. The WHERE
--- words are repeated letter for letter in the queries of db/run_store_*.cpp.
+-- words are repeated letter for letter in the queries of db/run_lists.cpp and db/run_reader.cpp.
 CREATE INDEX runs_claimable ON runs (priority DESC, id, not_before) WHERE state IN ('queued', 'retry_wait');
 CREATE INDEX runs_retry_due ON runs (not_before) WHERE state = 'retry_wait';
 CREATE INDEX runs_active ON runs (priority DESC, id) WHERE state IN ('running', 'paused');

@@ -101,6 +101,13 @@ struct DeviceRow {
   std::string drained_by;  // who else computes on it, "python3 (pid 4711)"; empty = nobody, it is not drained
 };
 
+struct DeviceListing {
+  DeviceRow device;  // state: drained, else busy while an attempt holds it, else free
+  std::string host;
+  int64_t attempt_id = 0;  // the attempt that holds it, 0 = none
+  std::string run;         // and its run's name
+};
+
 // How far a queue has come: for each table of queue.db whose ids are never used twice ("attempts", "events", ...), and
 // for "lease_epoch", the greatest number given out so far; a counter that has given out none may be missing.
 using QueueMark = std::map<std::string, int64_t, std::less<>>;

@@ -1,4 +1,5 @@
-// Lists of runs in queue order, and their totals.
+#include "db/run_lists.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -7,7 +8,7 @@
 #include <set>
 #include <tuple>
 
-#include "db/run_store_impl.h"
+#include "db/run_rows.h"
 
 namespace assay {
 
@@ -59,29 +60,23 @@ int64_t RunCounts::total() const {
   return std::accumulate(by_state.begin(), by_state.end(), int64_t{0});
 }
 
-Status RunStore::Impl::read_rows(Statement& rows, std::vector<ListedRun>& listed) const {
+Status RunLists::read_rows(Statement& rows, std::vector<ListedRun>& listed) const {
   while (true) {
     ASSAY_ASSIGN(bool row, rows.step());
     if (!row) return {};
-    ListedRun run;
-    run.experiment = rows.text(0);
-    run.tag = rows.text(1);
-    int at = 2;
-    ASSAY_ASSIGN(run.run, read_run(rows, at));
-    if (!rows.is_null(at)) {
-      ASSAY_ASSIGN(run.latest, attempt_from(rows, at));
-    }
+    int at = 0;
+    ASSAY_ASSIGN(ListedRun run, read_listed_run(rows, at, home_));
     listed.push_back(std::move(run));
   }
 }
 
-Result<std::vector<ListedRun>> RunStore::Impl::list_ids(const RunFilter& filter) {
+Result<std::vector<ListedRun>> RunLists::list_ids(const RunFilter& filter) const {
   const std::set<int64_t> ids(filter.ids.begin(), filter.ids.end());
-  ASSAY_ASSIGN(auto rows,
-               db.prepare(fmt::format("SELECT e.name, e.tag, {}, {} FROM json_each(?) j CROSS JOIN runs r ON r.id = "
-                                      "j.value CROSS JOIN experiments e ON e.id = r.experiment_id LEFT JOIN attempts a "
-                                      "ON a.run_id = r.id AND a.n = r.attempts",
-                                      run_columns, attempt_columns)));
+  ASSAY_ASSIGN(auto rows, db_.prepare(fmt::format(
+                              "SELECT e.name, e.tag, {}, {} FROM json_each(?) j CROSS JOIN runs r ON r.id = "
+                              "j.value CROSS JOIN experiments e ON e.id = r.experiment_id LEFT JOIN attempts a "
+                              "ON a.run_id = r.id AND a.n = r.attempts",
+                              run_columns, attempt_columns)));
   const std::string text = fmt::format("[{}]", fmt::join(ids, ","));
   rows.bind(text);
   std::vector<ListedRun> listed;
@@ -101,7 +96,7 @@ Result<std::vector<ListedRun>> RunStore::Impl::list_ids(const RunFilter& filter)
   return listed;
 }
 
-Result<std::vector<ListedRun>> RunStore::Impl::list_all(const RunFilter& filter) {
+Result<std::vector<ListedRun>> RunLists::list_all(const RunFilter& filter) const {
   std::vector<ListedRun> listed;
   for (const RunStage part : parts) {
     std::string condition = part_condition(part, filter);
@@ -109,7 +104,7 @@ Result<std::vector<ListedRun>> RunStore::Impl::list_all(const RunFilter& filter)
     if (condition.empty() || left == 0) continue;
     // The ids are sorted and cut alone, then joined: sorting whole rows costs several times as much.
     ASSAY_ASSIGN(auto rows,
-                 db.prepare(fmt::format(
+                 db_.prepare(fmt::format(
                      "SELECT e.name, e.tag, {}, {} FROM (SELECT r.id FROM runs r WHERE {} AND ?1 = ?1 AND ?2 = ?2 "
                      "ORDER BY {} LIMIT ?3) p CROSS JOIN runs r ON r.id = p.id CROSS JOIN "
                      "experiments e ON e.id = r.experiment_id LEFT JOIN attempts a ON a.run_id = r.id AND "
@@ -125,28 +120,26 @@ Result<std::vector<ListedRun>> RunStore::Impl::list_all(const RunFilter& filter)
   return listed;
 }
 
-Result<std::vector<ListedRun>> RunStore::Impl::list(const RunFilter& filter) {
+Result<std::vector<ListedRun>> RunLists::list_resolved(const RunFilter& filter) const {
   return filter.ids.empty() ? list_all(filter) : list_ids(filter);
 }
 
-Result<std::vector<ListedRun>> RunStore::list_runs(const RunFilter& filter) {
-  std::lock_guard lock(impl_->mutex);
-  ASSAY_ASSIGN(const RunFilter wanted_runs, impl_->resolved(filter));
-  return impl_->list(wanted_runs);
+Result<std::vector<ListedRun>> RunLists::list(const RunFilter& filter) const {
+  ASSAY_ASSIGN(const RunFilter wanted_runs, names_.resolved(filter));
+  return list_resolved(wanted_runs);
 }
 
-Result<RunCounts> RunStore::count_runs(const RunFilter& filter) {
-  std::lock_guard lock(impl_->mutex);
+Result<RunCounts> RunLists::count(const RunFilter& filter) const {
   RunCounts counts;
-  ASSAY_ASSIGN(RunFilter all, impl_->resolved(filter));
+  ASSAY_ASSIGN(RunFilter all, names_.resolved(filter));
   all.limit = 0;
   if (!all.ids.empty() || !all.cell_key.empty()) {
-    ASSAY_ASSIGN(auto listed, impl_->list(all));
+    ASSAY_ASSIGN(auto listed, list_resolved(all));
     for (const ListedRun& run : listed) ++counts.by_state[static_cast<size_t>(run.run.state)];
     return counts;
   }
-  ASSAY_ASSIGN(auto rows, impl_->db.prepare("SELECT c.state, sum(c.n) FROM run_counts c WHERE ?1 = 0 OR "
-                                            "c.experiment_id = ?1 GROUP BY c.state"));
+  ASSAY_ASSIGN(auto rows, db_.prepare("SELECT c.state, sum(c.n) FROM run_counts c WHERE ?1 = 0 OR "
+                                      "c.experiment_id = ?1 GROUP BY c.state"));
   rows.bind(all.experiment_id);
   while (true) {
     ASSAY_ASSIGN(bool row, rows.step());

@@ -1,13 +1,13 @@
-// Enqueueing: what a spec would change under a tag. `assay plan` shows it and `assay enqueue` does it, so both decide
-// here.
+#include "db/spec_comparison.h"
+
 #include <fmt/core.h>
 
-#include <map>
 #include <unordered_map>
 
 #include "base/limits.h"
 #include "base/text.h"
-#include "db/run_store_impl.h"
+#include "db/run_rows.h"
+#include "db/sqlite.h"
 #include "spec/config_fields.h"
 #include "spec/run_config_toml.h"
 
@@ -71,39 +71,17 @@ Result<QueuedRuns> queued_runs(Database& db, int64_t experiment_id) {
   }
 }
 
-}  // namespace
-
 // The same cell with the same seed is the same run. Else its configs are compared value by value: a cell's key also
 // changes when a newer program has one more value.
-Result<std::string> RunStore::Impl::run_difference(int64_t run_id, const PlannedRun& run) {
+Result<std::string> run_difference(Database& db, int64_t run_id, const PlannedRun& run) {
   ASSAY_ASSIGN(auto config, db.prepare("SELECT config_toml FROM run_configs WHERE run_id = ?"));
   ASSAY_ASSIGN(bool row, config.bind(run_id).step());
   if (!row) return Error{ErrorCode::data_loss, fmt::format("queue.db is damaged: run {} has no config", run_id)};
   return difference(parse_run_config(config.text(0), "run.toml").config, run.config);
 }
 
-Result<SpecComparison> RunStore::Impl::compare_spec(const ExperimentSpec& spec, const std::string& tag) {
-  SpecComparison result;
-  ASSAY_ASSIGN(const int64_t id,
-               db.integer("SELECT id FROM experiments WHERE tag = ? AND name = ?", tag, spec.experiment));
-  result.experiment_id = id;
-  ASSAY_ASSIGN(const QueuedRuns there, queued_runs(db, id));
-  for (const PlannedRun& run : spec.runs) {
-    RunComparison& compared = result.runs.emplace_back();
-    const QueuedRun* queued = there.find(run);
-    if (queued == nullptr) continue;
-    compared.is = RunComparison::Is::already_there;
-    if (there.by_cell.contains(cell_of(run.cell_key, run.repeat)) && queued->seed == run.config.train.seed) continue;
-    ASSAY_ASSIGN(compared.difference, run_difference(queued->id, run));
-    if (!compared.difference.empty()) compared.is = RunComparison::Is::another;
-  }
-  if (id == 0) return result;
-  ASSAY_ASSIGN(result.updated, policy_changes(spec, id));
-  return result;
-}
-
 // What enqueueing will change of the experiment itself, in words: "priority 0 -> 5 (3 waiting runs)".
-Result<std::vector<std::string>> RunStore::Impl::policy_changes(const ExperimentSpec& spec, int64_t experiment_id) {
+Result<std::vector<std::string>> policy_changes(Database& db, const ExperimentSpec& spec, int64_t experiment_id) {
   std::vector<std::string> updated;
   ASSAY_ASSIGN(auto old, db.prepare("SELECT on_failure, max_attempts, retry_on, backoff_s, baseline FROM experiments "
                                     "WHERE id = ?"));
@@ -129,9 +107,26 @@ Result<std::vector<std::string>> RunStore::Impl::policy_changes(const Experiment
   return updated;
 }
 
-Result<SpecComparison> RunStore::compare_experiment(const ExperimentSpec& spec, const std::string& tag) {
-  std::lock_guard lock(impl_->mutex);
-  return impl_->compare_spec(spec, tag);
+}  // namespace
+
+Result<SpecComparison> compare_spec(Database& db, const ExperimentSpec& spec, const std::string& tag) {
+  SpecComparison result;
+  ASSAY_ASSIGN(const int64_t id,
+               db.integer("SELECT id FROM experiments WHERE tag = ? AND name = ?", tag, spec.experiment));
+  result.experiment_id = id;
+  ASSAY_ASSIGN(const QueuedRuns there, queued_runs(db, id));
+  for (const PlannedRun& run : spec.runs) {
+    RunComparison& compared = result.runs.emplace_back();
+    const QueuedRun* queued = there.find(run);
+    if (queued == nullptr) continue;
+    compared.is = RunComparison::Is::already_there;
+    if (there.by_cell.contains(cell_of(run.cell_key, run.repeat)) && queued->seed == run.config.train.seed) continue;
+    ASSAY_ASSIGN(compared.difference, run_difference(db, queued->id, run));
+    if (!compared.difference.empty()) compared.is = RunComparison::Is::another;
+  }
+  if (id == 0) return result;
+  ASSAY_ASSIGN(result.updated, policy_changes(db, spec, id));
+  return result;
 }
 
 std::string conflict_text(const ExperimentSpec& spec, const std::string& tag, const SpecComparison& comparison) {

@@ -1,10 +1,10 @@
-// What the names that people give mean: the one resolver of tags and run names, for every reader and every change.
+#include "db/name_resolver.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include "base/limits.h"
 #include "base/text.h"
-#include "db/run_store_impl.h"
 #include "spec/spec_errors.h"
 
 namespace assay {
@@ -54,8 +54,8 @@ std::string near(const std::string& text, const std::vector<std::string>& candid
 
 }  // namespace
 
-Error RunStore::Impl::no_experiment(const std::string& tag) {
-  ASSAY_ASSIGN(auto rows, db.prepare("SELECT e.name || '/' || e.tag FROM experiments e ORDER BY e.id DESC LIMIT ?"));
+Error NameResolver::no_experiment(const std::string& tag) const {
+  ASSAY_ASSIGN(auto rows, db_.prepare("SELECT e.name || '/' || e.tag FROM experiments e ORDER BY e.id DESC LIMIT ?"));
   rows.bind(limits::names_compared);
   ASSAY_ASSIGN(const std::vector<std::string> full_names, words(rows));
   const auto error = [&](const std::string& hint) {
@@ -77,22 +77,23 @@ Error RunStore::Impl::no_experiment(const std::string& tag) {
       fmt::format("; there {} {}", full_names.size() == 1 ? "is" : "are", first_of(full_names, candidates_shown)));
 }
 
-Error RunStore::Impl::no_run(const std::string& name, const std::vector<std::string>& parts, int64_t experiment_id) {
-  if (parts.size() <= 2 && experiment_id == 0 && resolve_experiment(name).ok())
+Error NameResolver::no_run(const std::string& name, const std::vector<std::string>& parts,
+                           int64_t experiment_id) const {
+  if (parts.size() <= 2 && experiment_id == 0 && experiment(name).ok())
     return Error{ErrorCode::not_found,
                  fmt::format("no run is named \"{0}\": it is a tag; `assay ls --tag {0}` lists its runs", name)};
   if (parts.size() > 1) {
-    const auto named = resolve_experiment(name.substr(0, name.rfind('/')));
+    const auto named = experiment(name.substr(0, name.rfind('/')));
     if (!named.ok() && named.error().code == ErrorCode::not_found) return named.error();
     if (named.ok() && experiment_id == 0) experiment_id = *named;
   }
   std::string where;
   if (experiment_id != 0) {
-    ASSAY_ASSIGN(const ExperimentRow found, experiment(experiment_id));
+    ASSAY_ASSIGN(const ExperimentRow found, experiments_.get(experiment_id));
     where = fmt::format(" in {}/{}", found.name, found.tag);
   }
-  ASSAY_ASSIGN(auto rows, db.prepare("SELECT DISTINCT name FROM (SELECT r.name FROM runs r WHERE ?1 = 0 OR "
-                                     "r.experiment_id = ?1 ORDER BY r.id DESC LIMIT ?2)"));
+  ASSAY_ASSIGN(auto rows, db_.prepare("SELECT DISTINCT name FROM (SELECT r.name FROM runs r WHERE ?1 = 0 OR "
+                                      "r.experiment_id = ?1 ORDER BY r.id DESC LIMIT ?2)"));
   rows.bind(experiment_id, limits::names_compared);
   ASSAY_ASSIGN(const std::vector<std::string> candidates, words(rows));
   const std::string meant = near(parts.back(), candidates);
@@ -100,13 +101,13 @@ Error RunStore::Impl::no_run(const std::string& name, const std::vector<std::str
                                                  meant.empty() ? "; `assay ls` shows the names" : meant)};
 }
 
-Result<int64_t> RunStore::Impl::resolve_experiment(const std::string& tag) {
+Result<int64_t> NameResolver::experiment(const std::string& tag) const {
   const auto parts = split_name(tag);
   if (parts.size() > 2)
     return Error{ErrorCode::invalid_argument,
                  fmt::format("\"{}\" has too many parts: a tag is \"tag\" or \"experiment/tag\"", tag)};
-  ASSAY_ASSIGN(auto rows, db.prepare("SELECT e.id, e.name || '/' || e.tag FROM experiments e WHERE e.tag = ?1 AND "
-                                     "(?2 = '' OR e.name = ?2) ORDER BY e.id DESC"));
+  ASSAY_ASSIGN(auto rows, db_.prepare("SELECT e.id, e.name || '/' || e.tag FROM experiments e WHERE e.tag = ?1 AND "
+                                      "(?2 = '' OR e.name = ?2) ORDER BY e.id DESC"));
   const std::string name = parts.size() == 2 ? parts[0] : "";
   rows.bind(parts.back(), name);
   ASSAY_ASSIGN(const Meant meant, what_is_meant(rows));
@@ -117,7 +118,7 @@ Result<int64_t> RunStore::Impl::resolve_experiment(const std::string& tag) {
                            fmt::join(meant.full_names, ", "))};
 }
 
-Result<int64_t> RunStore::Impl::resolve_run(const std::string& name, int64_t experiment_id) {
+Result<int64_t> NameResolver::run(const std::string& name, int64_t experiment_id) const {
   const auto parts = split_name(name);
   if (parts.size() > 3)
     return Error{
@@ -128,10 +129,10 @@ Result<int64_t> RunStore::Impl::resolve_run(const std::string& name, int64_t exp
   // A plain name means the newest experiment that has it.
   ASSAY_ASSIGN(
       auto rows,
-      db.prepare("SELECT r.id, e.name || '/' || e.tag || '/' || r.name FROM runs r CROSS JOIN experiments e ON "
-                 "e.id = r.experiment_id WHERE r.name = ?1 AND (?2 = '' OR e.tag = ?2) AND (?3 = '' OR "
-                 "e.name = ?3) AND (?4 = 0 OR e.id = ?4) ORDER BY r.experiment_id DESC "
-                 "LIMIT CASE WHEN ?2 = '' THEN 1 ELSE -1 END"));
+      db_.prepare("SELECT r.id, e.name || '/' || e.tag || '/' || r.name FROM runs r CROSS JOIN experiments e ON "
+                  "e.id = r.experiment_id WHERE r.name = ?1 AND (?2 = '' OR e.tag = ?2) AND (?3 = '' OR "
+                  "e.name = ?3) AND (?4 = 0 OR e.id = ?4) ORDER BY r.experiment_id DESC "
+                  "LIMIT CASE WHEN ?2 = '' THEN 1 ELSE -1 END"));
   rows.bind(parts.back(), tag, experiment, experiment_id);
   ASSAY_ASSIGN(const Meant meant, what_is_meant(rows));
   if (meant.ids.size() == 1) return meant.ids.front();
@@ -140,16 +141,16 @@ Result<int64_t> RunStore::Impl::resolve_run(const std::string& name, int64_t exp
                                                         fmt::join(meant.full_names, ", "))};
 }
 
-Result<RunFilter> RunStore::Impl::resolved(RunFilter filter) {
+Result<RunFilter> NameResolver::resolved(RunFilter filter) const {
   if (!filter.tag.empty()) {
-    ASSAY_ASSIGN(const int64_t id, resolve_experiment(filter.tag));
+    ASSAY_ASSIGN(const int64_t id, experiment(filter.tag));
     if (filter.experiment_id != 0 && filter.experiment_id != id)
       return Error{ErrorCode::not_found, fmt::format("\"{}\" is another experiment", filter.tag)};
     filter.experiment_id = id;
     filter.tag.clear();
   }
   for (const std::string& name : filter.names) {
-    ASSAY_ASSIGN(const int64_t id, resolve_run(name, filter.experiment_id));
+    ASSAY_ASSIGN(const int64_t id, run(name, filter.experiment_id));
     filter.ids.push_back(id);
   }
   filter.names.clear();

@@ -1,4 +1,5 @@
-// The changes of runs and attempts.
+#include "db/run_writer.h"
+
 #include <fmt/core.h>
 
 #include <cmath>
@@ -6,7 +7,6 @@
 #include "base/home.h"
 #include "base/limits.h"
 #include "base/utf8.h"
-#include "db/run_store_impl.h"
 
 namespace assay {
 
@@ -27,24 +27,9 @@ Error precondition(std::string message) {
 
 }  // namespace
 
-Status RunStore::Impl::write_event(const EventRow& event) {
-  return db.run(
-      "INSERT INTO events (at, experiment_id, run_id, attempt_id, kind, from_state, to_state, cause) "
-      "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-      now(), event.experiment_id, event.run_id, event.attempt_id, to_string(event.kind), event.from_state, event.to_state,
-      cut_end(event.cause, limits::error_chars));
-}
-
-Status RunStore::Impl::apply_one(const EventNote& change, Applied&) {
-  EventRow event;
-  event.kind = change.kind;
-  event.cause = change.cause;
-  return write_event(event);
-}
-
-Status RunStore::Impl::apply_one(const RunChange& change, Applied&) {
+Status RunWriter::apply(const RunChange& change) {
   if (!change.kind) return without_kind("run", change.run_id);
-  ASSAY_ASSIGN(auto found, db.prepare("SELECT experiment_id, state FROM runs WHERE id = ?"));
+  ASSAY_ASSIGN(auto found, db_.prepare("SELECT experiment_id, state FROM runs WHERE id = ?"));
   ASSAY_ASSIGN(bool row, found.bind(change.run_id).step());
   if (!row) return not_found(fmt::format("there is no run {}", change.run_id));
   int64_t experiment_id = found.integer(0);
@@ -55,10 +40,10 @@ Status RunStore::Impl::apply_one(const RunChange& change, Applied&) {
   }
   RunState to = change.to.value_or(change.from);
   std::optional<int64_t> finished_at;
-  if (is_terminal(to)) finished_at = now();
+  if (is_terminal(to)) finished_at = clock_.unix_ms();
   std::optional<int64_t> not_before = change.not_before;
   if (!not_before && to != RunState::retry_wait) not_before = 0;
-  ASSAY_TRY(db.run(
+  ASSAY_TRY(db_.run(
       "UPDATE runs SET state = ?2, finished_at = CASE WHEN ?3 IS NULL OR finished_at IS NULL THEN ?3 ELSE finished_at "
       "END, not_before = coalesce(?4, not_before), cancel_requested = coalesce(?5, cancel_requested), "
       "lost_attempts = lost_attempts + ?6, stopped_attempts = stopped_attempts + ?7 WHERE id = ?1",
@@ -71,36 +56,35 @@ Status RunStore::Impl::apply_one(const RunChange& change, Applied&) {
   event.from_state = to_string(change.from);
   event.to_state = to_string(to);
   event.cause = change.cause;
-  return write_event(event);
+  return events_.write(event);
 }
 
-Status RunStore::Impl::apply_one(const NewAttempt& change, Applied& applied) {
-  ASSAY_ASSIGN(auto run, db.prepare("SELECT experiment_id, state, attempts FROM runs WHERE id = ?"));
+Result<AttemptRow> RunWriter::add(const NewAttempt& change) {
+  ASSAY_ASSIGN(auto run, db_.prepare("SELECT experiment_id, state, attempts FROM runs WHERE id = ?"));
   ASSAY_ASSIGN(bool row, run.bind(change.run_id).step());
   if (!row) return not_found(fmt::format("there is no run {}", change.run_id));
   if (run.text(1) != to_string(RunState::running)) {
     return precondition(fmt::format("run {} is {}: only a running run gets an attempt", change.run_id, run.text(1)));
   }
   ASSAY_ASSIGN(int64_t live,
-               db.integer("SELECT id FROM attempts WHERE run_id = ? AND state <> 'ended'", change.run_id));
+               db_.integer("SELECT id FROM attempts WHERE run_id = ? AND state <> 'ended'", change.run_id));
   if (live != 0) return aborted(fmt::format("run {} has attempt {} still alive", change.run_id, live));
-  ASSAY_ASSIGN(int64_t worker, db.integer("SELECT count(*) FROM workers WHERE id = ?", change.worker_id));
-  if (worker == 0) return not_found(fmt::format("there is no worker {}", change.worker_id));
+  ASSAY_ASSIGN(const bool known, fleet_.has_worker(change.worker_id));
+  if (!known) return not_found(fmt::format("there is no worker {}", change.worker_id));
 
-  ASSAY_TRY(db.run("UPDATE store SET lease_epoch = lease_epoch + 1"));
   AttemptRow attempt;
   attempt.run_id = change.run_id;
   attempt.n = run.integer(2) + 1;
-  ASSAY_ASSIGN(attempt.lease_epoch, db.integer("SELECT lease_epoch FROM store"));
+  ASSAY_ASSIGN(attempt.lease_epoch, store_.next_lease_epoch());
   attempt.worker_id = change.worker_id;
-  attempt.created_at = now();
-  ASSAY_TRY(db.run("UPDATE runs SET attempts = ? WHERE id = ?", attempt.n, attempt.run_id));
+  attempt.created_at = clock_.unix_ms();
+  ASSAY_TRY(db_.run("UPDATE runs SET attempts = ? WHERE id = ?", attempt.n, attempt.run_id));
   ASSAY_TRY(
-      db.run("INSERT INTO attempts (run_id, n, lease_epoch, worker_id, state, phase, created_at) "
-             "VALUES (?, ?, ?, ?, 'leased', 'load', ?)",
-             attempt.run_id, attempt.n, attempt.lease_epoch, attempt.worker_id, attempt.created_at));
-  attempt.id = db.last_insert_id();
-  ASSAY_TRY(allocate(attempt, change.device_ids));
+      db_.run("INSERT INTO attempts (run_id, n, lease_epoch, worker_id, state, phase, created_at) "
+              "VALUES (?, ?, ?, ?, 'leased', 'load', ?)",
+              attempt.run_id, attempt.n, attempt.lease_epoch, attempt.worker_id, attempt.created_at));
+  attempt.id = db_.last_insert_id();
+  ASSAY_TRY(fleet_.allocate(attempt, change.device_ids));
 
   EventRow event;
   event.experiment_id = run.integer(0);
@@ -109,31 +93,14 @@ Status RunStore::Impl::apply_one(const NewAttempt& change, Applied& applied) {
   event.kind = EventKind::lease_granted;
   event.to_state = to_string(AttemptState::leased);
   event.cause = change.cause;
-  applied.attempts.push_back(std::move(attempt));
-  return write_event(event);
+  ASSAY_TRY(events_.write(event));
+  return attempt;
 }
 
-// All or none: the caller's transaction is undone when one device cannot be had.
-Status RunStore::Impl::allocate(const AttemptRow& attempt, const std::vector<std::string>& device_ids) {
-  for (const std::string& id : device_ids) {
-    ASSAY_ASSIGN(auto device, db.prepare("SELECT d.worker_id, d.drained_by, l.attempt_id FROM devices d "
-                                         "LEFT JOIN allocations l ON l.device_id = d.id WHERE d.id = ?"));
-    ASSAY_ASSIGN(bool row, device.bind(id).step());
-    if (!row) return aborted(fmt::format("there is no device {}", id));
-    if (device.text(0) != attempt.worker_id) {
-      return aborted(fmt::format("device {} belongs to worker {}, not {}", id, device.text(0), attempt.worker_id));
-    }
-    if (!device.text(1).empty()) return aborted(fmt::format("device {} is drained: used by {}", id, device.text(1)));
-    if (!device.is_null(2)) return aborted(fmt::format("device {} is held by attempt {}", id, device.integer(2)));
-    ASSAY_TRY(db.run("INSERT INTO allocations (device_id, attempt_id) VALUES (?, ?)", id, attempt.id));
-  }
-  return {};
-}
-
-Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
+Status RunWriter::apply(const AttemptChange& change) {
   if (change.to && !change.kind) return without_kind("attempt", change.attempt_id);
-  ASSAY_ASSIGN(auto found, db.prepare("SELECT a.lease_epoch, a.state, a.run_id, r.experiment_id FROM attempts a "
-                                      "JOIN runs r ON r.id = a.run_id WHERE a.id = ?"));
+  ASSAY_ASSIGN(auto found, db_.prepare("SELECT a.lease_epoch, a.state, a.run_id, r.experiment_id FROM attempts a "
+                                       "JOIN runs r ON r.id = a.run_id WHERE a.id = ?"));
   ASSAY_ASSIGN(bool row, found.bind(change.attempt_id).step());
   if (!row) return not_found(fmt::format("there is no attempt {}", change.attempt_id));
   if (found.integer(0) != change.lease_epoch) {
@@ -153,14 +120,14 @@ Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
   }
   AttemptOutcome outcome = change.outcome.value_or(AttemptOutcome{});
   std::optional<int64_t> finished_at;
-  if (to == AttemptState::ended) finished_at = now();
+  if (to == AttemptState::ended) finished_at = clock_.unix_ms();
   std::optional<std::string> log_path;
-  if (change.log_path) log_path = path_in_home(home, *change.log_path);
+  if (change.log_path) log_path = path_in_home(home_, *change.log_path);
   std::optional<std::string_view> phase;
   if (change.phase) phase = to_string(*change.phase);
   std::optional<std::string_view> stop;
   if (change.stop) stop = to_string(*change.stop);
-  ASSAY_TRY(db.run(
+  ASSAY_TRY(db_.run(
       "UPDATE attempts SET state = ?2, phase = coalesce(?3, phase), started_at = coalesce(?4, started_at), "
       "log_path = coalesce(?5, log_path), resumed_from_step = coalesce(?6, resumed_from_step), finished_at = ?7, "
       "result = ?8, reason = ?9, step = ?10, exit_code = ?11, signal = ?12, peak_mem_mib = ?13, operation = ?14, "
@@ -172,7 +139,7 @@ Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
       cut_end(outcome.tensor, limits::error_chars), cut_end(outcome.error, limits::error_chars),
       cut_start(outcome.log_tail, limits::log_tail_bytes), stop));
   if (outcome.result == AttemptResult::not_started)
-    ASSAY_TRY(db.run("UPDATE runs SET attempts = attempts - 1 WHERE id = ?", found.integer(2)));
+    ASSAY_TRY(db_.run("UPDATE runs SET attempts = attempts - 1 WHERE id = ?", found.integer(2)));
   if (!change.to) return {};
   EventRow event;
   event.experiment_id = found.integer(3);
@@ -182,7 +149,7 @@ Status RunStore::Impl::apply_one(const AttemptChange& change, Applied&) {
   event.from_state = state;
   event.to_state = to_string(to);
   event.cause = change.cause;
-  return write_event(event);
+  return events_.write(event);
 }
 
 }  // namespace assay
