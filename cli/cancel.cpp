@@ -1,6 +1,5 @@
 // `assay cancel`: runs that wait are cancelled at once, runs that go on are stopped.
 #include "cli/change.h"
-#include "cli/client.h"
 
 namespace assay {
 namespace {
@@ -11,12 +10,9 @@ struct Options {
 };
 
 Result<ExitCode> run_cancel(Context& context, const Options& options) {
-  ASSAY_ASSIGN(Client client, Client::connect(context.home));
   v1::CancelRequest request;
-  *request.mutable_selector() = to_selector(options.selection);
   request.set_all(options.all);
-  request.set_request_id(new_request_id());
-  ASSAY_ASSIGN(const v1::ChangeResponse answer, client.cancel(request));
+  ASSAY_ASSIGN(const v1::ChangeResponse answer, ask_change(context, &Rpc::Cancel, options.selection, request));
   return print_change(context, "cancelled", answer);
 }
 

@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "cli/client.h"
 #include "cli/context.h"
 #include "cli/verb.h"
-#include "proto/queue.pb.h"
 
 namespace assay {
 
@@ -23,6 +23,17 @@ struct Selection {
 // RUN… and --tag.
 void add_selection(CLI::App* verb, Selection& selection, const std::string& what);
 v1::RunSelector to_selector(const Selection& selection);
+
+// Asks the daemon for a change of the selected runs; `request` has what else there is to say. Each call is a request of
+// its own.
+template <class Request>
+Result<v1::ChangeResponse> ask_change(Context& context, RpcMethod<Request, v1::ChangeResponse> method,
+                                      const Selection& selection, Request request = {}) {
+  ASSAY_ASSIGN(Client client, Client::connect(context.home));
+  *request.mutable_selector() = to_selector(selection);
+  request.set_request_id(new_request_id());
+  return client.call(method, request);
+}
 
 // Prints what changed ("cancelled 2 runs") and what did not, with why. Nothing changed although runs were asked for is
 // `refused`: a script must not take it for done.

@@ -14,7 +14,6 @@
 #include "base/home.h"
 #include "base/limits.h"
 #include "base/utf8.h"
-#include "proto/queue.grpc.pb.h"
 
 namespace assay {
 
@@ -45,34 +44,6 @@ Status check_text(const pb::Message& request) {
   }
   return {};
 }
-
-}  // namespace
-
-struct Client::State {
-  std::string home;
-  std::string socket;
-  std::unique_ptr<v1::QueueService::Stub> stub;
-
-  Error error(const grpc::Status& status) const;
-
-  template <class Response, class Request>
-  Result<Response> call(grpc::Status (v1::QueueService::StubInterface::*method)(grpc::ClientContext*, const Request&,
-                                                                                Response*),
-                        const Request& request, int64_t deadline_ms = limits::rpc_deadline_ms) {
-    ASSAY_TRY(check_text(request));
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(deadline_ms));
-    Response response;
-    v1::QueueService::StubInterface& service = *stub;
-    const grpc::Status status = (service.*method)(&context, request, &response);
-    if (!status.ok()) return error(status);
-    return response;
-  }
-};
-
-namespace {
-
-using Service = v1::QueueService::StubInterface;
 
 Error not_running(const std::string& home) {
   return {ErrorCode::unavailable, fmt::format("no daemon is running for {}; start it with: assay up", home)};
@@ -108,6 +79,14 @@ ErrorCode error_code(grpc::StatusCode code) {
 }
 
 }  // namespace
+
+struct Client::State {
+  std::string home;
+  std::string socket;
+  std::unique_ptr<v1::QueueService::Stub> stub;
+
+  Error error(const grpc::Status& status) const;
+};
 
 Error Client::State::error(const grpc::Status& status) const {
   switch (status.error_code()) {
@@ -159,63 +138,30 @@ Result<Client> Client::connect(const std::string& home) {
   return Client(std::move(state));
 }
 
-Result<v1::InfoResponse> Client::info(int64_t deadline_ms) {
-  return state_->call(&Service::Info, v1::InfoRequest(), deadline_ms);
-}
-Result<v1::PlanResponse> Client::plan(const v1::PlanRequest& request) {
-  return state_->call(&Service::Plan, request);
-}
-Result<v1::EnqueueResponse> Client::enqueue(const v1::EnqueueRequest& request) {
-  return state_->call(&Service::Enqueue, request);
-}
-Result<v1::ListRunsResponse> Client::list_runs(const v1::ListRunsRequest& request) {
+Status Client::ask(const pb::Message& request, int64_t deadline_ms,
+                   const std::function<grpc::Status(Rpc&, grpc::ClientContext*)>& rpc) {
   ASSAY_TRY(check_text(request));
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));
-  auto reader = state_->stub->ListRuns(&context, request);
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(deadline_ms));
+  if (const grpc::Status status = rpc(*state_->stub, &context); !status.ok()) return state_->error(status);
+  return {};
+}
+
+Result<v1::ListRunsResponse> Client::list_runs(const v1::ListRunsRequest& request) {
   v1::ListRunsResponse list, more;
-  bool first = true;
-  while (reader->Read(first ? &list : &more)) {
-    if (!std::exchange(first, false)) list.mutable_runs()->MergeFrom(more.runs());
-  }
-  if (const grpc::Status status = reader->Finish(); !status.ok()) return state_->error(status);
+  ASSAY_TRY(ask(request, limits::rpc_deadline_ms, [&](Rpc& rpc, grpc::ClientContext* context) {
+    const auto reader = rpc.ListRuns(context, request);
+    bool first = true;
+    while (reader->Read(first ? &list : &more)) {
+      if (!std::exchange(first, false)) list.mutable_runs()->MergeFrom(more.runs());
+    }
+    return reader->Finish();
+  }));
   const int64_t expected = request.limit() > 0 ? std::min(request.limit(), list.total()) : list.total();
   if (list.runs_size() != expected)
     return Error{ErrorCode::internal, fmt::format("the daemon listed {} runs where there are {}; its log is {}",
                                                   list.runs_size(), expected, daemon_log_path(state_->home))};
   return list;
-}
-Result<v1::Run> Client::get_run(const v1::GetRunRequest& request) {
-  return state_->call(&Service::GetRun, request);
-}
-Result<v1::ChangeResponse> Client::retry(const v1::RetryRequest& request) {
-  return state_->call(&Service::Retry, request);
-}
-Result<v1::ChangeResponse> Client::cancel(const v1::CancelRequest& request) {
-  return state_->call(&Service::Cancel, request);
-}
-Result<v1::ChangeResponse> Client::hold(const v1::HoldRequest& request) {
-  return state_->call(&Service::Hold, request);
-}
-Result<v1::ChangeResponse> Client::release(const v1::HoldRequest& request) {
-  return state_->call(&Service::Release, request);
-}
-Result<v1::TailLogResponse> Client::tail_log(const v1::TailLogRequest& request) {
-  return state_->call(&Service::TailLog, request);
-}
-Result<v1::QueryMetricsResponse> Client::query_metrics(const v1::QueryMetricsRequest& request) {
-  return state_->call(&Service::QueryMetrics, request);
-}
-Result<v1::GetReportResponse> Client::get_report(const v1::GetReportRequest& request) {
-  return state_->call(&Service::GetReport, request);
-}
-Result<v1::ListDevicesResponse> Client::list_devices() {
-  return state_->call(&Service::ListDevices, v1::ListDevicesRequest());
-}
-Result<v1::ShutdownResponse> Client::shutdown(bool stop_workers) {
-  v1::ShutdownRequest request;
-  request.set_stop_workers(stop_workers);
-  return state_->call(&Service::Shutdown, request);
 }
 
 Status Client::events_since(int64_t from, const std::string& tag, const std::function<void(const v1::Event&)>& each) {
@@ -223,14 +169,12 @@ Status Client::events_since(int64_t from, const std::string& tag, const std::fun
   request.set_from_event_id(from);
   request.set_tag(tag);
   request.set_follow(false);
-  ASSAY_TRY(check_text(request));
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(limits::rpc_deadline_ms));
-  auto reader = state_->stub->Watch(&context, request);
-  v1::Event event;
-  while (reader->Read(&event)) each(event);
-  if (const grpc::Status status = reader->Finish(); !status.ok()) return state_->error(status);
-  return {};
+  return ask(request, limits::rpc_deadline_ms, [&](Rpc& rpc, grpc::ClientContext* context) {
+    const auto reader = rpc.Watch(context, request);
+    v1::Event event;
+    while (reader->Read(&event)) each(event);
+    return reader->Finish();
+  });
 }
 
 std::string new_request_id() {

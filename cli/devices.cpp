@@ -41,7 +41,7 @@ const GpuFacts* facts_of(const v1::Device& device, const GpuInventory& here) {
 
 Result<ExitCode> run_devices(Context& context, const Options&) {
   ASSAY_ASSIGN(Client client, Client::connect(context.home));
-  ASSAY_ASSIGN(const v1::ListDevicesResponse list, client.list_devices());
+  ASSAY_ASSIGN(const v1::ListDevicesResponse list, client.call(&Rpc::ListDevices, {}));
   const bool any_gpu = std::any_of(list.devices().begin(), list.devices().end(), [](const v1::Device& device) {
     return device.kind() == to_string(DeviceKind::cuda);
   });

@@ -155,7 +155,7 @@ std::vector<Check> check_daemon(const std::string& home) {
   if (!client.ok() && client.error().code == ErrorCode::unavailable)
     return {{Health::warn, "daemon", "not running", "assay up"}};
   if (!client.ok()) return {{Health::fail, "daemon", client.error().message, "use a home of your own"}};
-  auto info = client->info(info_deadline_ms);
+  auto info = client->call(&Rpc::Info, {}, info_deadline_ms);
   if (!info.ok()) return {{Health::warn, "daemon", info.error().message, "assay up"}};
   std::vector<Check> checks;
   checks.push_back({Health::ok,

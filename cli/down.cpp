@@ -34,7 +34,7 @@ Result<ExitCode> run_down(Context& context, const Options& options) {
     if (client.error().code == ErrorCode::unavailable) return nothing_to_stop(context);
     return client.error();
   }
-  auto info = client->info(info_deadline_ms);
+  auto info = client->call(&Rpc::Info, {}, info_deadline_ms);
   if (!info.ok()) {
     // A dead socket file is a daemon that was killed; one that is alive and silent is an error worth showing.
     if (info.error().message.starts_with("no daemon is running")) return nothing_to_stop(context);
@@ -42,8 +42,9 @@ Result<ExitCode> run_down(Context& context, const Options& options) {
   }
   const pid_t pid = static_cast<pid_t>(info->pid());
   ASSAY_ASSIGN(const ProcessIdentity daemon, identify_process(pid));
-  ASSAY_ASSIGN(auto answer, client->shutdown(!options.keep_running));
-  static_cast<void>(answer);  // an empty message
+  v1::ShutdownRequest request;
+  request.set_stop_workers(!options.keep_running);
+  ASSAY_TRY(client->call(&Rpc::Shutdown, request));
   const int64_t deadline = context.clock.monotonic_ms() + stop_deadline_ms;
   while (is_alive(daemon)) {
     if (context.clock.monotonic_ms() >= deadline)

@@ -50,7 +50,7 @@ Result<ExitCode> run_enqueue(Context& context, const Options& options) {
   request.set_base_folder(file.base_folder);
   request.set_tag(options.tag);
   request.set_request_id(new_request_id());
-  ASSAY_ASSIGN(const v1::EnqueueResponse answer, client.enqueue(request));
+  ASSAY_ASSIGN(const v1::EnqueueResponse answer, client.call(&Rpc::Enqueue, request));
   print(context, answer);
   return ExitCode::ok;
 }

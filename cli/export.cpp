@@ -35,7 +35,7 @@ Status export_all(Context& context, Client& client, const v1::ListRunsResponse& 
     for (const v1::Run& listed : list.runs()) {
       v1::GetRunRequest request;
       request.set_name(full_name(listed));
-      ASSAY_ASSIGN(const v1::Run run, client.get_run(request));
+      ASSAY_ASSIGN(const v1::Run run, client.call(&Rpc::GetRun, request));
       runs.push_back(to_json(run));
     }
     out << runs.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";

@@ -1,6 +1,5 @@
 // `assay hold` and `assay release`: keep runs, or the whole queue, from starting, and let them start again.
 #include "cli/change.h"
-#include "cli/client.h"
 #include "cli/output.h"
 
 namespace assay {
@@ -10,15 +9,10 @@ struct Options {
   Selection selection;
 };
 
-using Call = Result<v1::ChangeResponse> (Client::*)(const v1::HoldRequest&);
-
 // `queue` is said when the whole queue was meant.
-Result<ExitCode> change(Context& context, const Selection& selection, Call call, const char* done, const char* queue) {
-  ASSAY_ASSIGN(Client client, Client::connect(context.home));
-  v1::HoldRequest request;
-  *request.mutable_selector() = to_selector(selection);
-  request.set_request_id(new_request_id());
-  ASSAY_ASSIGN(const v1::ChangeResponse answer, (client.*call)(request));
+Result<ExitCode> change(Context& context, const Selection& selection,
+                        RpcMethod<v1::HoldRequest, v1::ChangeResponse> method, const char* done, const char* queue) {
+  ASSAY_ASSIGN(const v1::ChangeResponse answer, ask_change(context, method, selection));
   if (!selection.names.empty() || !selection.tag.empty()) return print_change(context, done, answer);
   if (context.json)
     print_change(context, done, answer);
@@ -28,11 +22,11 @@ Result<ExitCode> change(Context& context, const Selection& selection, Call call,
 }
 
 Result<ExitCode> run_hold(Context& context, const Options& options) {
-  return change(context, options.selection, &Client::hold, "held",
+  return change(context, options.selection, &Rpc::Hold, "held",
                 "the queue is held: nothing new starts before `assay release`; what runs goes on");
 }
 Result<ExitCode> run_release(Context& context, const Options& options) {
-  return change(context, options.selection, &Client::release, "released",
+  return change(context, options.selection, &Rpc::Release, "released",
                 "the queue is released; runs held by name or tag stay held");
 }
 

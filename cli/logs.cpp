@@ -34,14 +34,14 @@ Result<ExitCode> run_logs(Context& context, const Options& options) {
   ASSAY_ASSIGN(Client client, Client::connect(context.home));
   v1::GetRunRequest named;
   named.set_name(options.run);
-  ASSAY_ASSIGN(const v1::Run run, client.get_run(named));
+  ASSAY_ASSIGN(const v1::Run run, client.call(&Rpc::GetRun, named));
   v1::TailLogRequest request;
   request.set_name(full_name(run));  // a plain name means another run as soon as a newer experiment has it
   request.set_attempt(options.attempt);
   request.set_offset(options.last_bytes > 0 ? -options.last_bytes : 0);
   request.set_max_bytes(static_cast<int64_t>(limits::log_chunk_bytes));
   while (context.console.out) {
-    ASSAY_ASSIGN(const v1::TailLogResponse chunk, client.tail_log(request));
+    ASSAY_ASSIGN(const v1::TailLogResponse chunk, client.call(&Rpc::TailLog, request));
     print(context, chunk, chunk.next_offset() - static_cast<int64_t>(chunk.data().size()));
     request.set_offset(chunk.next_offset());
     request.set_attempt(chunk.attempt());  // a retry begins a new log; following stays with the one it began with

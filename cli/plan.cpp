@@ -138,7 +138,7 @@ Result<ExitCode> run_plan(Context& context, const Options& options) {
   request.set_spec_file(file.path);
   request.set_base_folder(file.base_folder);
   request.set_tag(options.tag);
-  ASSAY_ASSIGN(const v1::PlanResponse plan, client.plan(request));
+  ASSAY_ASSIGN(const v1::PlanResponse plan, client.call(&Rpc::Plan, request));
   if (context.json) {
     Json runs = Json::array();
     for (const v1::PlannedRun& run : plan.runs()) runs.push_back(to_json(run));

@@ -29,10 +29,9 @@ constexpr const char* footer =
     "`assay VERB --help` shows the options of a verb and examples.";
 
 void add_verbs(CLI::App& app, Context& context) {
-  for (auto add :
-       {add_up, add_down, add_plan, add_enqueue, add_ls, add_watch, add_show, add_logs, add_retry, add_cancel, add_hold,
-        add_release, add_wait, add_report, add_export, add_devices, add_doctor, add_data})
-    add(app, context);
+#define ASSAY_ADD_VERB_(verb) add_##verb(app, context);
+  ASSAY_VERBS(ASSAY_ADD_VERB_)
+#undef ASSAY_ADD_VERB_
 }
 
 // "verb --option: what" for a person, {"error": ...} for a program. One line, unless a spec has several errors.

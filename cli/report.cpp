@@ -67,7 +67,7 @@ Result<ExitCode> run_report(Context& context, const Options& options) {
   v1::GetReportRequest request;
   request.set_tag(options.tag);
   request.set_baseline(options.baseline);
-  ASSAY_ASSIGN(const v1::GetReportResponse report, client.get_report(request));
+  ASSAY_ASSIGN(const v1::GetReportResponse report, client.call(&Rpc::GetReport, request));
   ASSAY_ASSIGN(const std::string folder, folder_for(report, options));
   ASSAY_ASSIGN(const std::vector<std::string> written, write_files(context, client, report, folder));
   if (context.json)

@@ -1,6 +1,5 @@
 // `assay retry`: a new attempt for runs that failed or were cancelled. The old attempts stay.
 #include "cli/change.h"
-#include "cli/client.h"
 
 namespace assay {
 namespace {
@@ -11,12 +10,9 @@ struct Options {
 };
 
 Result<ExitCode> run_retry(Context& context, const Options& options) {
-  ASSAY_ASSIGN(Client client, Client::connect(context.home));
   v1::RetryRequest request;
-  *request.mutable_selector() = to_selector(options.selection);
   request.set_failed(options.failed);
-  request.set_request_id(new_request_id());
-  ASSAY_ASSIGN(const v1::ChangeResponse answer, client.retry(request));
+  ASSAY_ASSIGN(const v1::ChangeResponse answer, ask_change(context, &Rpc::Retry, options.selection, request));
   return print_change(context, "queued again", answer);
 }
 

@@ -100,7 +100,7 @@ Result<ExitCode> run_show(Context& context, const Options& options) {
   ASSAY_ASSIGN(Client client, Client::connect(context.home));
   v1::GetRunRequest request;
   request.set_name(options.run);
-  ASSAY_ASSIGN(const v1::Run run, client.get_run(request));
+  ASSAY_ASSIGN(const v1::Run run, client.call(&Rpc::GetRun, request));
   if (context.json) {
     print_json(context, to_json(run));
     return ExitCode::ok;

@@ -18,7 +18,7 @@ Status StepPages::each(const v1::Run& run, int64_t attempt,
   request.set_name(full_name(run));
   request.set_attempt(attempt);
   while (true) {
-    ASSAY_ASSIGN(const v1::QueryMetricsResponse page, client_.query_metrics(request));
+    ASSAY_ASSIGN(const v1::QueryMetricsResponse page, client_.call(&Rpc::QueryMetrics, request));
     if (!page.has_columns())
       return Error{ErrorCode::failed_precondition,
                    "the daemon is of another version of Assay and sends steps otherwise; `assay down` ends it, `assay "
@@ -47,7 +47,7 @@ Status write_steps_csv(Context& context, Client& client, const std::string& expe
   for (const v1::Run& listed : runs) {
     v1::GetRunRequest one;
     one.set_name(full_name(listed));
-    ASSAY_ASSIGN(const v1::Run run, client.get_run(one));
+    ASSAY_ASSIGN(const v1::Run run, client.call(&Rpc::GetRun, one));
     for (const v1::Attempt& attempt : run.attempts()) {
       const std::string name = attempt_name(run, attempt);
       ASSAY_TRY(pages.each(run, attempt.n(), [&](int64_t n, const StepMetrics& metrics) {

@@ -29,7 +29,7 @@ struct Options {
 std::optional<v1::InfoResponse> running_daemon(const std::string& home) {
   auto client = Client::connect(home);
   if (!client.ok()) return std::nullopt;
-  auto info = client->info(info_deadline_ms);
+  auto info = client->call(&Rpc::Info, {}, info_deadline_ms);
   if (!info.ok()) return std::nullopt;
   return *info;
 }

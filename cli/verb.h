@@ -1,4 +1,5 @@
-// One function per verb: adds its subcommand to the command line. Each lives in the file of the verb's name.
+// One function per verb, add_<verb>: adds its subcommand to the command line. Each lives in the file of the verb's name
+// (release: in that of hold).
 #pragma once
 
 #include <CLI/App.hpp>
@@ -10,24 +11,29 @@
 
 namespace assay {
 
-void add_up(CLI::App&, Context&);
-void add_down(CLI::App&, Context&);
-void add_plan(CLI::App&, Context&);
-void add_enqueue(CLI::App&, Context&);
-void add_ls(CLI::App&, Context&);
-void add_watch(CLI::App&, Context&);
-void add_show(CLI::App&, Context&);
-void add_logs(CLI::App&, Context&);
-void add_retry(CLI::App&, Context&);
-void add_cancel(CLI::App&, Context&);
-void add_hold(CLI::App&, Context&);
-void add_release(CLI::App&, Context&);
-void add_wait(CLI::App&, Context&);
-void add_report(CLI::App&, Context&);
-void add_export(CLI::App&, Context&);
-void add_devices(CLI::App&, Context&);
-void add_doctor(CLI::App&, Context&);
-void add_data(CLI::App&, Context&);
+// In the order of `assay --help`.
+#define ASSAY_VERBS(X) \
+  X(up)                \
+  X(down)              \
+  X(plan)              \
+  X(enqueue)           \
+  X(ls)                \
+  X(watch)             \
+  X(show)              \
+  X(logs)              \
+  X(retry)             \
+  X(cancel)            \
+  X(hold)              \
+  X(release)           \
+  X(wait)              \
+  X(report)            \
+  X(export)            \
+  X(devices)           \
+  X(doctor)            \
+  X(data)
+#define ASSAY_DECLARE_VERB_(verb) void add_##verb(CLI::App&, Context&);
+ASSAY_VERBS(ASSAY_DECLARE_VERB_)
+#undef ASSAY_DECLARE_VERB_
 
 // A subcommand whose help ends with `examples` (lines as one would type them).
 CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& what, const std::string& examples);

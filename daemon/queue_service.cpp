@@ -135,42 +135,15 @@ grpc::Status QueueService::Enqueue(Call*, const v1::EnqueueRequest* request, v1:
 
 // --- changes ---------------------------------------------------------------------------------------------------------
 
-namespace {
-
-using Change = std::function<Result<ChangeAnswer>(Queue&, const Selection&)>;
-
-grpc::Status change(QueueLoop& loop, const v1::RunSelector& selector, v1::ChangeResponse* response, const Change& f) {
+grpc::Status QueueService::change_runs(RunVerb verb, const v1::RunSelector& selector, bool all,
+                                       const std::string& request_id, v1::ChangeResponse& answer) {
   const auto selection = to_selection(selector);
   if (!selection.ok()) return to_grpc(selection.error());
-  const auto answer = loop.call<ChangeAnswer>([&](Queue& queue) { return f(queue, *selection); });
-  if (!answer.ok()) return to_grpc(answer.error());
-  fill(*response, *answer);
+  const ChangeRequest request{verb, *selection, all, request_id};
+  const auto changed = context_.loop.call<ChangeAnswer>([&](Queue& queue) { return queue.change(request); });
+  if (!changed.ok()) return to_grpc(changed.error());
+  fill(answer, *changed);
   return grpc::Status::OK;
-}
-
-}  // namespace
-
-grpc::Status QueueService::Retry(Call*, const v1::RetryRequest* request, v1::ChangeResponse* response) {
-  return change(context_.loop, request->selector(), response, [&](Queue& queue, const Selection& selection) {
-    return queue.retry(selection, request->failed(), request->request_id());
-  });
-}
-
-grpc::Status QueueService::Cancel(Call*, const v1::CancelRequest* request, v1::ChangeResponse* response) {
-  return change(context_.loop, request->selector(), response, [&](Queue& queue, const Selection& selection) {
-    return queue.cancel(selection, request->all(), request->request_id());
-  });
-}
-
-grpc::Status QueueService::Hold(Call*, const v1::HoldRequest* request, v1::ChangeResponse* response) {
-  return change(context_.loop, request->selector(), response,
-                [&](Queue& queue, const Selection& selection) { return queue.hold(selection, request->request_id()); });
-}
-
-grpc::Status QueueService::Release(Call*, const v1::HoldRequest* request, v1::ChangeResponse* response) {
-  return change(context_.loop, request->selector(), response, [&](Queue& queue, const Selection& selection) {
-    return queue.release(selection, request->request_id());
-  });
 }
 
 grpc::Status QueueService::Shutdown(Call*, const v1::ShutdownRequest* request, v1::ShutdownResponse*) {

@@ -38,10 +38,6 @@ class QueueService final : public v1::QueueService::Service {
   grpc::Status Enqueue(Call*, const v1::EnqueueRequest*, v1::EnqueueResponse*) override;
   grpc::Status ListRuns(Call*, const v1::ListRunsRequest*, grpc::ServerWriter<v1::ListRunsResponse>*) override;
   grpc::Status GetRun(Call*, const v1::GetRunRequest*, v1::Run*) override;
-  grpc::Status Retry(Call*, const v1::RetryRequest*, v1::ChangeResponse*) override;
-  grpc::Status Cancel(Call*, const v1::CancelRequest*, v1::ChangeResponse*) override;
-  grpc::Status Hold(Call*, const v1::HoldRequest*, v1::ChangeResponse*) override;
-  grpc::Status Release(Call*, const v1::HoldRequest*, v1::ChangeResponse*) override;
   grpc::Status TailLog(Call*, const v1::TailLogRequest*, v1::TailLogResponse*) override;
   grpc::Status QueryMetrics(Call*, const v1::QueryMetricsRequest*, v1::QueryMetricsResponse*) override;
   grpc::Status GetReport(Call*, const v1::GetReportRequest*, v1::GetReportResponse*) override;
@@ -49,7 +45,27 @@ class QueueService final : public v1::QueueService::Service {
   grpc::Status Watch(Call*, const v1::WatchRequest*, grpc::ServerWriter<v1::Event>*) override;
   grpc::Status Shutdown(Call*, const v1::ShutdownRequest*, v1::ShutdownResponse*) override;
 
+  // Changes of runs: all the same but for their verb.
+  grpc::Status Retry(Call*, const v1::RetryRequest* asked, v1::ChangeResponse* answer) override {
+    return change(RunVerb::retry, *asked, asked->failed(), *answer);
+  }
+  grpc::Status Cancel(Call*, const v1::CancelRequest* asked, v1::ChangeResponse* answer) override {
+    return change(RunVerb::cancel, *asked, asked->all(), *answer);
+  }
+  grpc::Status Hold(Call*, const v1::HoldRequest* asked, v1::ChangeResponse* answer) override {
+    return change(RunVerb::hold, *asked, false, *answer);
+  }
+  grpc::Status Release(Call*, const v1::HoldRequest* asked, v1::ChangeResponse* answer) override {
+    return change(RunVerb::release, *asked, false, *answer);
+  }
+
  private:
+  template <class Request>
+  grpc::Status change(RunVerb verb, const Request& asked, bool all, v1::ChangeResponse& answer) {
+    return change_runs(verb, asked.selector(), all, asked.request_id(), answer);
+  }
+  grpc::Status change_runs(RunVerb verb, const v1::RunSelector& selector, bool all, const std::string& request_id,
+                           v1::ChangeResponse& answer);
   Result<struct PreflightContext> preflight_context();
   // The attempt that a question is about: n, or the newest for 0.
   Result<AttemptRow> attempt_of(const ListedRun& run, int64_t n);

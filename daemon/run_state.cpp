@@ -132,6 +132,7 @@ Result<Transition> on_ended(const RunLife& life, const RunEvent& event, const Ru
   if (lost || outcome.result == AttemptResult::stopped || outcome.result == AttemptResult::not_started)
     return give_back(life, event, policy);
   Transition t{life};
+  if (!life.attempt->started) t.facts.started_at = event.at;  // over so soon that its start was not told
   const std::string cause = or_default(event.cause, outcome_text(outcome));
   end_attempt(t, outcome, EventKind::attempt_ended, cause);
   t.actions.push_back(Action::acknowledge_end);
@@ -163,12 +164,23 @@ Result<Transition> on_lease(const RunLife& life, const RunEvent& event) {
   return t;
 }
 
-Result<Transition> on_started(const RunLife& life) {
+Result<Transition> on_started(const RunLife& life, const RunEvent& event) {
   if (life.attempt->started) return illegal("the attempt has started already");
   Transition t{life};
   LiveAttempt& a = *t.next.attempt;
   a.started = true;
+  t.facts.started_at = event.at;
+  if (!event.log_path.empty()) t.facts.log_path = event.log_path;
+  if (event.resumed_from_step >= 0) t.facts.resumed_from_step = event.resumed_from_step;
   move_attempt(t, a.state == AttemptState::unreachable ? a.state : reachable_state(a), "", EventKind::attempt_started);
+  return t;
+}
+
+Result<Transition> on_resumed(const RunLife& life, const RunEvent& event) {
+  if (!life.attempt->started) return illegal("the attempt has not started");
+  if (event.resumed_from_step < 0) return illegal("an attempt resumes from a step");
+  Transition t{life};
+  t.facts.resumed_from_step = event.resumed_from_step;
   return t;
 }
 
@@ -272,7 +284,9 @@ Result<Transition> on_attempt_event(const RunLife& life, const RunEvent& event, 
   ASSAY_TRY(check_attempt(life, event));
   switch (event.kind) {
     case RunEventKind::attempt_started:
-      return on_started(life);
+      return on_started(life, event);
+    case RunEventKind::attempt_resumed:
+      return on_resumed(life, event);
     case RunEventKind::progress:
       return on_progress(life, event);
     case RunEventKind::stop_requested:

@@ -41,8 +41,9 @@ struct RunLife {
 
 // From attempt_started to worker_lost they are about the live attempt, whose lease_epoch they must carry.
 #define ASSAY_RUN_EVENT_KINDS(X)                                                                 \
-  X(lease_granted, "lease_granted", "lease_epoch: the new attempt's")                            \
-  X(attempt_started, "attempt_started", "")                                                      \
+  X(lease_granted, "lease_granted", "lease_epoch: the new attempt's, 0 until it is stored")      \
+  X(attempt_started, "attempt_started", "log_path, resumed_from_step")                           \
+  X(attempt_resumed, "attempt_resumed", "resumed_from_step: of an attempt that has started")     \
   X(progress, "progress", "phase")                                                               \
   X(stop_requested, "stop_requested", "stop: not cancelled, which comes from cancel_requested")  \
   X(attempt_ended, "attempt_ended", "outcome")                                                   \
@@ -64,7 +65,9 @@ struct RunEvent {
   Phase phase = Phase::load;
   StopReason stop = StopReason::none;
   AttemptOutcome outcome;
-  std::string cause;  // human words for the events table; empty = a default
+  std::string log_path;            // empty: not told
+  int64_t resumed_from_step = -1;  // -1: from the beginning, or not told
+  std::string cause;               // human words for the events table; empty = a default
 };
 
 struct RunPolicy {
@@ -96,11 +99,20 @@ enum class Action {
   cancel_experiment,  // every other unfinished run of the experiment: on_failure = "stop_all"
 };
 
+// What an event tells of the live attempt that is stored with it but decides nothing. Nothing: stays as it is.
+struct AttemptFacts {
+  std::optional<int64_t> started_at;  // unix ms
+  std::optional<std::string> log_path;
+  std::optional<int64_t> resumed_from_step;
+  bool operator==(const AttemptFacts&) const = default;
+};
+
 struct Transition {
   RunLife next;
-  std::vector<StateChange> changes;  // empty: only the phase changed, or nothing visible
+  std::vector<StateChange> changes;  // empty: only the phase or facts changed
   std::vector<Action> actions;
   std::optional<AttemptOutcome> ended;  // set when the live attempt ended: how, as it is to be stored
+  AttemptFacts facts;
 };
 
 // An event that is not legal in the state is an error that says why: failed_precondition, or aborted for an old epoch.

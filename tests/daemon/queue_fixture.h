@@ -64,6 +64,18 @@ class QueueTest : public testing::Test {
     ASSERT_TRUE(added.ok()) << added.error().message;
     commit();
   }
+  Result<ChangeAnswer> cancel(const Selection& selection, bool all, const std::string& request_id) {
+    return queue_->change({RunVerb::cancel, selection, all, request_id});
+  }
+  Result<ChangeAnswer> retry(const Selection& selection, bool failed, const std::string& request_id) {
+    return queue_->change({RunVerb::retry, selection, failed, request_id});
+  }
+  Result<ChangeAnswer> hold(const Selection& selection, const std::string& request_id) {
+    return queue_->change({RunVerb::hold, selection, false, request_id});
+  }
+  Result<ChangeAnswer> release(const Selection& selection, const std::string& request_id) {
+    return queue_->change({RunVerb::release, selection, false, request_id});
+  }
   void connect(FakeWorker& worker) {
     worker.connect(*queue_);
     commit();

@@ -168,14 +168,14 @@ TEST_F(QueueTest, CancelReachesRunsInEveryState) {
   ExperimentSpec spec = spec_of({"runs", "waits", "held", "backs_off"});
   spec.retry = {.max_attempts = 2, .on = {FailureReason::crashed}, .backoff_s = 60};
   enqueue(spec);
-  changed(queue_->hold({.names = {"runs", "waits", "held"}}, ""));
+  changed(hold({.names = {"runs", "waits", "held"}}, ""));
   connect(worker);
   finish(worker, worker.attempt_of("backs_off"), AttemptResult::failed, FailureReason::crashed);
-  changed(queue_->release({.names = {"runs", "waits"}}, ""));
+  changed(release({.names = {"runs", "waits"}}, ""));
   EXPECT_EQ(state("runs") + " " + state("waits") + " " + state("held") + " " + state("backs_off"),
             "running/leased queued held retry_wait");
 
-  const ChangeAnswer answer = changed(queue_->cancel({}, true, "req-1"));
+  const ChangeAnswer answer = changed(cancel({}, true, "req-1"));
   EXPECT_THAT(answer.changed, testing::UnorderedElementsAre("runs", "waits", "held", "backs_off"));
   EXPECT_EQ(state("runs") + " " + state("waits") + " " + state("held") + " " + state("backs_off"),
             "running/stopping cancelled cancelled cancelled");
@@ -185,8 +185,7 @@ TEST_F(QueueTest, CancelReachesRunsInEveryState) {
   worker.tell_end(*queue_, attempt);
   commit();
   EXPECT_EQ(state("runs"), "cancelled");
-  EXPECT_THAT(changed(queue_->cancel({.names = {"runs"}}, false, "")).unchanged,
-              ElementsAre("runs: it is cancelled already"));
+  EXPECT_THAT(changed(cancel({.names = {"runs"}}, false, "")).unchanged, ElementsAre("runs: it is cancelled already"));
 }
 
 TEST_F(QueueTest, ACancelledRunIsNotRevivedByARacingRetry) {
@@ -197,8 +196,8 @@ TEST_F(QueueTest, ACancelledRunIsNotRevivedByARacingRetry) {
   connect(worker);
   const int64_t attempt = worker.attempt_of("a");
   // All in one commit: the cancel, a retry, and the crash that a policy would retry.
-  ASSERT_TRUE(queue_->cancel({.names = {"a"}}, false, "").ok());
-  EXPECT_THAT(queue_->retry({.names = {"a"}}, false, "")->unchanged,
+  ASSERT_TRUE(cancel({.names = {"a"}}, false, "").ok());
+  EXPECT_THAT(retry({.names = {"a"}}, false, "")->unchanged,
               ElementsAre("a: only failed and cancelled runs can be retried; it is running"));
   worker.end(attempt, AttemptResult::failed, FailureReason::crashed);
   worker.tell_end(*queue_, attempt);
@@ -208,9 +207,9 @@ TEST_F(QueueTest, ACancelledRunIsNotRevivedByARacingRetry) {
 
 TEST_F(QueueTest, ChangesOfOneCommitSeeOneAnother) {
   enqueue(spec_of({"a"}));
-  ASSERT_TRUE(queue_->cancel({.names = {"a"}}, false, "").ok());
-  ASSERT_THAT(queue_->retry({.names = {"a"}}, false, "")->changed, ElementsAre("a"));
-  ASSERT_THAT(queue_->hold({.names = {"a"}}, "")->changed, ElementsAre("a"));
+  ASSERT_TRUE(cancel({.names = {"a"}}, false, "").ok());
+  ASSERT_THAT(retry({.names = {"a"}}, false, "")->changed, ElementsAre("a"));
+  ASSERT_THAT(hold({.names = {"a"}}, "")->changed, ElementsAre("a"));
   commit();
   EXPECT_EQ(state("a"), "held");
 }
@@ -225,7 +224,7 @@ TEST_F(QueueTest, ARunCancelledInTheSameCommitIsNotLeased) {
   commit();
   enqueue(spec_of({"c"}), "t2");
   worker.connect(*queue_);
-  ASSERT_TRUE(queue_->cancel({.names = {"c"}}, false, "").ok());
+  ASSERT_TRUE(cancel({.names = {"c"}}, false, "").ok());
   commit();
   EXPECT_EQ(state("c"), "cancelled");
 }
@@ -236,7 +235,7 @@ TEST_F(QueueTest, RetryFailedAddsAnAttemptAndKeepsTheOld) {
   connect(worker);
   finish(worker, worker.attempt_of("a"), AttemptResult::failed, FailureReason::data_error);
   finish(worker, worker.attempt_of("b"));
-  EXPECT_THAT(changed(queue_->retry({}, true, "r1")).changed, ElementsAre("a"));
+  EXPECT_THAT(changed(retry({}, true, "r1")).changed, ElementsAre("a"));
   ASSERT_NE(worker.attempt_of("a"), 0);
   EXPECT_EQ(worker.held.begin()->second.order.attempt, 2);
   EXPECT_THAT(worker.held.begin()->second.order.folder, HasSubstr("/a/attempt2"));
@@ -246,25 +245,25 @@ TEST_F(QueueTest, RetryFailedAddsAnAttemptAndKeepsTheOld) {
   EXPECT_EQ(attempts("a")[0].outcome.reason, FailureReason::data_error);
   EXPECT_EQ(summary(attempts("a")[0].id).steps_observed, 10);
   // The same request again does nothing more, and says what it said.
-  EXPECT_THAT(changed(queue_->retry({}, true, "r1")).changed, ElementsAre("a"));
+  EXPECT_THAT(changed(retry({}, true, "r1")).changed, ElementsAre("a"));
   EXPECT_EQ(attempts("a").size(), 2u);
 }
 
 TEST_F(QueueTest, ARequestIdIsAnsweredOnceAlsoWithinACommitAndAfterARestart) {
   enqueue(spec_of({"a", "b"}));
-  ASSERT_THAT(queue_->cancel({.names = {"a"}}, false, "id")->changed, ElementsAre("a"));
-  EXPECT_THAT(queue_->cancel({.names = {"a"}}, false, "id")->changed, ElementsAre("a"));
-  EXPECT_THAT(queue_->hold({}, "id").error().message, HasSubstr("was used for cancel"));
+  ASSERT_THAT(cancel({.names = {"a"}}, false, "id")->changed, ElementsAre("a"));
+  EXPECT_THAT(cancel({.names = {"a"}}, false, "id")->changed, ElementsAre("a"));
+  EXPECT_THAT(hold({}, "id").error().message, HasSubstr("was used for cancel"));
   commit();
   restart();
-  EXPECT_THAT(queue_->cancel({.names = {"a"}}, false, "id")->changed, ElementsAre("a"));
-  EXPECT_EQ(queue_->hold({}, "id").error().code, ErrorCode::invalid_argument);
+  EXPECT_THAT(cancel({.names = {"a"}}, false, "id")->changed, ElementsAre("a"));
+  EXPECT_EQ(hold({}, "id").error().code, ErrorCode::invalid_argument);
 }
 
 TEST_F(QueueTest, AHeldQueueStartsNothingAlsoAfterARestart) {
   FakeWorker worker("w");
-  EXPECT_THAT(changed(queue_->hold({}, "")).changed, ElementsAre("the queue"));
-  EXPECT_THAT(changed(queue_->hold({}, "")).unchanged, ElementsAre("the queue: it is held already"));
+  EXPECT_THAT(changed(hold({}, "")).changed, ElementsAre("the queue"));
+  EXPECT_THAT(changed(hold({}, "")).unchanged, ElementsAre("the queue: it is held already"));
   enqueue(spec_of({"a"}));
   connect(worker);
   EXPECT_EQ(worker.attempt_of("a"), 0);
@@ -273,14 +272,38 @@ TEST_F(QueueTest, AHeldQueueStartsNothingAlsoAfterARestart) {
   EXPECT_TRUE(queue_->held());
   connect(worker);
   EXPECT_EQ(worker.attempt_of("a"), 0);
-  changed(queue_->release({}, ""));
+  changed(release({}, ""));
   EXPECT_NE(worker.attempt_of("a"), 0);
 }
 
+TEST_F(QueueTest, WhoFollowsTheFeedIsWokenByEveryCommitThatAddsToIt) {
+  int woken = 0;
+  queue_->on_events([&] { ++woken; });
+  const auto events_of = [&](const std::function<void()>& input) {
+    const int before = woken;
+    const int64_t last = *runs_->last_event_id();
+    input();
+    commit();
+    EXPECT_EQ(woken > before, *runs_->last_event_id() > last);
+    return woken > before;
+  };
+  FakeWorker worker("w");
+  EXPECT_TRUE(events_of([&] { worker.connect(*queue_); })) << "a greeting";
+  EXPECT_TRUE(events_of([&] { EXPECT_TRUE(queue_->enqueue(spec_of({"a"}), "t1", "").ok()); })) << "runs, and a lease";
+  EXPECT_TRUE(events_of([&] { worker.tell_started(*queue_, 1); }));
+  worker.make_steps(1, 2);
+  EXPECT_TRUE(events_of([&] { worker.tell_steps(*queue_, 1); })) << "its first step";
+  worker.make_steps(1, 2);
+  EXPECT_FALSE(events_of([&] { worker.tell_steps(*queue_, 1); })) << "steps alone are no event";
+  EXPECT_FALSE(events_of([&] { worker.heartbeat(*queue_, Phase::checkpoint); })) << "nor is a phase";
+  EXPECT_TRUE(events_of([&] { EXPECT_TRUE(hold({}, "").ok()); }));
+  EXPECT_TRUE(events_of([&] { worker.disconnect(*queue_); }));
+}
+
 TEST_F(QueueTest, WrongRequestsAreRefused) {
-  EXPECT_THAT(queue_->cancel({}, false, "").error().message, HasSubstr("name runs, give a tag"));
-  EXPECT_THAT(queue_->retry({}, false, "").error().message, HasSubstr("name runs, give a tag"));
-  EXPECT_EQ(queue_->cancel({.names = {"nobody"}}, false, "").error().code, ErrorCode::not_found);
+  EXPECT_THAT(cancel({}, false, "").error().message, HasSubstr("name runs, give a tag"));
+  EXPECT_THAT(retry({}, false, "").error().message, HasSubstr("name runs, give a tag"));
+  EXPECT_EQ(cancel({.names = {"nobody"}}, false, "").error().code, ErrorCode::not_found);
 }
 
 }  // namespace

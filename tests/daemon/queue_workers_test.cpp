@@ -398,7 +398,7 @@ TEST_F(QueueTest, WhatCannotBeStoredIsNotAcknowledgedAndIsToldAgain) {
   {
     FullDisk full;
     worker.tell_end(*queue_, attempt);
-    ASSERT_TRUE(queue_->cancel({.names = {"b"}}, false, "").ok());
+    ASSERT_TRUE(cancel({.names = {"b"}}, false, "").ok());
     const Status failed = queue_->commit();
     ASSERT_FALSE(failed.ok());
     EXPECT_THAT(failed.error().message, HasSubstr("queue.db"));
@@ -483,7 +483,7 @@ TEST_F(QueueTest, ALeaseNamesTheAttemptsWhoseCheckpointsItMayContinue) {
   EXPECT_THAT(first, testing::StartsWith(runs_->store_id() + "/"));
   EXPECT_THAT(lease().earlier_keys, IsEmpty());
   finish(worker, worker.attempt_of("a"), AttemptResult::failed, FailureReason::crashed);
-  changed(queue_->retry({.names = {"a"}}, false, ""));
+  changed(retry({.names = {"a"}}, false, ""));
   const std::string second = lease().attempt_key;
   EXPECT_NE(second, first);
   EXPECT_THAT(lease().earlier_keys, ElementsAre(first));

@@ -65,13 +65,13 @@ class RestoredStoreTest : public QueueTest {
 
 TEST_F(RestoredStoreTest, AnOlderQueueNeverGivesARunTheStepsOfAnother) {
   enqueue(spec_of({"a", "b", "c"}));
-  changed(queue_->hold({}, ""));
+  changed(hold({}, ""));
   close();
   back_up("queue.db");
   open();
   FakeWorker worker("w");
   connect(worker);
-  changed(queue_->release({}, ""));
+  changed(release({}, ""));
   run_all(worker);
   const int64_t last_event = *runs_->last_event_id();
   worker.cut();
@@ -84,8 +84,8 @@ TEST_F(RestoredStoreTest, AnOlderQueueNeverGivesARunTheStepsOfAnother) {
   EXPECT_GT(told.id, last_event) << "whoever follows the feed sees it";
   EXPECT_EQ(state("a"), "queued");
 
-  changed(queue_->cancel({.names = {"b"}}, false, ""));  // so that attempts and runs do not go in step again
-  changed(queue_->release({}, ""));
+  changed(cancel({.names = {"b"}}, false, ""));  // so that attempts and runs do not go in step again
+  changed(release({}, ""));
   connect(worker);
   run_all(worker);
   for (const char* run : {"a", "c"}) {

@@ -38,6 +38,7 @@ RunLife live(AttemptState state) {
 RunEvent event_of(RunEventKind kind) {
   RunEvent event{.kind = kind, .at = now, .lease_epoch = epoch, .phase = Phase::step, .stop = StopReason::stalled};
   event.outcome.result = AttemptResult::completed;
+  event.resumed_from_step = 40;
   return event;
 }
 
@@ -81,29 +82,31 @@ TEST(RunState, EveryPairOfStateAndEvent) {
   };
   constexpr const char* no = "-";
   const Row rows[] = {
-      // lease_granted started progress stop_requested ended refused expired back lost | cancel retry hold release
-      // backoff
-      {waiting(RunState::queued), {"running/leased", no, no, no, no, no, no, no, no, "cancelled", no, "held", no, no}},
-      {waiting(RunState::held), {no, no, no, no, no, no, no, no, no, "cancelled", no, no, "queued", no}},
-      {waiting(RunState::retry_wait), {no, no, no, no, no, no, no, no, no, "cancelled", no, "held", no, "queued"}},
-      {waiting(RunState::paused), {no, no, no, no, no, no, no, no, no, "cancelled", no, no, no, no}},
-      {waiting(RunState::completed), {no, no, no, no, no, no, no, no, no, no, no, no, no, no}},
-      {waiting(RunState::failed), {no, no, no, no, no, no, no, no, no, no, "queued", no, no, no}},
-      {waiting(RunState::cancelled), {no, no, no, no, no, no, no, no, no, no, "queued", no, no, no}},
+      // lease_granted started resumed progress stop_requested ended refused expired back lost | cancel retry hold
+      // release backoff
+      {waiting(RunState::queued),
+       {"running/leased", no, no, no, no, no, no, no, no, no, "cancelled", no, "held", no, no}},
+      {waiting(RunState::held), {no, no, no, no, no, no, no, no, no, no, "cancelled", no, no, "queued", no}},
+      {waiting(RunState::retry_wait), {no, no, no, no, no, no, no, no, no, no, "cancelled", no, "held", no, "queued"}},
+      {waiting(RunState::paused), {no, no, no, no, no, no, no, no, no, no, "cancelled", no, no, no, no}},
+      {waiting(RunState::completed), {no, no, no, no, no, no, no, no, no, no, no, no, no, no, no}},
+      {waiting(RunState::failed), {no, no, no, no, no, no, no, no, no, no, no, "queued", no, no, no}},
+      {waiting(RunState::cancelled), {no, no, no, no, no, no, no, no, no, no, no, "queued", no, no, no}},
       {live(AttemptState::leased),
-       {no, "running/starting", "running/running", "running/stopping", "completed", "queued", "running/unreachable", no,
-        "queued", "running/stopping", no, no, no, no}},
+       {no, "running/starting", no, "running/running", "running/stopping", "completed", "queued", "running/unreachable",
+        no, "queued", "running/stopping", no, no, no, no}},
       {live(AttemptState::starting),
-       {no, no, "running/running", "running/stopping", "completed", no, "running/unreachable", no, "queued",
-        "running/stopping", no, no, no, no}},
+       {no, no, "running/starting", "running/running", "running/stopping", "completed", no, "running/unreachable", no,
+        "queued", "running/stopping", no, no, no, no}},
       {live(AttemptState::running),
-       {no, no, "running/running", "running/stopping", "completed", no, "running/unreachable", no, "queued",
-        "running/stopping", no, no, no, no}},
+       {no, no, "running/running", "running/running", "running/stopping", "completed", no, "running/unreachable", no,
+        "queued", "running/stopping", no, no, no, no}},
       {live(AttemptState::stopping),
-       {no, no, "running/stopping", no, "completed", no, "running/unreachable", no, "queued", "running/stopping", no,
-        no, no, no}},
+       {no, no, "running/stopping", "running/stopping", no, "completed", no, "running/unreachable", no, "queued",
+        "running/stopping", no, no, no, no}},
       {live(AttemptState::unreachable),
-       {no, no, no, no, "completed", no, no, "running/running", "queued", "running/unreachable", no, no, no, no}},
+       {no, no, "running/unreachable", no, no, "completed", no, no, "running/running", "queued", "running/unreachable",
+        no, no, no, no}},
   };
   for (const Row& row : rows)
     for (int i = 0; i < event_kinds; ++i) {
@@ -277,6 +280,35 @@ TEST(RunState, TheEventsSayWhatHappened) {
   EXPECT_EQ(of_run.to, RunState::failed);
 }
 
+TEST(RunState, WhatAnEventTellsOfTheAttemptIsStoredWithIt) {
+  RunEvent started = event_of(RunEventKind::attempt_started);
+  started.log_path = "/runs/a/log";
+  EXPECT_EQ(must(live(AttemptState::leased), started).facts,
+            (AttemptFacts{.started_at = now, .log_path = "/runs/a/log", .resumed_from_step = 40}));
+  started.log_path.clear();
+  started.resumed_from_step = -1;
+  EXPECT_EQ(must(live(AttemptState::leased), started).facts, AttemptFacts{.started_at = now});
+
+  const Transition resumed = must(live(AttemptState::running), event_of(RunEventKind::attempt_resumed));
+  EXPECT_EQ(resumed.facts, AttemptFacts{.resumed_from_step = 40});
+  EXPECT_TRUE(resumed.changes.empty()) << "the state stays";
+  EXPECT_EQ(resumed.next, live(AttemptState::running));
+  RunEvent from_nowhere = event_of(RunEventKind::attempt_resumed);
+  from_nowhere.resumed_from_step = -1;
+  EXPECT_FALSE(apply(live(AttemptState::running), from_nowhere, {}).ok());
+}
+
+TEST(RunState, AnEndWhoseStartWasNotToldIsItsStart) {
+  EXPECT_EQ(must(live(AttemptState::leased), failure(FailureReason::crashed)).facts, AttemptFacts{.started_at = now});
+  EXPECT_EQ(must(live(AttemptState::running), failure(FailureReason::crashed)).facts, AttemptFacts{});
+  for (const AttemptResult result : {AttemptResult::stopped, AttemptResult::not_started}) {
+    RunEvent event = event_of(RunEventKind::attempt_ended);
+    event.outcome.result = result;
+    EXPECT_EQ(must(live(AttemptState::leased), event).facts, AttemptFacts{}) << to_string(result);
+  }
+  EXPECT_EQ(must(live(AttemptState::leased), failure(FailureReason::worker_lost)).facts, AttemptFacts{});
+}
+
 // --- random walks --------------------------------------------------------------------------------------------------
 
 // The state as the events table alone tells it.
@@ -328,6 +360,7 @@ RunEvent random_event(std::mt19937& random, const RunLife& life, int64_t at, int
                       : life.attempt                            ? life.attempt->lease_epoch - (pick(20) == 0)
                                                                 : next_epoch - 1;
   event.phase = any(Phase{});
+  event.resumed_from_step = pick(3) - 1;
   event.stop = any(StopReason{});
   event.outcome.result = any(AttemptResult{});
   if (event.outcome.result == AttemptResult::failed)
