@@ -43,10 +43,10 @@ Result<std::vector<Result<Applied>>> GroupCommit::write(std::vector<ChangeList> 
   });
   if (ends) ASSAY_TRY(metrics_.sync());
   ASSAY_ASSIGN(auto applied, runs_.apply_groups(groups_));
+  written_ = true;  // the other groups are, even if one is refused
   const auto refused =
       std::find_if(applied.begin(), applied.begin() + inputs, [](const Result<Applied>& of) { return !of.ok(); });
   if (refused != applied.begin() + inputs) return refused->error();
-  written_ = true;
   leased.assign(std::make_move_iterator(applied.begin() + inputs), std::make_move_iterator(applied.end()));
   return leased;
 }

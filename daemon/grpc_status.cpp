@@ -40,10 +40,10 @@ grpc::StatusCode code_of(ErrorCode code) {
 }  // namespace
 
 grpc::Status to_grpc(const Error& error) {
-  if (error.message.size() <= message_chars) return {code_of(error.code), error.message};
+  if (error.message.size() <= message_chars) return {code_of(error.code), to_utf8(error.message)};
   const size_t cut = error.message.rfind('\n', message_chars);
   const std::string_view kept = cut_end(error.message, cut == std::string::npos ? message_chars : cut);
-  return {code_of(error.code), std::string(kept) + "\n... and more"};
+  return {code_of(error.code), to_utf8(kept) + "\n... and more"};
 }
 
 }  // namespace assay

@@ -313,6 +313,11 @@ Result<Transition> on_attempt_event(const RunLife& life, const RunEvent& event, 
 
 }  // namespace
 
+bool uses_policy(RunEventKind kind) {
+  return kind == RunEventKind::attempt_ended || kind == RunEventKind::attempt_refused ||
+         kind == RunEventKind::worker_lost;
+}
+
 Result<Transition> apply(const RunLife& life, const RunEvent& event, const RunPolicy& policy) {
   switch (event.kind) {
     case RunEventKind::lease_granted:

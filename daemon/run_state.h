@@ -115,6 +115,9 @@ struct Transition {
   AttemptFacts facts;
 };
 
+// Whether apply looks at the policy for such an event: only what ends an attempt.
+bool uses_policy(RunEventKind);
+
 // An event that is not legal in the state is an error that says why: failed_precondition, or aborted for an old epoch.
 Result<Transition> apply(const RunLife& life, const RunEvent& event, const RunPolicy& policy);
 

@@ -146,7 +146,7 @@ void each_field(V& v, M& m) {
   v("timeout_s", m.timeout_s);
   v("device_ids", m.device_ids, name_of());
   v("attempt_key", m.attempt_key, name_of());
-  v("earlier_keys", m.earlier_keys, name_of());
+  v("earlier_keys", m.earlier_keys, exact(limits::name_chars));  // "" stands for attempts of before there were keys
 }
 template <class V, Is<MetricAckMessage> M>
 void each_field(V& v, M& m) {

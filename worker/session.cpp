@@ -104,6 +104,10 @@ class Session::Stream final : public grpc::ClientBidiReactor<v1::WorkerMessage, 
     }
     log::error("the daemon's message is left aside: {}", message.error().message);
     write(to_proto(Problem{message.error().message}));
+    if (!incoming_.has_lease()) return;
+    // Left without an answer, its device would wait for this worker for ever.
+    const LeaseKey lease{incoming_.lease().attempt_id(), incoming_.lease().lease_epoch()};
+    write(to_proto(AttemptEvent{.lease = lease, .kind = AttemptNews::refused, .message = message.error().message}));
   }
 
   std::shared_ptr<Inbox> inbox_;

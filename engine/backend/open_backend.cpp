@@ -1,6 +1,7 @@
 #include "engine/backend/open_backend.h"
 
 #include <cstdlib>
+#include <string_view>
 
 #include "engine/ops/error.h"
 #include "spec/backend.h"
@@ -28,11 +29,14 @@ std::unique_ptr<Ops> open_cuda(const RunConfig&, std::string* why) {
 }
 #endif
 
-// CUDA_VISIBLE_DEVICES, as a worker sets it: the GPUs of the lease, or nothing. "-1" hides them all.
+// CUDA_VISIBLE_DEVICES, as a worker sets it: the GPUs of the lease, or nothing. CUDA takes numbers and UUIDs, and sees
+// no GPU behind anything else: "-1", or SLURM's "NoDevFiles".
 enum class Given { nothing_said, none, gpus };
 Given given_devices(const char* value) {
   if (value == nullptr) return Given::nothing_said;
-  return *value == '\0' || *value == '-' ? Given::none : Given::gpus;
+  const std::string_view text = value;
+  const bool number = !text.empty() && text.front() >= '0' && text.front() <= '9';
+  return number || text.starts_with("GPU-") || text.starts_with("MIG-") ? Given::gpus : Given::none;
 }
 
 }  // namespace

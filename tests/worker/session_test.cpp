@@ -170,6 +170,22 @@ TEST_F(SessionTest, WhatIsNotUnderstoodIsLeftAsideAndTheDaemonIsTold) {
   EXPECT_EQ(daemon_->next().problem().message(), "message: has no content that is known here");
 }
 
+TEST_F(SessionTest, ALeaseThatIsNotUnderstoodIsRefused) {
+  connect();
+  daemon_->send([](v1::DaemonMessage& m) { m = to_proto(WelcomeMessage{}); });
+  daemon_->send([](v1::DaemonMessage& m) {
+    m.mutable_lease()->set_attempt_id(5);
+    m.mutable_lease()->set_lease_epoch(6);
+  });
+  EXPECT_EQ(daemon_->next().problem().message(), "lease.run: is missing");
+  const auto refused = from_proto(daemon_->next());
+  ASSERT_TRUE(refused.ok()) << refused.error().message;
+  const auto& event = std::get<AttemptEvent>(*refused);
+  EXPECT_EQ(event.lease, (LeaseKey{5, 6}));
+  EXPECT_EQ(event.kind, AttemptNews::refused);
+  EXPECT_EQ(event.message, "lease.run: is missing");
+}
+
 TEST_F(SessionTest, ADaemonOfAnotherProtocolIsLeftAlone) {
   connect();
   daemon_->send([](v1::DaemonMessage& m) {
