@@ -24,7 +24,8 @@ struct AttemptOutcome {
   bool operator==(const AttemptOutcome&) const = default;
 };
 
-// --- an outcome in words for people: the same in the feed, the command line, the report and the logs -----------------
+// --- the words of an outcome for people: the same in the feed, the command line, the report and the logs
+// ---------------
 
 // The first line of an error, and everything after it; either may be empty.
 std::string_view error_headline(std::string_view error);
