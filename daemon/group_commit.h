@@ -4,7 +4,7 @@
 // Each staged list is a group: all or nothing on its own. Invariants: a message is delivered only after everything that
 // was staged before it is stored; the end of an attempt is stored only after its steps are synced (nobody sends a step
 // of an ended attempt again); metrics.db knows of every attempt before its lease is sent. Whoever gets an error from
-// write() drops what is staged: nothing of it was stored.
+// write() drops what is staged and reads the store again: nothing was stored, or all groups but one that did not hold.
 #pragma once
 
 #include <functional>

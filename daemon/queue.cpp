@@ -42,7 +42,7 @@ Status Queue::load() {
 }
 
 Status Queue::reload(const Error& why) {
-  log::error("nothing of the last changes was stored: {}", why.message);
+  log::error("not all of the last changes were stored, so the queue is read again: {}", why.message);
   fleet_.close_all("the daemon could not store its state; come back");
   transitions_.clear();
   requests_.committed();

@@ -3,8 +3,8 @@
 // To protobuf: text is made UTF-8 (base/utf8.h) and cut to its limit (wire/fields.h). Nothing can go wrong.
 // From protobuf: what is not as it should be is an error that names the field ("hello.devices[1].kind: ..."): a word
 // nobody knows, a name that is missing or too long, an end without a result. Prose that is too long is cut. What the
-// receiver does with an error: the daemon ends the session with it; the worker logs it and sends it back as a Problem;
-// both leave everything else as it was.
+// receiver does with an error: the daemon ends the session with it; the worker logs it, sends it back as a Problem, and
+// refuses the lease if it was one; both leave everything else as it was.
 #pragma once
 
 #include "base/status.h"
